@@ -1,0 +1,29 @@
+//! The protocol: state machines that do no input or output, read no clock, and draw no random number of their own.
+//!
+//! The same code runs under the runtime, the simulator and the data-driven tests.
+
+pub mod api;
+pub mod config;
+pub mod durable;
+pub mod encoding;
+pub mod hash;
+pub mod manifest;
+pub mod message;
+pub mod node;
+pub mod outcome;
+pub mod path;
+pub mod storage_point;
+pub mod time;
+pub mod uid;
+
+pub use config::{Config, Limits, Mode, Order};
+pub use durable::Durable;
+pub use hash::Hash;
+pub use manifest::{Entry, Flags, Manifest};
+pub use message::Message;
+pub use node::{IndexEntry, Node};
+pub use outcome::{Outcome, Reason};
+pub use path::{Path, Prefix};
+pub use storage_point::StoragePoint;
+pub use time::{Duration, Instant, Micros, Now};
+pub use uid::{SpId, SpSet, StoreId, Uid};

@@ -1,0 +1,1 @@
+//! Encoding and framing of what storage points say to each other.
