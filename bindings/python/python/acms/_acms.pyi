@@ -1,0 +1,3 @@
+"""The extension module; what people use is re-exported by :mod:`acms`."""
+
+__version__: str
