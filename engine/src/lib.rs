@@ -4,6 +4,8 @@
 //!
 //! Arrows point one way: `cli` -> `runtime` -> {`protocol`, `wire`, `store`}. [`protocol`] does no input or output.
 
+pub mod cli;
+pub mod client;
 pub mod mutant;
 pub mod protocol;
 pub mod store;

@@ -1,2 +1,7 @@
-//! To be filled.
-fn main() {}
+//! The `acms` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    acms_engine::cli::main()
+}

@@ -1,0 +1,3 @@
+//! HTTP as a client of storage points and caches speaks it.
+
+pub mod response;
