@@ -3,17 +3,28 @@
 //! The same code runs under the runtime, the simulator and the data-driven tests.
 
 pub mod api;
+pub mod changes;
+pub mod clock;
 pub mod config;
 pub mod durable;
 pub mod encoding;
+mod exchange;
 pub mod hash;
+pub mod index;
+pub mod io;
 pub mod manifest;
+mod merge;
 pub mod message;
 pub mod node;
+mod order;
 pub mod outcome;
 pub mod path;
-pub mod storage_point;
+pub mod quorum;
+pub mod random;
+mod serve;
+mod storage_point;
 pub mod time;
+mod transfer;
 pub mod uid;
 
 pub use config::{Config, Limits, Mode, Order};

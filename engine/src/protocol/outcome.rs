@@ -1,6 +1,6 @@
 //! What a publisher is told (promise P8).
 
-use crate::protocol::{Path, SpSet, Uid};
+use crate::protocol::{Hash, Path, SpSet, Uid};
 use std::time::Duration;
 
 /// The one answer to a submission.
@@ -68,10 +68,16 @@ pub enum Reason {
         ahead: Duration,
     },
     /// The key belongs to another publication of the same publisher.
-    #[error("the idempotency key is taken by publication {uid}, which has other content or another path")]
+    #[error("the idempotency key is taken by another publication, with other content or another path")]
     KeyConflict {
-        /// That one.
-        uid: Uid,
+        /// That one, once it has a name.
+        uid: Option<Uid>,
+    },
+    /// A content that should have come with the submission or before it is not here.
+    #[error("the content {hash} is not in the store of this storage point")]
+    ContentMissing {
+        /// Which content.
+        hash: Hash,
     },
     /// A live path is a proper prefix of this one, or the other way round.
     #[error("path clash: {existing} is a file here, so it cannot be a directory as well (or the other way round)")]
@@ -119,6 +125,7 @@ impl Reason {
             Reason::ClockAhead { .. } => {
                 "set the clocks of the storage points (and check the known UID that was sent), then publish again"
             }
+            Reason::ContentMissing { .. } => "send the content again",
             Reason::KeyConflict { .. } => "use a new idempotency key for a new publication",
             Reason::PathClash { .. } => "publish under another path, or delete the existing one first",
             Reason::NoAgreement { .. } | Reason::Unknown => {

@@ -1,283 +1,552 @@
-//! The storage point: a state machine fed by its driver and drained by [`drain`].
+//! The storage point: one state machine, its parts in files of their own.
+//!
+//! [`order`](super::order) finds a UID for a submission, [`exchange`](super::exchange) replicates the publication and
+//! agrees on it, [`transfer`](super::transfer) fetches contents, [`merge`](super::merge) catches up by index merging,
+//! [`index`](super::index) and [`changes`](super::changes) are what it serves. This file holds what they share: writes,
+//! peers, timers.
+//!
+//! Invariants: nothing that a message or an outcome depends on is sent before it is durable; a set bit of this SP means
+//! that it holds manifest and contents durably; outputs of one cycle leave after the sequence with its entries was
+//! minted, so that a publisher reads what it wrote.
 
 use crate::protocol::{
-    Config, Durable, Entry, Hash, IndexEntry, Instant, Manifest, Message, Micros, Now, Order, Outcome, Path, Prefix,
-    SpId, Uid,
-    api::{Changes, Cursor, ListedEntry, PublicationAnswer, Snapshot},
+    Config, Durable, Duration, Hash, Instant, Message, Now, Path, SpId, SpSet, StoreId, Uid,
+    api::Incarnation,
+    changes::ChangeFeed,
+    clock::HybridClock,
     config::ConfigError,
-    durable::InlineContent,
+    exchange::{Hold, Publication},
+    index::Index,
+    io::{Event, Output, Status, Ticket, WriteId},
+    merge::{Merge, WantedSet},
     message::Header,
+    order::{Query, TicketState, Waiting},
+    quorum::Majority,
+    random::Random,
+    transfer::Transfer,
 };
-use bytes::Bytes;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Names a submission until its outcome.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ticket(pub u64);
+/// How long lazy records may wait for a commit to travel with.
+const LAZY: Duration = Duration::from_millis(50);
+/// A root is announced to peers this often at most.
+const ANNOUNCE: Duration = Duration::from_secs(1);
 
-/// Names a write that was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct WriteId(pub u64);
-
-/// What a publisher hands in. Contents above [`INLINE_LEN_MAX`](crate::protocol::durable::INLINE_LEN_MAX) bytes must already be durable in the store; the others
-/// come along.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Submission {
-    /// Who submits.
-    pub publisher: String,
-    /// Idempotency key.
-    pub key: Option<String>,
-    /// The greatest UID that the publisher knows.
-    pub known: Option<Uid>,
-    /// Overrides the cluster's order mode.
-    pub order: Option<Order>,
-    /// What is published.
-    pub entries: Vec<Entry>,
-    /// Contents up to [`INLINE_LEN_MAX`](crate::protocol::durable::INLINE_LEN_MAX) bytes.
-    pub contents: Vec<InlineContent>,
+/// What becomes true when a write is durable.
+#[derive(Clone, Debug)]
+pub(super) enum Written {
+    Started,
+    Ceiling(crate::protocol::Micros),
+    Held(Uid),
 }
 
-/// Something for the driver to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Output {
-    /// Send to a peer; may be lost with the connection.
-    Send {
-        /// To this SP.
-        to: SpId,
-        /// This.
-        message: Message,
-    },
-    /// Make durable, in order, then call `handle_persisted`.
-    Persist {
-        /// Comes back.
-        id: WriteId,
-        /// In this order.
-        records: Vec<Durable>,
-    },
-    /// Read this part of a content from the store and send it as `ContentChunk`, or `Missing`.
-    SendContent {
-        /// To this SP.
-        to: SpId,
-        /// Of this content.
-        hash: Hash,
-        /// From this byte.
-        offset: u64,
-        /// At most this many.
-        len: u32,
-    },
-    /// Append to the content being fetched; begins anew at offset 0; complete when offset + bytes = total: then check
-    /// its hash and make it durable. Answer with `handle_staged`.
-    Stage {
-        /// Of this content.
-        hash: Hash,
-        /// At this byte.
-        offset: u64,
-        /// Bytes of the whole.
-        total: u64,
-        /// The part.
-        bytes: Bytes,
-    },
-    /// Something happened.
-    Event(Event),
+/// A write under way: what becomes true, and the records that must be asked for again should it fail.
+#[derive(Debug, Default)]
+struct Write {
+    done: Vec<Written>,
+    again: Vec<Durable>,
 }
 
-/// Something that the driver may want to know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// The one answer to a submission.
-    Outcome {
-        /// Which submission.
-        ticket: Ticket,
-        /// The answer.
-        outcome: Outcome,
-    },
-    /// A publication is newly known agreed here, with content; it is in the index where it is the newest of its path.
-    Agreed {
-        /// The publication.
-        manifest: Arc<Manifest>,
-    },
-    /// An entry was taken over from another SP's index, newer than the one here.
-    Merged {
-        /// The entry.
-        entry: ListedEntry,
-    },
-    /// A pending publication was dropped.
-    Dropped {
-        /// This one.
-        uid: Uid,
-        /// The newer one.
-        superseded_by: Uid,
-    },
-    /// A new sequence was minted; these paths changed (none: an idle minting).
-    Changed {
-        /// The sequence.
-        sequence: u64,
-        /// What changed.
-        paths: Vec<Path>,
-    },
-    /// Something is wrong with a peer; say so in the log, once in a while.
-    PeerProblem {
-        /// Which peer.
-        peer: SpId,
-        /// What.
-        detail: String,
-    },
-}
-
-/// What became of a staged part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Staged {
-    /// Appended.
-    Part,
-    /// Complete, hash right, durable.
-    Whole,
-    /// Complete, but the hash is wrong: thrown away.
-    HashMismatch,
-    /// The disk refused: thrown away.
-    Failed,
-}
-
-/// What a changes request gets.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ChangesAnswer {
-    /// Nothing under the prefix has changed since the cursor: hold the request.
-    Hold,
-    /// This (also `full`). `inline` contents are not yet filled in.
-    Now(Changes),
-}
-
-/// Numbers for status and metrics.
-#[derive(Clone, PartialEq, Debug, Default, serde::Serialize)]
-pub struct Status {
-    /// Publications pending here.
-    pub pending: usize,
-    /// Live paths in the index.
-    pub paths: usize,
-    /// Submissions under way.
-    pub submissions: usize,
-    /// Publications agreed since the start.
-    pub agreed_total: u64,
-    /// Submissions accepted since the start.
-    pub accepted_total: u64,
-    /// Submissions rejected since the start.
-    pub rejected_total: u64,
-    /// Submissions undetermined since the start.
-    pub undetermined_total: u64,
-    /// Peers connected.
-    pub peers_connected: usize,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) connected: bool,
+    /// Its wall clock minus ours, when it last said.
+    pub(super) clock_offset_us: Option<i64>,
+    pub(super) root: Option<Hash>,
+    pub(super) differs_since: Option<Instant>,
 }
 
 /// One SP.
 #[derive(Debug)]
-pub struct StoragePoint {}
+pub struct StoragePoint {
+    pub(super) config: Config,
+    pub(super) quorum: Majority,
+    config_hash: [u8; 8],
+    pub(super) now: Now,
+    pub(super) random: Random,
+    pub(super) starts: u32,
+    serving: bool,
+    closing: bool,
+    pub(super) clock: HybridClock,
+    pub(super) stores: BTreeMap<SpId, StoreId>,
+    /// SPs whose bits in the frame being handled are of the stores known here.
+    pub(super) valid_bits: SpSet,
+    pub(super) peers: BTreeMap<SpId, Peer>,
 
-#[allow(missing_docs, unused_variables, clippy::unimplemented, reason = "to be replaced")]
+    /// Greatest UID held durably or known agreed.
+    pub(super) greatest: Uid,
+    pub(super) publications: BTreeMap<Uid, Publication>,
+    pub(super) pending_of_path: BTreeMap<Path, BTreeSet<Uid>>,
+    pub(super) keys: BTreeMap<(String, String), Uid>,
+    pub(super) retired: VecDeque<Uid>,
+    pub(super) resends: BTreeSet<(Instant, Uid)>,
+    pub(super) relays: BTreeSet<Uid>,
+    pub(super) relay_at: Option<Instant>,
+    pub(super) awaiting_ceiling: Vec<(Uid, Message)>,
+
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) queries: Vec<Query>,
+    pub(super) next_request: u64,
+    pub(super) next_ticket: u64,
+    pub(super) tickets: BTreeMap<Ticket, TicketState>,
+    pub(super) deadlines: BTreeSet<(Instant, Ticket)>,
+    pub(super) completing: BTreeMap<Uid, Vec<(Ticket, Vec<crate::protocol::Entry>)>>,
+
+    pub(super) contents: BTreeSet<Hash>,
+    pub(super) transfers: BTreeMap<Hash, Transfer>,
+    pub(super) wanted: WantedSet,
+    pub(super) merges: BTreeMap<SpId, Merge>,
+
+    pub(super) index: Index,
+    pub(super) feed: ChangeFeed,
+    changed: BTreeSet<Path>,
+    pub(super) root_sequence: u64,
+    ahead_since: Option<Instant>,
+    last_insert: Instant,
+    announced_at: Instant,
+    announced: Hash,
+
+    outputs: VecDeque<Output>,
+    batch: Vec<Durable>,
+    batch_done: Vec<Written>,
+    lazy: Vec<Durable>,
+    lazy_since: Option<Instant>,
+    writes: BTreeMap<WriteId, Write>,
+    next_write: u64,
+    cycle_open: bool,
+    pub(super) store_refuses: Option<(Instant, String)>,
+    pub(super) status: Status,
+}
+
 impl StoragePoint {
     /// From what its store recovered. Its first output persists that it has started; it serves (answers HTTP, connects
-    /// to peers) only once `is_serving`.
+    /// to peers) only once [`is_serving`](Self::is_serving).
     pub fn new(config: Config, seed: u64, recovered: Vec<Durable>, now: Now) -> Result<StoragePoint, ConfigError> {
-        unimplemented!()
+        config.validate()?;
+        let others = config.members.iter().filter(|sp| **sp != config.me);
+        let hash = config.hash().0;
+        let limits = &config.limits;
+        let mut sp = StoragePoint {
+            quorum: Majority::of(&config.members),
+            config_hash: std::array::from_fn(|i| hash[i]),
+            now,
+            random: Random::new(seed),
+            starts: 0,
+            serving: false,
+            closing: false,
+            clock: HybridClock::default(),
+            stores: BTreeMap::from([(config.me, config.store)]),
+            valid_bits: SpSet::EMPTY,
+            peers: others.map(|sp| (*sp, Peer::default())).collect(),
+            greatest: Uid::ZERO,
+            publications: BTreeMap::new(),
+            pending_of_path: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            retired: VecDeque::new(),
+            resends: BTreeSet::new(),
+            relays: BTreeSet::new(),
+            relay_at: None,
+            awaiting_ceiling: Vec::new(),
+            waiting: Vec::new(),
+            queries: Vec::new(),
+            next_request: 0,
+            next_ticket: 0,
+            tickets: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            completing: BTreeMap::new(),
+            contents: BTreeSet::new(),
+            transfers: BTreeMap::new(),
+            wanted: WantedSet::default(),
+            merges: BTreeMap::new(),
+            index: Index::new(limits.roots_kept),
+            feed: ChangeFeed::new(now.instant, limits.changes_kept, limits.changes_bytes_max),
+            changed: BTreeSet::new(),
+            root_sequence: 1,
+            ahead_since: None,
+            last_insert: now.instant,
+            announced_at: now.instant,
+            announced: Hash::default(),
+            outputs: VecDeque::new(),
+            batch: Vec::new(),
+            batch_done: Vec::new(),
+            lazy: Vec::new(),
+            lazy_since: None,
+            writes: BTreeMap::new(),
+            next_write: 0,
+            cycle_open: true,
+            store_refuses: None,
+            status: Status::default(),
+            config,
+        };
+        sp.recover(recovered);
+        sp.starts += 1;
+        sp.persist(Durable::Started { starts: sp.starts }, Some(Written::Started));
+        Ok(sp)
     }
+
+    /// Replays the log.
+    fn recover(&mut self, recovered: Vec<Durable>) {
+        let mut ceiling = crate::protocol::Micros(0);
+        for record in recovered {
+            match record {
+                Durable::Started { starts } => self.starts = self.starts.max(starts),
+                Durable::Ceiling { micros } => ceiling = ceiling.max(micros),
+                Durable::Store { sp, store } => {
+                    self.learn_store(sp, store, false);
+                }
+                Durable::Held { manifest, own_bit, .. } => self.recover_held(manifest, own_bit),
+                Durable::OwnBit { uid } => self.recover_bits(uid, SpSet::one(self.config.me)),
+                Durable::Bits { uid, bits } => self.recover_bits(uid, bits),
+                Durable::Agreed { uid } => self.recover_agreed(uid),
+                Durable::Dropped { uid, superseded_by } => self.forget_pending(uid, superseded_by),
+            }
+        }
+        self.clock = HybridClock::recovered(ceiling);
+        self.index.mint_root(self.now.instant);
+        self.ahead_since = None;
+        self.changed.clear();
+        self.schedule_recovered();
+    }
+
+    /// Whether the start is durable, so that this SP may speak.
     pub fn is_serving(&self) -> bool {
-        unimplemented!()
+        self.serving
     }
+
+    /// Which life of this SP this is.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation { store: self.config.store.number, starts: self.starts }
+    }
+
+    /// The configuration that it was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// The header of every frame sent now.
     pub fn header(&self) -> Header {
-        unimplemented!()
+        Header {
+            epoch: self.config.epoch,
+            config: self.config_hash,
+            from: self.config.me,
+            store: self.config.store,
+            stores: self.stores.iter().filter(|(sp, _)| **sp != self.config.me).map(|(sp, id)| (*sp, *id)).collect(),
+        }
     }
-    /// The link to `peer` is up (both sides have said hello with equal configuration).
+
+    // ---- Inputs ---------------------------------------------------------------------------------------------------
+
+    /// The link to `peer` is up: both sides have said hello with equal configuration.
     pub fn handle_connected(&mut self, now: Now, peer: SpId) {
-        unimplemented!()
+        self.begin(now);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        *state = Peer { connected: true, clock_offset_us: state.clock_offset_us, ..Peer::default() };
+        let root = self.index.root();
+        self.send(peer, Message::Root { root });
+        self.ask_again(peer);
+        self.exchange_with(peer);
     }
+
+    /// The link to `peer` is down.
     pub fn handle_disconnected(&mut self, now: Now, peer: SpId) {
-        unimplemented!()
+        self.begin(now);
+        if let Some(state) = self.peers.get_mut(&peer) {
+            *state = Peer { clock_offset_us: state.clock_offset_us, ..Peer::default() };
+        }
+        self.merges.remove(&peer);
+        self.leave_source(peer);
     }
-    /// A frame has come: call this once, then `handle_message` for each of its messages. False: drop the frame.
+
+    /// A frame has come: call this once, then [`handle_message`](Self::handle_message) for each of its messages.
+    /// False: drop the frame, its sender is no member or has another configuration.
     pub fn handle_header(&mut self, now: Now, header: &Header) -> bool {
-        unimplemented!()
+        self.begin(now);
+        if header.epoch != self.config.epoch
+            || header.config != self.config_hash
+            || !self.peers.contains_key(&header.from)
+        {
+            let detail = "a frame of another configuration was dropped".to_owned();
+            self.event(Event::PeerProblem { peer: header.from, detail });
+            return false;
+        }
+        let said = header.stores.iter().copied().chain([(header.from, header.store)]);
+        for (sp, store) in said.clone() {
+            self.learn_store(sp, store, true);
+        }
+        self.valid_bits = said.filter(|(sp, store)| self.stores.get(sp) == Some(store)).map(|(sp, _)| sp).collect();
+        self.valid_bits.contains(header.from)
     }
+
+    /// A message of the frame whose header was handled last.
     pub fn handle_message(&mut self, now: Now, from: SpId, message: Message) {
-        unimplemented!()
+        self.begin(now);
+        if !self.peers.contains_key(&from) {
+            return;
+        }
+        match message {
+            Message::OrderQuery { request, keys } => self.answer_order_query(from, request, &keys),
+            Message::OrderAnswer { request, greatest, clock, holds } => {
+                self.take_order_answer(from, request, greatest, clock, &holds);
+            }
+            Message::Offer { manifest, contents, agreed } => self.take_offer(from, manifest, contents, agreed),
+            Message::Refuse { uid, cause, clock } => self.take_refusal(from, uid, cause, clock),
+            Message::Vector(vector) => self.take_vector(from, vector),
+            Message::Agreed { uid, newest } => self.take_agreed(from, uid, newest),
+            Message::PublicationRequest { uid } => self.answer_publication_request(from, uid),
+            Message::ContentRequest { hash, offset, len } => self.answer_content_request(from, hash, offset, len),
+            Message::ContentChunk { hash, offset, total, bytes } => self.take_chunk(from, hash, offset, total, bytes),
+            Message::Missing { what } => self.take_missing(from, what),
+            Message::Root { root } => self.take_root(from, root),
+            Message::NodeRequest { hash } => self.answer_node_request(from, hash),
+            Message::Node { bytes } => self.take_node(from, &bytes),
+        }
     }
-    /// Its outcome comes as an event, exactly one.
-    pub fn submit(&mut self, now: Now, submission: Submission) -> Ticket {
-        unimplemented!()
-    }
+
+    /// The write is durable.
     pub fn handle_persisted(&mut self, now: Now, id: WriteId) {
-        unimplemented!()
+        self.begin(now);
+        self.store_refuses = None;
+        for written in self.writes.remove(&id).unwrap_or_default().done {
+            match written {
+                Written::Started => self.serving = true,
+                Written::Ceiling(micros) => {
+                    self.clock.ceiling_is_durable(micros);
+                    self.send_offers_that_waited();
+                }
+                Written::Held(uid) => self.is_durable(uid),
+            }
+        }
     }
-    pub fn handle_staged(&mut self, now: Now, hash: Hash, offset_end: u64, staged: Staged) {
-        unimplemented!()
+
+    /// The store refused the write and nothing of it was written (a full disk). Publications in it are given up here;
+    /// the rest is asked for again.
+    pub fn handle_refused(&mut self, now: Now, id: WriteId, detail: &str) {
+        self.begin(now);
+        let write = self.writes.remove(&id).unwrap_or_default();
+        self.store_refuses = Some((now.instant.after(Duration::from_secs(1)), detail.to_owned()));
+        for written in write.done {
+            match written {
+                Written::Held(uid) => self.could_not_hold(uid, detail),
+                Written::Ceiling(_) => self.clock.ceiling_was_refused(),
+                Written::Started => self.batch_done.push(Written::Started),
+            }
+        }
+        let again = write.again.into_iter().filter(|record| !matches!(record, Durable::Ceiling { .. }));
+        self.lazy.splice(0..0, again.collect::<Vec<_>>());
+        self.lazy_since = Some(now.instant.after(Duration::from_secs(1)));
     }
+
+    /// The time asked for by [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Now) {
-        unimplemented!()
+        self.begin(now);
+        self.expire_tickets();
+        self.resend();
+        self.relay();
+        self.pump_wanted();
+        self.check_transfers();
+        self.compare_roots();
+        if self.root_is_due().is_some_and(|at| at <= now.instant) {
+            self.mint_sequence();
+            self.mint_root();
+        }
+        if self.serving && self.idle_at() <= now.instant {
+            self.mint_idle_sequence();
+        }
     }
+
+    /// The process ends: new submissions are rejected, lazy records written.
+    pub fn shut_down(&mut self, now: Now) {
+        self.begin(now);
+        self.closing = true;
+        self.lazy_since = Some(Instant(0));
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    // ---- Outputs --------------------------------------------------------------------------------------------------
+
+    /// The next thing to do, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
-        unimplemented!()
+        if std::mem::take(&mut self.cycle_open) {
+            self.close_cycle();
+        }
+        self.outputs.pop_front()
     }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        unimplemented!()
-    }
-    /// The process ends: new submissions are rejected.
-    pub fn shut_down(&mut self) {
-        unimplemented!()
+        let first = |set: &BTreeSet<(Instant, Uid)>| set.first().map(|(at, _)| *at);
+        let others = [
+            self.deadlines.first().map(|(at, _)| *at),
+            first(&self.resends),
+            self.relay_at,
+            self.wanted_at(),
+            self.transfers_at(),
+            self.compare_at(),
+            self.root_is_due(),
+            self.lazy_since.map(|at| at.after(LAZY)),
+            self.serving.then(|| self.idle_at()),
+        ];
+        others.into_iter().flatten().min()
     }
 
-    // What HTTP reads.
-    pub fn snapshot(&self, wall: Micros) -> Snapshot {
-        unimplemented!()
+    pub(super) fn begin(&mut self, now: Now) {
+        self.now = Now { instant: now.instant.max(self.now.instant), wall: now.wall };
+        self.cycle_open = true;
     }
-    pub fn cursor(&self) -> Cursor {
-        unimplemented!()
+
+    fn close_cycle(&mut self) {
+        self.start_query();
+        self.mint_sequence();
+        let lazy_is_due = self.lazy_since.is_some_and(|at| at.after(LAZY) <= self.now.instant);
+        if self.batch.is_empty() && !lazy_is_due {
+            return;
+        }
+        // What was lazily put off happened before what this cycle adds.
+        let mut records = std::mem::take(&mut self.lazy);
+        self.lazy_since = None;
+        records.append(&mut self.batch);
+        let done = std::mem::take(&mut self.batch_done);
+        if records.is_empty() {
+            return;
+        }
+        let id = WriteId(self.next_write);
+        self.next_write += 1;
+        let again = records.iter().filter(|record| !matches!(record, Durable::Held { .. })).cloned().collect();
+        self.writes.insert(id, Write { done, again });
+        self.outputs.push_front(Output::Persist { id, records });
     }
-    pub fn lookup(&self, path: &Path) -> Option<&IndexEntry> {
-        unimplemented!()
+
+    pub(super) fn send(&mut self, to: SpId, message: Message) {
+        if self.peers.get(&to).is_some_and(|peer| peer.connected) {
+            self.outputs.push_back(Output::Send { to, message });
+        }
     }
-    pub fn node(&self, hash: &Hash) -> Option<Bytes> {
-        unimplemented!()
+
+    pub(super) fn send_to_all(&mut self, message: &Message) {
+        let connected: Vec<SpId> = self.connected().collect();
+        connected.into_iter().for_each(|to| self.send(to, message.clone()));
     }
-    /// Entries below `prefix` whose path is above `after`, at most `limit`.
-    pub fn list(&self, prefix: &Prefix, after: &str, limit: usize) -> Vec<ListedEntry> {
-        unimplemented!()
+
+    pub(super) fn connected(&self) -> impl Iterator<Item = SpId> + '_ {
+        self.peers.iter().filter(|(_, peer)| peer.connected).map(|(sp, _)| *sp)
     }
-    pub fn changes(&self, wall: Micros, cursor: Cursor, prefix: &Prefix) -> ChangesAnswer {
-        unimplemented!()
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
     }
-    pub fn publication(&self, uid: Uid) -> Option<PublicationAnswer> {
-        unimplemented!()
+
+    pub(super) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
     }
-    pub fn publication_by_key(&self, publisher: &str, key: &str) -> Option<PublicationAnswer> {
-        unimplemented!()
+
+    /// Makes `record` durable with this cycle's commit.
+    pub(super) fn persist(&mut self, record: Durable, done: Option<Written>) {
+        self.batch.push(record);
+        self.batch_done.extend(done);
     }
+
+    /// Makes `record` durable some time soon; nothing depends on it.
+    pub(super) fn persist_lazily(&mut self, record: Durable) {
+        self.lazy.push(record);
+        self.lazy_since.get_or_insert(self.now.instant);
+    }
+
+    /// Asks for a higher ceiling if too little of it is left.
+    pub(super) fn reserve_times(&mut self) {
+        if let Some(micros) = self.clock.ceiling_to_ask(self.now.wall) {
+            self.persist(Durable::Ceiling { micros }, Some(Written::Ceiling(micros)));
+        }
+    }
+
+    /// Learns a store of `sp`; a newer one voids the bits of all older ones.
+    fn learn_store(&mut self, sp: SpId, store: StoreId, persist: bool) {
+        let is_news = match self.stores.get(&sp) {
+            None => true,
+            Some(known) => store.number > known.number && sp != self.config.me,
+        };
+        if !is_news || !self.config.members.contains(&sp) {
+            return;
+        }
+        let voided = self.stores.insert(sp, store).is_some();
+        if voided {
+            for publication in self.publications.values_mut().filter(|publication| !publication.agreed) {
+                publication.bits = publication.bits.minus(SpSet::one(sp));
+                publication.heard.clear();
+            }
+        }
+        if persist {
+            self.persist(Durable::Store { sp, store }, None);
+        }
+    }
+
+    // ---- What is served -------------------------------------------------------------------------------------------
+
+    pub(super) fn changed(&mut self, path: &Path) {
+        self.changed.insert(path.clone());
+        self.last_insert = self.now.instant;
+        self.ahead_since.get_or_insert(self.now.instant);
+    }
+
+    fn mint_sequence(&mut self) {
+        if self.changed.is_empty() {
+            return;
+        }
+        let paths: Vec<Path> = std::mem::take(&mut self.changed).into_iter().collect();
+        let sequence = self.feed.mint(self.now.instant, &paths);
+        self.outputs.push_front(Output::Event(Event::Changed { sequence, paths }));
+    }
+
+    fn mint_idle_sequence(&mut self) {
+        let sequence = self.feed.mint(self.now.instant, &[]);
+        if !self.index.is_ahead_of_root() {
+            self.root_sequence = sequence;
+        }
+        self.event(Event::Changed { sequence, paths: Vec::new() });
+    }
+
+    fn idle_at(&self) -> Instant {
+        self.feed.minted_at().after(self.config.limits.idle_sequence)
+    }
+
+    fn root_is_due(&self) -> Option<Instant> {
+        let limits = &self.config.limits;
+        self.ahead_since.map(|since| self.last_insert.after(limits.root_quiet).min(since.after(limits.root_max)))
+    }
+
+    fn mint_root(&mut self) {
+        self.index.mint_root(self.now.instant);
+        self.root_sequence = self.feed.current();
+        self.ahead_since = None;
+    }
+
+    /// Announces a new root, not too often, and merges with peers whose roots have differed for long.
+    fn compare_roots(&mut self) {
+        let root = self.index.root();
+        if root != self.announced && self.announced_at.after(ANNOUNCE) <= self.now.instant {
+            (self.announced, self.announced_at) = (root, self.now.instant);
+            self.send_to_all(&Message::Root { root });
+            self.note_roots();
+        }
+        self.merge_where_due();
+    }
+
+    fn compare_at(&self) -> Option<Instant> {
+        let announce = (self.index.root() != self.announced).then(|| self.announced_at.after(ANNOUNCE));
+        [announce, self.merge_at()].into_iter().flatten().min()
+    }
+
+    /// Numbers for status and metrics.
     pub fn status(&self) -> Status {
-        unimplemented!()
-    }
-}
-
-/// Carries out what a storage point asks for. The runtime, the simulator and the tests each have one.
-pub trait Environment {
-    /// See [`Output::Send`].
-    fn send(&mut self, to: SpId, message: Message);
-    /// See [`Output::Persist`].
-    fn persist(&mut self, id: WriteId, records: Vec<Durable>);
-    /// See [`Output::SendContent`].
-    fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32);
-    /// See [`Output::Stage`].
-    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes);
-    /// See [`Output::Event`].
-    fn event(&mut self, sp: &StoragePoint, event: Event);
-}
-
-/// Carries out everything that `sp` asks for, in order. The one loop that all drivers share.
-pub fn drain<E: Environment>(sp: &mut StoragePoint, environment: &mut E) {
-    while let Some(output) = sp.poll_output() {
-        match output {
-            Output::Send { to, message } => environment.send(to, message),
-            Output::Persist { id, records } => environment.persist(id, records),
-            Output::SendContent { to, hash, offset, len } => environment.send_content(to, hash, offset, len),
-            Output::Stage { hash, offset, total, bytes } => environment.stage(hash, offset, total, bytes),
-            Output::Event(event) => environment.event(sp, event),
+        let is_pending = |publication: &&Publication| publication.is_pending() || publication.hold != Hold::Durable;
+        Status {
+            pending: self.publications.values().rev().take(100_000).filter(is_pending).count(),
+            paths: self.index.live(),
+            submissions: self.tickets.len(),
+            peers_connected: self.connected().count(),
+            ..self.status.clone()
         }
     }
 }

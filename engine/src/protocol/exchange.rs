@@ -1,0 +1,559 @@
+//! Replication and agreement by Vector Exchange.
+//!
+//! A vector has a bit for each SP; a set bit means that the SP holds the publication durably. Bits are ORed in; a
+//! quorum of bits is agreement, which is never undone. Invariant: this SP's own bit is set, and sent, only when its
+//! write is durable.
+
+use crate::{
+    mutant,
+    protocol::{
+        Durable, Duration, Hash, IndexEntry, Instant, Manifest, Message, Micros, Outcome, Reason, SpId, SpSet,
+        StoragePoint, Uid,
+        api::ListedEntry,
+        durable::{INLINE_LEN_MAX, InlineContent},
+        index::Inserted,
+        io::{Event, Ticket},
+        message::{Refusal, Vector, Wanted as What},
+        storage_point::Written,
+    },
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// How far the holding of a publication is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hold {
+    /// Some of its contents are missing here.
+    Fetching,
+    /// Its write was asked for.
+    Writing,
+    /// Manifest, contents and own bit are durable.
+    Durable,
+}
+
+/// A publication that this SP knows the manifest of.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) hold: Hold,
+    pub(super) agreed: bool,
+    /// When it became known agreed.
+    agreed_at: Instant,
+    /// Taken over from another SP that knew it agreed.
+    merged: bool,
+    pub(super) superseded_by: Option<Uid>,
+    /// Bits known set, of the stores known here.
+    pub(super) bits: SpSet,
+    /// The bits that each peer is known to have.
+    pub(super) heard: Vec<(SpId, SpSet)>,
+    /// Attempts that wait for its outcome.
+    pub(super) tickets: Vec<Ticket>,
+    /// Small contents until they are written.
+    inline: Vec<InlineContent>,
+    /// Contents to be fetched.
+    pub(super) missing: BTreeSet<Hash>,
+    interval: Duration,
+    resend_at: Option<Instant>,
+}
+
+impl Publication {
+    /// Neither agreed nor dropped.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.agreed && self.superseded_by.is_none()
+    }
+
+    fn has_heard(&self, peer: SpId, bits: SpSet) -> bool {
+        self.heard.iter().any(|(sp, known)| *sp == peer && known.covers(bits))
+    }
+}
+
+impl StoragePoint {
+    // ---- Replication ----------------------------------------------------------------------------------------------
+
+    /// A publication of this SP's own: offered to all once the ceiling above its UID is durable.
+    pub(super) fn offer(&mut self, manifest: Arc<Manifest>, contents: Vec<InlineContent>, tickets: Vec<Ticket>) {
+        let uid = manifest.uid;
+        for entry in manifest.entries.iter().filter(|entry| entry.size > INLINE_LEN_MAX) {
+            self.contents.insert(entry.hash);
+        }
+        let message = Message::Offer { manifest: manifest.clone(), contents: contents.clone(), agreed: false };
+        self.keep(manifest, contents, false);
+        if let Some(publication) = self.publications.get_mut(&uid) {
+            publication.tickets = tickets;
+        }
+        if self.clock.may_name(Micros(uid.micros)) {
+            self.send_to_all(&message);
+        } else {
+            self.awaiting_ceiling.push((uid, message));
+        }
+        self.write_if_whole(uid);
+    }
+
+    /// A new ceiling is durable.
+    pub(super) fn send_offers_that_waited(&mut self) {
+        for (uid, message) in std::mem::take(&mut self.awaiting_ceiling) {
+            if self.clock.may_name(Micros(uid.micros)) {
+                self.send_to_all(&message);
+            } else {
+                self.awaiting_ceiling.push((uid, message));
+            }
+        }
+    }
+
+    pub(super) fn take_offer(
+        &mut self,
+        from: SpId,
+        manifest: Arc<Manifest>,
+        contents: Vec<InlineContent>,
+        agreed: bool,
+    ) {
+        let uid = manifest.uid;
+        let was_wanted = self.wanted.remove(uid);
+        if let Some(publication) = self.publications.get(&uid) {
+            let knows_more = agreed && publication.is_pending();
+            if knows_more {
+                self.take_agreed(from, uid, uid);
+            }
+            return self.pump_wanted();
+        }
+        if let Some(newest) = self.superseding(&manifest) {
+            self.send(from, Message::Agreed { uid, newest });
+            self.refuse_completion(uid, newest);
+            return self.pump_wanted();
+        }
+        if !agreed && self.now.wall.after(self.config.max_drift) < Micros(uid.micros) {
+            let clock = self.now.wall;
+            self.send(from, Message::Refuse { uid, cause: Refusal::ClockAhead, clock });
+            return self.pump_wanted();
+        }
+        let right = contents.into_iter().filter(|content| Hash::of(&content.bytes) == content.hash).collect();
+        let agreed = agreed || was_wanted.as_ref().is_some_and(|wanted| wanted.agreed);
+        if !agreed {
+            self.clock.advance(Micros(uid.micros));
+        }
+        self.keep(manifest, right, agreed);
+        if let (Some(wanted), Some(publication)) = (was_wanted, self.publications.get_mut(&uid)) {
+            publication.bits = publication.bits.union(wanted.bits);
+        }
+        self.complete_those_that_waited(uid);
+        self.fetch_missing(uid, from);
+        self.write_if_whole(uid);
+        self.pump_wanted();
+    }
+
+    /// Notes a publication that is new here, and which of its contents are missing.
+    fn keep(&mut self, manifest: Arc<Manifest>, contents: Vec<InlineContent>, agreed: bool) {
+        let is_here =
+            |hash: &Hash| self.contents.contains(hash) || contents.iter().any(|content| content.hash == *hash);
+        let needed = manifest.entries.iter().filter(|entry| entry.size > 0);
+        let missing = needed.map(|entry| entry.hash).filter(|hash| !is_here(hash)).collect();
+        let uid = manifest.uid;
+        if let Some(key) = &manifest.key {
+            self.keys.insert((manifest.publisher.clone(), key.clone()), uid);
+        }
+        for entry in &manifest.entries {
+            self.pending_of_path.entry(entry.path.clone()).or_default().insert(uid);
+        }
+        let publication = Publication {
+            manifest,
+            hold: Hold::Fetching,
+            agreed,
+            agreed_at: self.now.instant,
+            merged: agreed,
+            superseded_by: None,
+            bits: SpSet::EMPTY,
+            heard: Vec::new(),
+            tickets: Vec::new(),
+            inline: contents,
+            missing,
+            interval: self.config.limits.resend_min,
+            resend_at: None,
+        };
+        self.publications.insert(uid, publication);
+    }
+
+    /// Once all contents are here: manifest, contents and own bit in one durable write.
+    pub(super) fn write_if_whole(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        if publication.hold != Hold::Fetching || !publication.missing.is_empty() {
+            return;
+        }
+        publication.hold = Hold::Writing;
+        let contents: Vec<InlineContent> = std::mem::take(&mut publication.inline)
+            .into_iter()
+            .filter(|content| !self.contents.contains(&content.hash))
+            .collect();
+        let manifest = publication.manifest.clone();
+        self.persist(Durable::Held { manifest, contents, own_bit: true }, Some(Written::Held(uid)));
+        if mutant::active("bit-before-durable") {
+            self.is_durable(uid);
+        }
+    }
+
+    /// A small content has been fetched: it is written with the publications that wait for it.
+    pub(super) fn content_is_here(&mut self, hash: Hash, inline: Option<InlineContent>, waiting: &BTreeSet<Uid>) {
+        if inline.is_none() {
+            self.contents.insert(hash);
+        }
+        for uid in waiting {
+            if let Some(publication) = self.publications.get_mut(uid)
+                && publication.missing.remove(&hash)
+            {
+                publication.inline.extend(inline.clone());
+                self.write_if_whole(*uid);
+            }
+        }
+    }
+
+    /// The write of a publication was refused (a full disk). Peers may hold it and agree on it all the same.
+    pub(super) fn could_not_hold(&mut self, uid: Uid, detail: &str) {
+        let Some(publication) = self.publications.remove(&uid) else { return };
+        for entry in &publication.manifest.entries {
+            self.unlist_pending(&entry.path, uid);
+        }
+        if let Some(key) = &publication.manifest.key {
+            self.keys.remove(&(publication.manifest.publisher.clone(), key.clone()));
+        }
+        for ticket in publication.tickets {
+            let reason = Reason::Store { detail: detail.to_owned() };
+            self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason });
+        }
+        let others: Vec<SpId> = publication.bits.iter().filter(|sp| *sp != self.config.me).collect();
+        others.into_iter().for_each(|sp| self.want(uid, sp, publication.agreed));
+    }
+
+    // ---- Vectors --------------------------------------------------------------------------------------------------
+
+    /// Manifest, contents and own bit are durable: the bit is set, and told to all.
+    pub(super) fn is_durable(&mut self, uid: Uid) {
+        let me = self.config.me;
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        if publication.hold == Hold::Durable {
+            return;
+        }
+        publication.hold = Hold::Durable;
+        publication.bits = publication.bits.union(SpSet::one(me));
+        self.contents.extend(publication.manifest.entries.iter().map(|entry| entry.hash));
+        self.greatest = self.greatest.max(uid);
+        let Publication { bits, agreed, .. } = *publication;
+        if agreed {
+            return self.enter_index(uid);
+        }
+        self.send_to_all(&Message::Vector(Vector { uid, bits }));
+        self.schedule_resend(uid);
+        self.count(uid);
+        self.drop_if_superseded(uid);
+    }
+
+    pub(super) fn take_vector(&mut self, from: SpId, vector: Vector) {
+        let Vector { uid, bits } = vector;
+        let bits = SpSet(bits.0 & self.valid_bits.0);
+        let Some(publication) = self.publications.get_mut(&uid) else {
+            return self.note_unknown(from, uid, bits);
+        };
+        let known = publication.bits;
+        if !publication.is_pending() {
+            // A vector sent before ours arrived is on its way together with it and needs no answer.
+            let answered = publication.agreed_at.after(self.config.limits.resend_min) > self.now.instant;
+            let newest = publication.superseded_by.unwrap_or(uid);
+            publication.bits = known.union(bits);
+            if !answered && publication.hold == Hold::Durable {
+                self.send(from, Message::Agreed { uid, newest });
+            }
+            return;
+        }
+        publication.bits = known.union(bits);
+        match publication.heard.iter_mut().find(|(sp, _)| *sp == from) {
+            Some((_, heard)) => *heard = heard.union(bits),
+            None => publication.heard.push((from, bits)),
+        }
+        if publication.hold != Hold::Durable {
+            return;
+        }
+        let ours = publication.bits;
+        if ours == known && !bits.covers(ours) {
+            self.send(from, Message::Vector(Vector { uid, bits: ours }));
+        } else if ours != known {
+            self.count(uid);
+            if self.publications.get(&uid).is_some_and(Publication::is_pending) {
+                self.relays.insert(uid);
+                self.relay_at.get_or_insert(self.now.instant.after(self.config.limits.relay));
+            }
+        }
+    }
+
+    /// Bits of others are passed on to peers not known to have them.
+    pub(super) fn relay(&mut self) {
+        if self.relay_at.is_none_or(|at| at > self.now.instant) {
+            return;
+        }
+        self.relay_at = None;
+        let connected: Vec<SpId> = self.connected().collect();
+        for uid in std::mem::take(&mut self.relays) {
+            let Some(publication) = self.publications.get(&uid).filter(|publication| publication.is_pending()) else {
+                continue;
+            };
+            let bits = publication.bits;
+            let lacking: Vec<SpId> =
+                connected.iter().copied().filter(|peer| !publication.has_heard(*peer, bits)).collect();
+            lacking.into_iter().for_each(|peer| self.send(peer, Message::Vector(Vector { uid, bits })));
+        }
+    }
+
+    /// Pending vectors are sent again, with growing intervals.
+    pub(super) fn resend(&mut self) {
+        while let Some(&(at, uid)) = self.resends.first() {
+            if at > self.now.instant {
+                return;
+            }
+            self.resends.pop_first();
+            let Some(publication) = self.publications.get_mut(&uid) else { continue };
+            publication.resend_at = None;
+            if publication.is_pending() && publication.hold == Hold::Durable {
+                publication.interval = (publication.interval * 2).min(self.config.limits.resend_max);
+                let bits = publication.bits;
+                self.send_to_all(&Message::Vector(Vector { uid, bits }));
+                self.schedule_resend(uid);
+            }
+        }
+    }
+
+    fn schedule_resend(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        let at = self.now.instant.after(self.random.jitter(publication.interval));
+        if let Some(before) = publication.resend_at.replace(at) {
+            self.resends.remove(&(before, uid));
+        }
+        self.resends.insert((at, uid));
+    }
+
+    /// All pending vectors, to a peer that has just connected.
+    pub(super) fn exchange_with(&mut self, peer: SpId) {
+        let pending: Vec<Vector> = self
+            .resends
+            .iter()
+            .filter_map(|(_, uid)| Some(Vector { uid: *uid, bits: self.publications.get(uid)?.bits }))
+            .collect();
+        pending.into_iter().for_each(|vector| self.send(peer, Message::Vector(vector)));
+    }
+
+    // ---- Agreement ------------------------------------------------------------------------------------------------
+
+    /// A quorum of bits is agreement.
+    fn count(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get(&uid) else { return };
+        if publication.is_pending() && publication.hold == Hold::Durable && self.quorum.is_quorum(publication.bits) {
+            self.mark_agreed(uid);
+        }
+    }
+
+    fn mark_agreed(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        publication.agreed = true;
+        publication.agreed_at = self.now.instant;
+        if let Some(at) = publication.resend_at.take() {
+            self.resends.remove(&(at, uid));
+        }
+        self.greatest = self.greatest.max(uid);
+        if publication.hold == Hold::Durable {
+            self.enter_index(uid);
+        }
+    }
+
+    /// A publication that is held and agreed enters the index where it is the newest of its path.
+    fn enter_index(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        let (manifest, merged) = (publication.manifest.clone(), publication.merged);
+        let tickets = std::mem::take(&mut publication.tickets);
+        publication.heard = Vec::new();
+        self.status.agreed_total += 1;
+        self.persist_lazily(Durable::Agreed { uid });
+        self.index_entries(&manifest);
+        if merged {
+            for entry in &manifest.entries {
+                let entry = ListedEntry::of_publication(uid, entry);
+                self.event(Event::Merged { entry });
+            }
+        } else {
+            self.event(Event::Agreed { manifest: manifest.clone() });
+        }
+        for ticket in tickets {
+            self.finish(ticket, Outcome::Accepted { uid });
+        }
+        for entry in &manifest.entries {
+            let pending = self.pending_of_path.get(&entry.path);
+            let older: Vec<Uid> = pending.into_iter().flatten().copied().filter(|other| *other < uid).collect();
+            older.into_iter().for_each(|other| self.drop_if_superseded(other));
+        }
+    }
+
+    fn index_entries(&mut self, manifest: &Manifest) {
+        let uid = manifest.uid;
+        let mut entered = false;
+        for entry in &manifest.entries {
+            self.unlist_pending(&entry.path, uid);
+            let crate::protocol::Entry { hash, size, flags, ref content_type, .. } = *entry;
+            let indexed = IndexEntry { uid, hash, size, content_type: content_type.clone(), flags };
+            if let Inserted::Newest { replaced } = self.index.insert(&entry.path, indexed) {
+                entered = true;
+                self.changed(&entry.path);
+                replaced.into_iter().for_each(|before| self.retire(before));
+            }
+        }
+        if !entered {
+            self.retire(uid);
+        }
+    }
+
+    fn unlist_pending(&mut self, path: &crate::protocol::Path, uid: Uid) {
+        if let Some(pending) = self.pending_of_path.get_mut(path) {
+            pending.remove(&uid);
+            if pending.is_empty() {
+                self.pending_of_path.remove(path);
+            }
+        }
+    }
+
+    /// `uid` is no index entry any more (of one of its paths). Outcomes are remembered within a bound.
+    fn retire(&mut self, uid: Uid) {
+        self.retired.push_back(uid);
+        while self.retired.len() > self.config.limits.outcomes_max {
+            let Some(oldest) = self.retired.pop_front() else { return };
+            let Some(publication) = self.publications.get(&oldest) else { continue };
+            let is_entry = |entry: &crate::protocol::Entry| {
+                self.index.lookup(entry.path.as_str()).is_some_and(|current| current.uid == oldest)
+            };
+            if publication.is_pending() || publication.manifest.entries.iter().any(is_entry) {
+                continue;
+            }
+            if let Some(key) = &publication.manifest.key {
+                self.keys.remove(&(publication.manifest.publisher.clone(), key.clone()));
+            }
+            self.publications.remove(&oldest);
+        }
+    }
+
+    /// The least UID that supersedes `manifest` on all its paths, by this SP's own index.
+    fn superseding(&self, manifest: &Manifest) -> Option<Uid> {
+        let newer = |entry: &crate::protocol::Entry| {
+            self.index.lookup(entry.path.as_str()).map(|current| current.uid).filter(|uid| *uid >= manifest.uid)
+        };
+        let all: Option<Vec<Uid>> = manifest.entries.iter().map(newer).collect();
+        all.and_then(|uids| uids.into_iter().min())
+    }
+
+    /// A pending publication of which all paths have a newer agreed entry here is dropped.
+    fn drop_if_superseded(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get(&uid) else { return };
+        if !publication.is_pending() || publication.hold == Hold::Writing {
+            return;
+        }
+        let Some(by) = self.superseding(&publication.manifest).filter(|by| *by > uid) else { return };
+        let tickets = publication.tickets.clone();
+        self.persist_lazily(Durable::Dropped { uid, superseded_by: by });
+        self.forget_pending(uid, by);
+        for ticket in tickets {
+            let reason = Reason::Superseded { by };
+            self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: Some(by), reason });
+        }
+        self.event(Event::Dropped { uid, superseded_by: by });
+    }
+
+    /// Attempts under a key wait for a publication that turns out superseded before it came.
+    fn refuse_completion(&mut self, uid: Uid, by: Uid) {
+        for (ticket, _) in self.completing.remove(&uid).unwrap_or_default() {
+            let reason = Reason::Superseded { by };
+            self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: Some(by), reason });
+        }
+    }
+
+    /// `uid` is pending no more: `by` supersedes it. Its key and outcome stay.
+    pub(super) fn forget_pending(&mut self, uid: Uid, by: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        publication.superseded_by = Some(by);
+        publication.agreed_at = self.now.instant;
+        publication.tickets = Vec::new();
+        publication.inline = Vec::new();
+        if let Some(at) = publication.resend_at.take() {
+            self.resends.remove(&(at, uid));
+        }
+        let manifest = publication.manifest.clone();
+        for entry in &manifest.entries {
+            self.unlist_pending(&entry.path, uid);
+        }
+        self.retire(uid);
+    }
+
+    /// A peer says that `uid` is agreed, or that `newest`, agreed, supersedes it.
+    pub(super) fn take_agreed(&mut self, from: SpId, uid: Uid, newest: Uid) {
+        match self.publications.get(&newest) {
+            None => self.want(newest, from, true),
+            Some(publication) if publication.is_pending() => self.mark_agreed(newest),
+            Some(_) => {}
+        }
+        self.drop_if_superseded(uid);
+    }
+
+    pub(super) fn take_refusal(&mut self, from: SpId, uid: Uid, cause: Refusal, clock: Micros) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.clock_offset_us = Some((clock.0 as i64).wrapping_sub(self.now.wall.0 as i64));
+        }
+        self.event(Event::PeerProblem { peer: from, detail: format!("refuses to store {uid}: {cause:?}") });
+    }
+
+    pub(super) fn answer_publication_request(&mut self, from: SpId, uid: Uid) {
+        let message = match self.publications.get(&uid) {
+            Some(publication) if publication.hold == Hold::Durable => {
+                let (manifest, agreed) = (publication.manifest.clone(), publication.agreed);
+                match publication.superseded_by {
+                    Some(newest) => Message::Agreed { uid, newest },
+                    None => Message::Offer { manifest, contents: Vec::new(), agreed },
+                }
+            }
+            _ => Message::Missing { what: What::Publication(uid) },
+        };
+        self.send(from, message);
+    }
+
+    // ---- Recovery -------------------------------------------------------------------------------------------------
+
+    pub(super) fn recover_held(&mut self, manifest: Arc<Manifest>, own_bit: bool) {
+        let uid = manifest.uid;
+        if self.publications.contains_key(&uid) {
+            return;
+        }
+        self.contents.extend(manifest.entries.iter().map(|entry| entry.hash));
+        self.keep(manifest, Vec::new(), false);
+        if let Some(publication) = self.publications.get_mut(&uid) {
+            publication.hold = Hold::Durable;
+        }
+        self.greatest = self.greatest.max(uid);
+        if own_bit {
+            self.recover_bits(uid, SpSet::one(self.config.me));
+        }
+    }
+
+    pub(super) fn recover_bits(&mut self, uid: Uid, bits: SpSet) {
+        if let Some(publication) = self.publications.get_mut(&uid) {
+            publication.bits = publication.bits.union(bits);
+        }
+    }
+
+    pub(super) fn recover_agreed(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        publication.agreed = true;
+        publication.agreed_at = Instant(0);
+        let manifest = publication.manifest.clone();
+        self.index_entries(&manifest);
+    }
+
+    /// What was pending when the process ended is pending again.
+    pub(super) fn schedule_recovered(&mut self) {
+        let pending = self.publications.iter().filter(|(_, publication)| publication.is_pending());
+        let pending: Vec<Uid> = pending.map(|(uid, _)| *uid).collect();
+        for uid in pending {
+            self.schedule_resend(uid);
+            self.count(uid);
+            self.drop_if_superseded(uid);
+        }
+    }
+}
