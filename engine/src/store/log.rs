@@ -1,0 +1,215 @@
+//! The log: one commit is one contiguous write and one flush.
+
+use super::{
+    Contents, Options, Prepare, Storage, StorageFile, StoreError,
+    format::{COMMIT_HEAD_LEN, Encoded, SECTOR_LEN, Seal, encode_commit, padded},
+    recovery::Recovered,
+    segment::{self, Preparing, Segment},
+};
+use crate::protocol::{Durable, durable::INLINE_LEN_MAX};
+use std::{collections::VecDeque, io, ops::Range};
+
+/// A batch longer than this is written as several commits, in order.
+const COMMIT_LEN_MAX: u64 = 4 << 20;
+/// Most bytes of the buffer that is kept from one commit to the next.
+const BUFFER_KEPT_LEN: usize = 8 << 20;
+
+/// The writing end of the log. Its last commit's flush has returned, or it takes nothing more.
+pub struct Log<S: Storage> {
+    contents: Contents<S>,
+    options: Options,
+    binding: [u8; 8],
+    current: Segment<S::File>,
+    /// Where the next commit goes in `current`.
+    position: u64,
+    /// Number of the next commit.
+    sequence: u64,
+    /// Blank segments to go on with.
+    spares: VecDeque<Segment<S::File>>,
+    preparing: Option<Preparing<S::File>>,
+    generation_next: u64,
+    buffer: Vec<u8>,
+    poisoned: bool,
+}
+
+/// One commit to be written: which records, in which segment (0 is the current one, 1 the first spare, ...).
+struct Planned {
+    records: Range<usize>,
+    segment: usize,
+}
+
+impl<S: Storage> Log<S> {
+    pub(super) fn new(
+        contents: Contents<S>,
+        options: Options,
+        binding: [u8; 8],
+        mut segments: VecDeque<Segment<S::File>>,
+        (position, sequence): (u64, u64),
+    ) -> Log<S> {
+        let generation_next = segments.back().map_or(1, |last| last.seal.generation + 1);
+        let current = segments.pop_front().expect("a store has a segment");
+        let mut log = Log {
+            contents,
+            options,
+            binding,
+            current,
+            position,
+            sequence,
+            spares: segments,
+            preparing: None,
+            generation_next,
+            buffer: Vec::new(),
+            poisoned: false,
+        };
+        log.prepare_next();
+        log
+    }
+
+    pub(super) fn recovered(
+        contents: Contents<S>,
+        options: Options,
+        binding: [u8; 8],
+        recovered: Recovered<S::File>,
+    ) -> (Log<S>, Vec<Durable>) {
+        let at = (recovered.position, recovered.sequence);
+        (Log::new(contents, options, binding, recovered.segments.into(), at), recovered.records)
+    }
+
+    /// Makes `records` durable, in order: when this returns they are. Contents can be read from then on; each must have
+    /// the hash that it says.
+    ///
+    /// All of them become durable or none, unless they take more than 4 MiB: then a crash on the way may keep the first
+    /// ones only. On [`StoreError::Full`] nothing was written, and a later commit may succeed; after
+    /// [`StoreError::Failed`] the log takes nothing more.
+    pub fn commit(&mut self, records: &[Durable]) -> Result<(), StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let encoded: Vec<Encoded<'_>> = records.iter().map(Encoded::new).collect();
+        let commits = self.split(&encoded)?;
+        let plan = self.plan(commits)?;
+        let mut switched = 0;
+        for commit in plan {
+            while switched < commit.segment {
+                self.current = self.spares.pop_front().expect("planned");
+                self.position = SECTOR_LEN;
+                switched += 1;
+            }
+            self.write(&encoded[commit.records]).map_err(|error| {
+                self.poisoned = true;
+                StoreError::Failed(error)
+            })?;
+        }
+        if switched > 0 {
+            self.prepare_next();
+        }
+        if let Some(preparing) = &self.preparing {
+            preparing.tell_used(self.position, self.current.len);
+        }
+        Ok(())
+    }
+
+    /// Cuts a batch into commits of bounded length: (records, bytes) of each.
+    fn split(&self, encoded: &[Encoded<'_>]) -> Result<Vec<(Range<usize>, u64)>, StoreError> {
+        let head = COMMIT_HEAD_LEN as u64;
+        let room = self.options.segment_len - SECTOR_LEN - head;
+        let mut commits: Vec<(Range<usize>, u64)> = Vec::new();
+        for (at, record) in encoded.iter().enumerate() {
+            for content in record.contents() {
+                let len = content.bytes.len() as u64;
+                if len > INLINE_LEN_MAX {
+                    return Err(StoreError::TooLarge { len, max: INLINE_LEN_MAX });
+                }
+            }
+            let len = record.len();
+            if len > room || record.contents().len() > u16::MAX.into() {
+                return Err(StoreError::TooLarge { len, max: room });
+            }
+            match commits.last_mut() {
+                Some((range, total)) if *total + len <= COMMIT_LEN_MAX.min(room) => {
+                    range.end = at + 1;
+                    *total += len;
+                }
+                _ => commits.push((at..at + 1, head + len)),
+            }
+        }
+        Ok(commits)
+    }
+
+    /// Finds room for all commits before any is written.
+    fn plan(&mut self, commits: Vec<(Range<usize>, u64)>) -> Result<Vec<Planned>, StoreError> {
+        let mut plan = Vec::with_capacity(commits.len());
+        let (mut segment, mut position) = (0, self.position);
+        for (records, len) in commits {
+            while position + padded(len) > self.segment_len(segment) {
+                segment += 1;
+                position = SECTOR_LEN;
+                if self.spares.len() < segment {
+                    self.add_spare()?;
+                }
+            }
+            position += padded(len);
+            plan.push(Planned { records, segment });
+        }
+        Ok(plan)
+    }
+
+    fn segment_len(&self, segment: usize) -> u64 {
+        if segment == 0 { self.current.len } else { self.spares[segment - 1].len }
+    }
+
+    fn write(&mut self, records: &[Encoded<'_>]) -> io::Result<()> {
+        let placed = encode_commit(&mut self.buffer, self.current.seal, self.sequence, self.position, records);
+        self.current.file.write_at(self.position, &self.buffer)?;
+        self.current.file.sync_data()?;
+        self.position += self.buffer.len() as u64;
+        self.sequence += 1;
+        self.contents.add(&self.current, &placed);
+        if self.buffer.capacity() > BUFFER_KEPT_LEN {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// One more blank segment: the one under way, or one made now.
+    fn add_spare(&mut self) -> Result<(), StoreError> {
+        if let Some(Ok(segment)) = self.preparing.take().map(Preparing::finish) {
+            self.spares.push_back(segment);
+            return Ok(());
+        }
+        let seal = self.next_seal();
+        let segment = segment::prepare(self.contents.storage(), seal, self.options.segment_len, None);
+        self.spares.push_back(segment.map_err(StoreError::io("preparing a segment of the log"))?);
+        Ok(())
+    }
+
+    /// Begins to prepare the next segment, so that no commit has to wait for it. A failure shows when it is needed.
+    fn prepare_next(&mut self) {
+        if !self.spares.is_empty() || self.preparing.is_some() {
+            return;
+        }
+        let seal = self.next_seal();
+        let (storage, len) = (self.contents.storage(), self.options.segment_len);
+        match self.options.prepare {
+            Prepare::Background => self.preparing = Preparing::start(storage.clone(), seal, len).ok(),
+            Prepare::Foreground => self.spares.extend(segment::prepare(storage, seal, len, None)),
+        }
+    }
+
+    fn next_seal(&mut self) -> Seal {
+        let seal = Seal::new(self.binding, self.generation_next);
+        self.generation_next += 1;
+        seal
+    }
+}
+
+impl<S: Storage> Drop for Log<S> {
+    fn drop(&mut self) {
+        if let Some(preparing) = self.preparing.take() {
+            preparing.cancel();
+        }
+    }
+}
