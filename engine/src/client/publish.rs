@@ -1,0 +1,305 @@
+//! Publishing: one submission, however many attempts it takes, and one honest outcome.
+
+use super::{ANSWER_LEN_MAX, Client, ClientError, Head, Request, Source, check_name, connection::now, read::summary};
+use crate::protocol::{
+    Order, Path, Uid,
+    api::{OutcomeAnswer, PublicationAnswer},
+};
+use bytes::Bytes;
+use std::{
+    fs::File,
+    io::Read,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is published.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// These bytes.
+    Bytes(Bytes),
+    /// The content of this file, read as it is sent.
+    File(PathBuf),
+}
+
+/// How something is published.
+#[derive(Clone, Debug, Default)]
+pub struct PublishOptions {
+    /// Idempotency key; random if not given.
+    pub key: Option<String>,
+    /// The greatest UID that the publisher knows: the publication's will be greater.
+    pub known: Option<Uid>,
+    /// Overrides the cluster's order mode.
+    pub order: Option<Order>,
+    /// Receivers set the executable mode.
+    pub executable: bool,
+    /// Media type.
+    pub content_type: Option<String>,
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// A quorum holds it durably.
+    Accepted,
+    /// It will never be agreed.
+    Rejected,
+    /// It may be agreed, or become so.
+    Undetermined,
+}
+
+/// What became of a submission, and what is known about it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct PublishResult {
+    /// The verdict.
+    pub outcome: Verdict,
+    /// The publication's name, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Uid>,
+    /// A newer agreed publication of the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<Uid>,
+    /// Why it was not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Which storage point said so, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The idempotency key that was used.
+    pub key: String,
+    /// How many attempts may have reached a storage point.
+    pub attempts: u32,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    /// A storage point has said what became of it.
+    Answer(PublishResult),
+    /// It cannot have reached a storage point whole.
+    NotSent(ClientError),
+    /// It may have.
+    Unsure(String),
+    /// It may have, and another one at the same address would be in vain.
+    Foreign(String),
+    /// The caller wants to stop; it may have.
+    Stopped { sent: bool },
+}
+
+impl Client {
+    /// Publishes `body` under `path`.
+    pub fn publish(&self, path: &Path, body: &Body, options: &PublishOptions) -> Result<PublishResult, ClientError> {
+        self.submit("PUT", path, Some(body), options)
+    }
+
+    /// Deletes `path`: publishes a tombstone.
+    pub fn delete(&self, path: &Path, options: &PublishOptions) -> Result<PublishResult, ClientError> {
+        self.submit("DELETE", path, None, options)
+    }
+
+    fn submit(
+        &self,
+        method: &str,
+        path: &Path,
+        body: Option<&Body>,
+        options: &PublishOptions,
+    ) -> Result<PublishResult, ClientError> {
+        let submission = Submission::new(self, method, path, body, options)?;
+        let give_up = now() + self.options.retry_timeout;
+        let mut pause = PAUSE_MIN;
+        let mut useless = vec![false; self.urls.len()];
+        let (mut unsure, mut attempts): (Option<String>, u32) = (None, 0);
+        loop {
+            let mut not_sent = Vec::new();
+            for url in self.order().filter(|url| !useless[*url]).collect::<Vec<_>>() {
+                match self.submit_at(url, &submission, unsure.as_ref().map(|_| give_up)) {
+                    Attempt::Answer(answer) if unsure.is_some() && answer.outcome == Verdict::Rejected => {
+                        // That says nothing about the attempt before.
+                        attempts += 1;
+                        unsure =
+                            answer.reason.map(|reason| format!("a second attempt was rejected: {reason}")).or(unsure);
+                    }
+                    Attempt::Answer(answer) => return Ok(PublishResult { attempts: attempts + 1, ..answer }),
+                    Attempt::NotSent(error @ ClientError::File { .. }) if unsure.is_none() => return Err(error),
+                    Attempt::NotSent(error) => not_sent.push(error),
+                    Attempt::Stopped { sent: false } if unsure.is_none() => return Err(ClientError::Interrupted),
+                    Attempt::Stopped { .. } => {
+                        return Ok(submission.undetermined("interrupted before the answer came".into(), attempts + 1));
+                    }
+                    Attempt::Unsure(why) => (unsure, attempts) = (Some(why), attempts + 1),
+                    Attempt::Foreign(why) => (unsure, attempts, useless[url]) = (Some(why), attempts + 1, true),
+                }
+                if unsure.is_some() && now() >= give_up {
+                    break;
+                }
+            }
+            let Some(why) = &unsure else { return Err(summary(not_sent)) };
+            if let Some(found) = self.find_by_key(&submission) {
+                return Ok(PublishResult { attempts, ..found });
+            }
+            if now() + pause >= give_up || useless.iter().all(|useless| *useless) || !self.rest(pause) {
+                return Ok(submission.undetermined(why.clone(), attempts));
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Waits; false if the caller wants to stop.
+    fn rest(&self, pause: Duration) -> bool {
+        let until = now() + pause;
+        while now() < until && !self.stop.asked() {
+            std::thread::sleep(PAUSE_MIN.min(until.saturating_duration_since(now())));
+        }
+        !self.stop.asked()
+    }
+
+    fn submit_at(&self, url: usize, submission: &Submission<'_>, deadline: Option<Instant>) -> Attempt {
+        let mut file;
+        let source = match submission.body {
+            None => Source::Bytes(&[]),
+            Some(Body::Bytes(bytes)) => Source::Bytes(bytes),
+            Some(Body::File(name)) => match File::open(name) {
+                Ok(opened) => {
+                    file = opened;
+                    Source::Reader(&mut file as &mut dyn Read, submission.len)
+                }
+                Err(error) => return Attempt::NotSent(file_error(name, &error)),
+            },
+        };
+        let headers: Vec<(&str, &str)> =
+            submission.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request = Request {
+            method: submission.method,
+            target: &submission.target,
+            headers: &headers,
+            len_max: ANSWER_LEN_MAX,
+            fresh: deadline.is_some(),
+            deadline,
+        };
+        let mut said = Vec::new();
+        let mut sink = |_: &Head, part: &[u8]| {
+            said.extend_from_slice(part);
+            Ok(())
+        };
+        match self.attempt(url, &request, source, &mut sink) {
+            Ok(head) => submission.understand(&head, &said, self.urls[url].to_string()),
+            Err(failure) => match failure.error {
+                ClientError::Interrupted => Attempt::Stopped { sent: failure.sent },
+                // The body was not sent whole, so no storage point takes it for a publication.
+                error @ ClientError::File { .. } => Attempt::NotSent(error),
+                error if failure.sent => Attempt::Unsure(format!("{}: {error}", self.urls[url])),
+                error => Attempt::NotSent(error),
+            },
+        }
+    }
+
+    /// Asks all storage points that can be reached what became of the key.
+    fn find_by_key(&self, submission: &Submission<'_>) -> Option<PublishResult> {
+        for url in self.order() {
+            let known: Option<PublicationAnswer> = self.json_at(url, &self.key_target(&submission.key)).ok().flatten();
+            if let Some(uid) = known.filter(|known| known.agreed).and_then(|known| known.outcome.uid) {
+                let accepted =
+                    submission.result(Verdict::Accepted, OutcomeAnswer { uid: Some(uid), ..Default::default() });
+                return Some(PublishResult { url: Some(self.urls[url].to_string()), ..accepted });
+            }
+        }
+        None
+    }
+}
+
+/// A submission as it is sent, however often.
+struct Submission<'a> {
+    method: &'a str,
+    target: String,
+    headers: Vec<(&'static str, String)>,
+    key: String,
+    body: Option<&'a Body>,
+    len: u64,
+}
+
+impl<'a> Submission<'a> {
+    fn new(
+        client: &Client,
+        method: &'a str,
+        path: &Path,
+        body: Option<&'a Body>,
+        options: &PublishOptions,
+    ) -> Result<Submission<'a>, ClientError> {
+        let key = match &options.key {
+            Some(key) => key.clone(),
+            None => random_key()?,
+        };
+        check_name("the idempotency key", &key)?;
+        let len = match body {
+            None => 0,
+            Some(Body::Bytes(bytes)) => bytes.len() as u64,
+            Some(Body::File(name)) => std::fs::metadata(name).map_err(|error| file_error(name, &error))?.len(),
+        };
+        let mut headers = vec![("Idempotency-Key", key.clone()), ("ACMS-Publisher", client.options.publisher.clone())];
+        if body.is_some() {
+            headers.push(("Content-Length", len.to_string()));
+        }
+        if let Some(known) = options.known {
+            headers.push(("ACMS-Known-UID", known.to_string()));
+        }
+        if let Some(order) = options.order {
+            let word = if order == Order::Fast { "fast" } else { "strict" };
+            headers.push(("ACMS-Order", word.into()));
+        }
+        if options.executable {
+            headers.push(("ACMS-Flags", "executable".into()));
+        }
+        if let Some(content_type) = options.content_type.as_deref().filter(|text| !text.is_empty()) {
+            check_name("the media type", content_type)?;
+            headers.push(("Content-Type", content_type.to_owned()));
+        }
+        Ok(Submission { method, target: format!("/v1/config/{path}"), headers, key, body, len })
+    }
+
+    /// What an answer means. Without its outcome header it came from something that is no storage point.
+    fn understand(&self, head: &Head, said: &[u8], url: String) -> Attempt {
+        let answer: OutcomeAnswer = serde_json::from_slice(said).unwrap_or_default();
+        let verdict = match head.header("acms-outcome") {
+            Some("accepted") if answer.uid.is_some() => Verdict::Accepted,
+            Some("rejected") => Verdict::Rejected,
+            Some("undetermined") => Verdict::Undetermined,
+            _ => {
+                let status = head.status;
+                return Attempt::Foreign(format!(
+                    "{url} answered {status} without an outcome, so it is no storage point"
+                ));
+            }
+        };
+        Attempt::Answer(PublishResult { url: Some(url), ..self.result(verdict, answer) })
+    }
+
+    fn result(&self, outcome: Verdict, answer: OutcomeAnswer) -> PublishResult {
+        let OutcomeAnswer { uid, superseded_by, reason, remedy, .. } = answer;
+        PublishResult { outcome, uid, superseded_by, reason, remedy, url: None, key: self.key.clone(), attempts: 0 }
+    }
+
+    fn undetermined(&self, reason: String, attempts: u32) -> PublishResult {
+        let remedy = format!("ask for the outcome of key {}, or publish the same again with this key", self.key);
+        let answer = OutcomeAnswer { reason: Some(reason), remedy: Some(remedy), ..OutcomeAnswer::default() };
+        PublishResult { attempts, ..self.result(Verdict::Undetermined, answer) }
+    }
+}
+
+fn file_error(name: &std::path::Path, error: &std::io::Error) -> ClientError {
+    ClientError::File { detail: format!("{}: {error}", name.display()) }
+}
+
+/// 128 random bits.
+fn random_key() -> Result<String, ClientError> {
+    let mut bytes = [0; 16];
+    let source = "/dev/urandom";
+    let read = File::open(source).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|error| file_error(source.as_ref(), &error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
