@@ -8,5 +8,6 @@ pub mod cli;
 pub mod client;
 pub mod mutant;
 pub mod protocol;
+pub mod runtime;
 pub mod store;
 pub mod wire;

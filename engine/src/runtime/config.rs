@@ -1,0 +1,304 @@
+//! `acms.toml`: the configuration file of a storage point.
+
+use crate::{
+    protocol::{self, Limits, Mode, Order, SpId, StoreId},
+    runtime::units::{BadUnit, parse_duration, parse_size},
+};
+use serde::Deserialize;
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Why a configuration file is not used. Each message names the key and what to write instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigFileError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}; `acms init DIR` writes the configuration of a new cluster")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no TOML of the right shape.
+    #[error("{path}: {source}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is not usable.
+    #[error("{path}: {key}: {problem}")]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+/// The file, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster: String,
+    epoch: u32,
+    storage_point: StoragePointSection,
+    listen: ListenSection,
+    members: Vec<Member>,
+    #[serde(default)]
+    acms: AcmsSection,
+    #[serde(default)]
+    limits: LimitsSection,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoragePointSection {
+    id: u8,
+    store: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenSection {
+    deliver: SocketAddr,
+    publish: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// One storage point of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its id: 1 to 63.
+    pub id: u8,
+    /// Where its peers reach it.
+    pub peer: SocketAddr,
+    /// Where people reach it; only shown.
+    pub url: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AcmsSection {
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    order: Order,
+    max_drift: Option<String>,
+    quorum: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsSection {
+    publish: Option<String>,
+    content: Option<String>,
+}
+
+/// Values that the environment or the command line put in place of the file's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Overrides {
+    /// Directory of the store, instead of storage_point.store
+    #[arg(long, env = "ACMS_STORE", value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Address for readers, instead of listen.deliver
+    #[arg(long, env = "ACMS_LISTEN_DELIVER", value_name = "ADDRESS")]
+    pub listen_deliver: Option<SocketAddr>,
+    /// Address for publishers, instead of listen.publish
+    #[arg(long, env = "ACMS_LISTEN_PUBLISH", value_name = "ADDRESS")]
+    pub listen_publish: Option<SocketAddr>,
+    /// Address for the other storage points, instead of listen.peer
+    #[arg(long, env = "ACMS_LISTEN_PEER", value_name = "ADDRESS")]
+    pub listen_peer: Option<SocketAddr>,
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoragePointConfig {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Number of this configuration of the cluster.
+    pub epoch: u32,
+    /// This storage point.
+    pub me: SpId,
+    /// Directory of its store.
+    pub store: PathBuf,
+    /// GET and HEAD only, unless equal to `publish`.
+    pub deliver: SocketAddr,
+    /// Everything.
+    pub publish: SocketAddr,
+    /// For the other storage points.
+    pub peer: SocketAddr,
+    /// All storage points, ascending by id.
+    pub members: Vec<Member>,
+    /// How publications are accepted.
+    pub mode: Mode,
+    /// What UIDs are ordered by.
+    pub order: Order,
+    /// How far an unagreed UID may be ahead of wall clocks.
+    pub max_drift: Duration,
+    /// Bounds and intervals.
+    pub limits: Limits,
+}
+
+impl StoragePointConfig {
+    /// Reads and checks `file`, with `overrides` in place of what it says.
+    pub fn load(file: &Path, overrides: &Overrides) -> Result<StoragePointConfig, ConfigFileError> {
+        let text =
+            std::fs::read_to_string(file).map_err(|source| ConfigFileError::Read { path: file.to_owned(), source })?;
+        StoragePointConfig::parse(&text, file, overrides)
+    }
+
+    fn parse(text: &str, file: &Path, overrides: &Overrides) -> Result<StoragePointConfig, ConfigFileError> {
+        let parsed: File = toml::from_str(text)
+            .map_err(|source| ConfigFileError::Parse { path: file.to_owned(), source: Box::new(source) })?;
+        let value = |key, problem: String| ConfigFileError::Value { path: file.to_owned(), key, problem };
+        let unit = |key, error: BadUnit| value(key, error.to_string());
+        let File { cluster, epoch, storage_point, listen, mut members, acms, limits: section } = parsed;
+        let mut limits = Limits::default();
+        if let Some(text) = &section.publish {
+            limits.publish = parse_duration(text).map_err(|error| unit("limits.publish", error))?;
+        }
+        if let Some(text) = &section.content {
+            limits.content_len_max = parse_size(text).map_err(|error| unit("limits.content", error))?;
+        }
+        if limits.content_len_max > CONTENT_LEN_MAX {
+            return Err(value("limits.content", "more than 1GiB; write 1GiB or less".to_owned()));
+        }
+        if limits.publish < Duration::from_millis(100) || limits.publish > Duration::from_secs(60) {
+            return Err(value("limits.publish", "write a duration from 100ms to 60s".to_owned()));
+        }
+        if acms.quorum.as_deref().is_some_and(|quorum| quorum != "majority") {
+            return Err(value("acms.quorum", "the quorum system of this version is \"majority\"".to_owned()));
+        }
+        let max_drift = match &acms.max_drift {
+            Some(text) => parse_duration(text).map_err(|error| unit("acms.max_drift", error))?,
+            None => Duration::from_secs(3600),
+        };
+        members.sort_by_key(|member| member.id);
+        let base = file.parent().unwrap_or(Path::new("."));
+        let config = StoragePointConfig {
+            cluster,
+            epoch,
+            me: SpId(storage_point.id),
+            store: overrides.store.clone().unwrap_or_else(|| base.join(&storage_point.store)),
+            deliver: overrides.listen_deliver.unwrap_or(listen.deliver),
+            publish: overrides.listen_publish.unwrap_or(listen.publish),
+            peer: overrides.listen_peer.unwrap_or(listen.peer),
+            members,
+            mode: acms.mode,
+            order: acms.order,
+            max_drift,
+            limits,
+        };
+        config.protocol(StoreId::default()).validate().map_err(|error| {
+            let key = match error {
+                protocol::config::ConfigError::Cluster => "cluster",
+                _ => "members",
+            };
+            value(key, error.to_string())
+        })?;
+        config.check_addresses().map_err(|(key, problem)| value(key, problem))?;
+        Ok(config)
+    }
+
+    fn check_addresses(&self) -> Result<(), (&'static str, String)> {
+        if self.peer == self.deliver || self.peer == self.publish {
+            return Err(("listen.peer", format!("{} is taken by deliver or publish; use another port", self.peer)));
+        }
+        for (at, member) in self.members.iter().enumerate() {
+            if self.members[..at].iter().any(|other| other.peer == member.peer) {
+                return Err(("members", format!("two members have the peer address {}", member.peer)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the protocol needs of it, for the store that was found.
+    pub fn protocol(&self, store: StoreId) -> protocol::Config {
+        protocol::Config {
+            cluster: self.cluster.clone(),
+            epoch: self.epoch,
+            me: self.me,
+            store,
+            members: self.members.iter().map(|member| SpId(member.id)).collect(),
+            mode: self.mode,
+            order: self.order,
+            max_drift: self.max_drift,
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+/// No limit may allow larger contents.
+const CONTENT_LEN_MAX: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        cluster = "demo"
+        epoch = 1
+        [storage_point]
+        id = 2
+        store = "store"
+        [listen]
+        deliver = "127.0.0.1:7402"
+        publish = "127.0.0.1:7402"
+        peer = "127.0.0.1:7502"
+        [[members]]
+        id = 2
+        peer = "127.0.0.1:7502"
+        [[members]]
+        id = 1
+        peer = "127.0.0.1:7501"
+        url = "http://127.0.0.1:7401"
+    "#;
+
+    fn parse(text: &str) -> Result<StoragePointConfig, String> {
+        StoragePointConfig::parse(text, Path::new("/c/acms.toml"), &Overrides::default()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn defaults_and_order() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.store, Path::new("/c/store"));
+        assert_eq!(config.members.iter().map(|m| m.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((config.max_drift, config.mode), (Duration::from_secs(3600), Mode::Fused));
+        let other = parse(&format!("{GOOD}\n[acms]\norder=\"fast\"\nmax_drift=\"5min\"\n[limits]\ncontent=\"1MiB\""));
+        let other = other.unwrap();
+        assert_eq!((other.order, other.limits.content_len_max), (Order::Fast, 1 << 20));
+        assert_ne!(config.protocol(StoreId::default()).hash(), other.protocol(StoreId::default()).hash());
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let cases = [
+            (GOOD.replace("epoch = 1", ""), "epoch"),
+            (GOOD.replace("epoch", "epock"), "epock"),
+            (GOOD.replace("id = 1", "id = 2"), "members"),
+            (GOOD.replace("[storage_point]\n        id = 2", "[storage_point]\n        id = 3"), "members"),
+            (GOOD.replace("7501", "7502"), "members"),
+            (GOOD.replace("\"demo\"", "\"de mo\""), "cluster"),
+            (GOOD.replace("publish = \"127.0.0.1:7402\"", "publish = \"127.0.0.1:7502\""), "listen.peer"),
+            (format!("{GOOD}\n[limits]\npublish = \"9\""), "limits.publish"),
+            (format!("{GOOD}\n[limits]\ncontent = \"9GiB\""), "limits.content"),
+            (format!("{GOOD}\n[acms]\nquorum = \"two\""), "acms.quorum"),
+            (format!("{GOOD}\n[acms]\nmode = \"slow\""), "mode"),
+        ];
+        for (text, key) in cases {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(key), "{key} not named in: {error}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The runtime: event loops over sockets and files that drive the protocol. One loop owns HTTP, the links to peers and
+//! the protocol; a commit thread and a content thread keep the disk away from it.
+
+pub mod clock;
+pub mod config;
+pub mod events;
+pub mod http;
+pub mod process;
+pub mod signal;
+pub mod units;
