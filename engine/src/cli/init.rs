@@ -158,7 +158,7 @@ fn tell(args: &Args, members: &[Member], output: Output) {
         members.len(),
         args.directory.display()
     );
-    if members.len() % 2 == 0 {
+    if members.len().is_multiple_of(2) {
         let _ = writeln!(text, "An even number tolerates no more failures than {} would.", members.len() - 1);
     }
     text += "\nStart each of them, on its own terminal or machine:\n";
