@@ -1,5 +1,6 @@
 //! Frames: what is encoded comes back, in parts of any size; what anyone else sends is refused or harmless.
 
+use crate::generated::{header, message};
 use acms_engine::protocol::{
     Hash, Manifest, Message, SpId, StoreId, Uid,
     durable::InlineContent,
@@ -10,7 +11,6 @@ use acms_engine::wire::{
     encode_hello, encode_ping,
 };
 use bytes::Bytes;
-use crate::generated::{header, message};
 use proptest::{collection::vec, prelude::*};
 
 fn decode_all(bytes: &[u8], step: usize) -> Result<Vec<Frame>, WireError> {
