@@ -1,1 +1,23 @@
-//! To be filled.
+//! Fleets of storage points and receivers under load and faults, measured and checked.
+//!
+//! One vocabulary: a [`scenario`] describes fleet, workload, faults and expectations. A [`backend`] runs it. A
+//! [`trace`] of events comes out. [`metrics`] and [`checks`] read only the trace. A [`report`] shows them.
+//!
+//! ```text
+//! scenario --> backend (local) --> trace --> metrics + checks --> report
+//! ```
+
+pub mod backend;
+pub mod checks;
+pub mod cli;
+pub mod faults;
+pub mod metrics;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod system;
+pub mod trace;
+pub mod workload;
+
+pub use backend::local::cluster;

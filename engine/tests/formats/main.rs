@@ -1,5 +1,0 @@
-//! The formats of engine/docs/FORMATS.md.
-
-mod encoding;
-mod generated;
-mod wire;

@@ -1,0 +1,55 @@
+//! Real processes, real sockets and real disks on this machine, on loopback addresses.
+
+mod audit;
+pub mod cluster;
+mod hosts;
+mod phases;
+pub mod process;
+
+pub use hosts::{Hosts, Receiver, ReceiverOptions};
+
+use super::{Backend, BackendError, Context, Recording};
+use crate::scenario::Scenario;
+use std::path::Path;
+
+/// Runs every host as a process of this machine.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct LocalBackend;
+
+impl Backend for LocalBackend {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn run(&self, scenario: &Scenario, context: &Context) -> Result<Recording, BackendError> {
+        let system = |what: &'static str| move |source| BackendError::System { what: what.to_owned(), source };
+        let work = tempfile::Builder::new().prefix("acms-testbed-").tempdir();
+        let mut work = work.map_err(system("making a temporary directory"))?;
+        work.disable_cleanup(context.keep);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(system("starting the testbed's threads"))?;
+        let result = runtime.block_on(phases::run(scenario, context, work.path()));
+        // Whatever is still going on there cannot matter any more.
+        runtime.shutdown_background();
+        if result.is_err()
+            && let Some(logs) = &context.logs
+        {
+            keep_logs(work.path(), logs);
+        }
+        let mut recording = result?;
+        if context.keep {
+            recording.notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
+        }
+        Ok(recording)
+    }
+}
+
+/// Copies the processes' logs to where the results are.
+fn keep_logs(work: &Path, logs: &Path) {
+    let files = walkdir::WalkDir::new(work).max_depth(2).into_iter().flatten();
+    for log in files.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log")) {
+        // Best effort: the error that is about to be told matters more.
+        let _ = std::fs::create_dir_all(logs);
+        let _ = std::fs::copy(log.path(), logs.join(log.file_name()));
+    }
+}

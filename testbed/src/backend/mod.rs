@@ -1,0 +1,121 @@
+//! What runs a scenario and brings back its trace.
+
+pub mod local;
+
+use crate::{progress::Progress, scenario::Scenario, system::Program, trace::Trace};
+use std::{path::PathBuf, time::Duration};
+use tokio::sync::watch;
+
+/// Runs scenarios.
+pub trait Backend {
+    /// Its name in results.
+    fn name(&self) -> &'static str;
+
+    /// Runs `scenario` from beginning to end and leaves nothing behind.
+    fn run(&self, scenario: &Scenario, context: &Context) -> Result<Recording, BackendError>;
+}
+
+/// What a run needs beside its scenario.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// How to start `acms`.
+    pub program: Program,
+    /// Where people see how it goes.
+    pub progress: Progress,
+    /// Ends the run early.
+    pub stop: Stop,
+    /// Keep the stores and directories of all hosts.
+    pub keep: bool,
+    /// Where logs go if something goes wrong.
+    pub logs: Option<PathBuf>,
+}
+
+/// What came out of a run.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// All that happened.
+    pub trace: Trace,
+    /// What a reader of the results should know.
+    pub notes: Vec<String>,
+}
+
+/// Why a scenario could not be run to its end. Everything that was started has been stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// Someone asked for it.
+    #[error("interrupted")]
+    Interrupted,
+    /// There is nothing to publish.
+    #[error(transparent)]
+    Files(#[from] crate::workload::FilesError),
+    /// A cluster could not be started.
+    #[error(transparent)]
+    Cluster(#[from] local::cluster::ClusterError),
+    /// A process did not do what it was told.
+    #[error(transparent)]
+    Process(#[from] local::process::ProcessError),
+    /// The first publications were not accepted, so that nothing after them would mean anything.
+    #[error("loading the files failed: {0}")]
+    Load(String),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// A request to end early, from Ctrl-C or a caller. Clones are the same request.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Sender<bool>);
+
+impl Default for Stop {
+    fn default() -> Stop {
+        Stop(watch::Sender::new(false))
+    }
+}
+
+impl Stop {
+    /// Not yet requested.
+    pub fn new() -> Stop {
+        Stop::default()
+    }
+
+    /// Asks everything that watches this to end.
+    pub fn request(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether it was requested.
+    pub fn is_requested(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns once it was requested.
+    pub async fn requested(&self) {
+        let mut watch = self.0.subscribe();
+        // The sender lives in `self`, so this ends only by the request.
+        let _ = watch.wait_for(|requested| *requested).await;
+    }
+
+    /// Sleeps; `Err` if the stop came first.
+    pub async fn sleep(&self, duration: Duration) -> Result<(), BackendError> {
+        tokio::select! {
+            biased;
+            () = self.requested() => Err(BackendError::Interrupted),
+            () = tokio::time::sleep(duration) => Ok(()),
+        }
+    }
+
+    /// Waits for `work`; `Err` if the stop came first.
+    pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, BackendError> {
+        tokio::select! {
+            biased;
+            () = self.requested() => Err(BackendError::Interrupted),
+            result = work => Ok(result),
+        }
+    }
+}

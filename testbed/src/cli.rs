@@ -1,0 +1,240 @@
+//! The commands of `acms-testbed`.
+//!
+//! Exit codes: 0 every check held and every expectation was met, 1 one failed, 2 it could not be run, 130 interrupted.
+
+use crate::{
+    backend::Stop,
+    checks::check_all,
+    progress::Progress,
+    report::{CheckResult, RunResult, check_lines, compare, summary},
+    run::{RunError, RunOptions, run},
+    scenario::{Scenario, builtin_names},
+    system::Program,
+    trace,
+};
+use clap::{Parser, Subcommand};
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
+
+const PASSED: u8 = 0;
+const FAILED: u8 = 1;
+const COULD_NOT: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// Runs fleets of ACMS under load and faults, measures how fast they converge, and checks every promise.
+#[derive(Parser, Debug)]
+#[command(name = "acms-testbed", version, propagate_version = true)]
+#[command(after_help = "`acms-testbed acms ...` is `acms ...`: the testbed's own children are started that way.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a scenario on this machine, and judge it.
+    Run(Run),
+    /// Judge a trace that an earlier run wrote.
+    Check(Check),
+    /// Show results of runs side by side.
+    Report(Report),
+}
+
+/// Run a scenario on this machine, and judge it.
+///
+/// Shows progress while it runs, prints a summary, and writes result.json, events.arrow, *.hgrm and report.html. Leaves
+/// no process and no other file behind, also when interrupted.
+#[derive(clap::Args, Debug)]
+#[command(after_help = run_help())]
+struct Run {
+    /// A file, or the name of a built-in scenario.
+    scenario: String,
+    /// Sets a key of the scenario; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// All that is drawn by chance follows from it.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// What runs it; this version has `local`.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Where results go [default: out/<name>-<time>].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Keep the stores and directories of all hosts.
+    #[arg(long)]
+    keep: bool,
+    /// Show no progress and no summary.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print result.json in place of the summary.
+    #[arg(long)]
+    json: bool,
+}
+
+fn run_help() -> String {
+    let names = builtin_names().collect::<Vec<_>>().join(", ");
+    format!(
+        "Built-in scenarios: {names}\n\nExamples:\n  \
+         acms-testbed run quickstart\n  \
+         acms-testbed run quickstart --set workload.tree=/usr/share/doc --set fleet.receivers=20\n  \
+         acms-testbed run quickstart --set duration=10s --set faults.0.at=3s --set faults.0.for=4s\n\n\
+         Exit code: 0 every check held, 1 one did not, 2 it could not be run, 130 interrupted."
+    )
+}
+
+#[derive(clap::Args, Debug)]
+struct Check {
+    /// `events.arrow` of a run, or the directory that has it.
+    trace: PathBuf,
+}
+
+#[derive(clap::Args, Debug)]
+struct Report {
+    /// Directories of runs.
+    #[arg(required = true)]
+    dirs: Vec<PathBuf>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE, for example fleet.receivers=20")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// The `acms-testbed` binary.
+pub fn main() -> ExitCode {
+    run_args(std::env::args_os().collect())
+}
+
+/// `acms-testbed` with these arguments, the program's name first. With `acms` as the first of them it is `acms`.
+pub fn run_args(args: Vec<OsString>) -> ExitCode {
+    if args.get(1).is_some_and(|first| first == "acms") {
+        return acms_engine::cli::run(args.into_iter().skip(1).collect());
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed standard output is no reason to fail.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { COULD_NOT } else { PASSED });
+        }
+    };
+    ExitCode::from(match cli.command {
+        Command::Run(args) => run_scenario(args),
+        Command::Check(args) => check_trace(&args),
+        Command::Report(args) => report(&args),
+    })
+}
+
+fn fail(error: impl std::fmt::Display) -> u8 {
+    eprintln!("acms-testbed: {error}");
+    COULD_NOT
+}
+
+/// A closed pipe ends what is printed, not what is decided.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
+}
+
+fn run_scenario(args: Run) -> u8 {
+    let mut overrides = args.set;
+    overrides.extend(args.seed.map(|seed| ("seed".to_owned(), seed.to_string())));
+    overrides.extend(args.backend.map(|backend| ("backend".to_owned(), backend)));
+    let scenario = match Scenario::load(&args.scenario, &overrides) {
+        Ok(scenario) => scenario,
+        Err(error) => return fail(error),
+    };
+    let program = match Program::this_executable() {
+        Ok(program) => program,
+        Err(error) => return fail(error),
+    };
+    let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
+    let stop = Stop::new();
+    if let Err(error) = stop_on_signals(stop.clone()) {
+        return fail(error);
+    }
+    let options = RunOptions { out: args.out, program, progress, stop, keep: args.keep };
+    match run(&scenario, options) {
+        Ok(finished) => {
+            if args.json {
+                print(&serde_json::to_string_pretty(&finished.result).expect("results have only texts as keys"));
+            } else if !args.quiet {
+                print(&summary(&finished.result, &finished.dir));
+            }
+            if finished.result.passed() { PASSED } else { FAILED }
+        }
+        Err(error @ RunError::Interrupted) => {
+            eprintln!("acms-testbed: {error}");
+            INTERRUPTED
+        }
+        Err(error) => fail(error),
+    }
+}
+
+/// The first Ctrl-C (or SIGTERM) asks for an orderly end; the second ends at once, and the kernel ends the children.
+fn stop_on_signals(stop: Stop) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let wait = async move {
+        for again in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if again {
+                std::process::exit(INTERRUPTED.into());
+            }
+            stop.request();
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(wait)).map(drop)
+}
+
+fn check_trace(args: &Check) -> u8 {
+    let path = if args.trace.is_dir() { args.trace.join("events.arrow") } else { args.trace.clone() };
+    let trace = match trace::read(&path) {
+        Ok(trace) => trace,
+        Err(error) => return fail(error),
+    };
+    let checks: Vec<CheckResult> = check_all(&trace).into_iter().map(CheckResult::from).collect();
+    print(&format!("{} events, trace {}\n{}", trace.events().len(), trace.hash(), check_lines(&checks)));
+    if checks.iter().all(|check| check.held) { PASSED } else { FAILED }
+}
+
+fn report(args: &Report) -> u8 {
+    let mut results = Vec::new();
+    for dir in &args.dirs {
+        let path = if dir.is_dir() { dir.join("result.json") } else { dir.clone() };
+        let read = std::fs::read(&path).map_err(|error| error.to_string());
+        let result =
+            read.and_then(|json| serde_json::from_slice::<RunResult>(&json).map_err(|error| error.to_string()));
+        match result {
+            Ok(result) => {
+                let name = dir.file_name().map_or(dir.as_os_str(), |name| name).to_string_lossy().into_owned();
+                results.push((name, result));
+            }
+            Err(error) => return fail(format!("{}: {error}", path.display())),
+        }
+    }
+    print(&compare(&results));
+    PASSED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_helps() {
+        Cli::command().debug_assert();
+        let help = Cli::try_parse_from(["acms-testbed", "run", "--help"]).unwrap_err().to_string();
+        assert!(help.contains("quickstart") && help.contains("--set"), "{help}");
+        let cli = Cli::try_parse_from(["acms-testbed", "run", "x", "--set", "a.b=c=d", "--seed", "7"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not a run") };
+        assert_eq!((run.set, run.seed), (vec![("a.b".to_owned(), "c=d".to_owned())], Some(7)));
+    }
+}

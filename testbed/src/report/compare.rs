@@ -1,0 +1,43 @@
+//! Results of several runs side by side, as text.
+
+use super::{RunResult, summary::ms};
+
+/// A table with a row for each figure and a column for each run.
+pub fn compare(results: &[(String, RunResult)]) -> String {
+    type Row = (&'static str, fn(&RunResult) -> String);
+    let rows: [Row; 17] = [
+        ("scenario", |r| r.scenario.clone()),
+        ("seed", |r| r.seed.to_string()),
+        ("commit", |r| r.commit.clone()),
+        ("wall s", |r| format!("{:.1}", r.wall_s)),
+        ("storage points", |r| r.hosts.storage_points.to_string()),
+        ("receivers", |r| r.hosts.receivers.to_string()),
+        ("attempted", |r| r.publish.attempted.to_string()),
+        ("accepted", |r| r.publish.accepted.to_string()),
+        ("undetermined", |r| r.publish.undetermined.to_string()),
+        ("rejected", |r| r.publish.rejected.to_string()),
+        ("acceptance p50", |r| ms(r.publish.latency_ms.p50)),
+        ("acceptance p99", |r| ms(r.publish.latency_ms.p99)),
+        ("receiver p50", |r| ms(r.propagation.per_receiver_ms.p50)),
+        ("receiver p99", |r| ms(r.propagation.per_receiver_ms.p99)),
+        ("to 100 % p50", |r| ms(r.propagation.convergence_ms.get("100").and_then(|quantiles| quantiles.p50))),
+        ("longest gap", |r| ms(r.availability.longest_gap_ms)),
+        ("checks", |r| if r.passed() { "held".to_owned() } else { format!("BROKEN {}", r.failures().join(" ")) }),
+    ];
+    let mut columns: Vec<Vec<String>> =
+        vec![std::iter::once(String::new()).chain(rows.map(|(name, _)| name.to_owned())).collect()];
+    for (name, result) in results {
+        columns.push(std::iter::once(name.clone()).chain(rows.map(|(_, figure)| figure(result))).collect());
+    }
+    let widths: Vec<usize> =
+        columns.iter().map(|column| column.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in 0..=rows.len() {
+        for (column, width) in columns.iter().zip(&widths) {
+            text.push_str(&format!("{:<width$}  ", column[row]));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}

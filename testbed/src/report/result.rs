@@ -1,0 +1,177 @@
+//! `result.json`: the stable form of a run's results.
+
+use crate::{
+    checks::CheckReport,
+    metrics::{Availability, FaultRecord, HostCounts, Metrics, Propagation, Publish, Resources},
+    scenario::Scenario,
+};
+use acms_engine::protocol::Hash;
+use serde::{Deserialize, Serialize};
+
+/// Number of the form of `result.json`; additions do not change it.
+const SCHEMA: u32 = 1;
+
+/// What came out of a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Number of this form.
+    pub schema: u32,
+    /// The scenario's name.
+    pub scenario: String,
+    /// What was tested.
+    pub system: String,
+    /// What ran it.
+    pub backend: String,
+    /// What all chance followed from.
+    pub seed: u64,
+    /// Of the source, if known.
+    pub commit: String,
+    /// From the first event to the last.
+    pub wall_s: f64,
+    /// Who took part.
+    pub hosts: HostCounts,
+    /// Attempts at publishing.
+    pub publish: Publish,
+    /// How publications reached the receivers.
+    pub propagation: Propagation,
+    /// Whether publishing was possible at all times.
+    pub availability: Availability,
+    /// Processor and memory by role.
+    pub resources: Resources,
+    /// What the emulated network did.
+    pub network: NetworkResult,
+    /// What went wrong on purpose.
+    pub faults: Vec<FaultRecord>,
+    /// The promises.
+    pub checks: Vec<CheckResult>,
+    /// What the scenario expected.
+    pub expectations: Vec<Expectation>,
+    /// Names the trace.
+    pub trace_hash: String,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// What a check found, as it stands in `result.json`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// `P1` to `P8`, or `alive`.
+    pub name: String,
+    /// The promise in words.
+    pub promise: String,
+    /// Whether it was exercised and kept.
+    pub held: bool,
+    /// How many events were judged.
+    pub events: u64,
+    /// The first violations.
+    pub violations: Vec<String>,
+    /// How many there were in all.
+    pub violations_total: u64,
+}
+
+/// What the emulated network did; without one there are no pairs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NetworkResult {
+    /// Pairs of hosts measured.
+    pub pairs: u64,
+    /// Pairs whose round trip was off by more than is tolerated.
+    pub pairs_bad: u64,
+    /// Median error of round trips.
+    pub rtt_error_ms_p50: Option<f64>,
+    /// 99th percentile of errors of round trips.
+    pub rtt_error_ms_p99: Option<f64>,
+    /// Packets that left too late.
+    pub late_packets_pct: Option<f64>,
+    /// Whether the measurement is valid.
+    pub within_tolerance: bool,
+}
+
+/// A bound that the scenario sets on a metric.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Expectation {
+    /// The metric.
+    pub name: String,
+    /// The most that it may be.
+    pub at_most: f64,
+    /// What it was; absent without enough samples.
+    pub was: Option<f64>,
+    /// Whether it was met.
+    pub met: bool,
+}
+
+impl From<CheckReport> for CheckResult {
+    fn from(report: CheckReport) -> CheckResult {
+        let CheckReport { name, promise, held, events, violations, violations_total } = report;
+        CheckResult { name: name.into(), promise: promise.into(), held, events, violations, violations_total }
+    }
+}
+
+impl RunResult {
+    /// Results of `scenario` on `backend`.
+    pub fn new(
+        scenario: &Scenario,
+        backend: &str,
+        metrics: &Metrics,
+        checks: Vec<CheckReport>,
+        trace_hash: Hash,
+        notes: Vec<String>,
+    ) -> RunResult {
+        let expectations = scenario.expect.iter().map(|(name, at_most)| expectation(metrics, name, *at_most)).collect();
+        // Loopback has nothing to be wrong about.
+        let network = NetworkResult {
+            pairs: 0,
+            pairs_bad: 0,
+            rtt_error_ms_p50: None,
+            rtt_error_ms_p99: None,
+            late_packets_pct: None,
+            within_tolerance: true,
+        };
+        RunResult {
+            schema: SCHEMA,
+            scenario: scenario.name.clone(),
+            system: "acms".to_owned(),
+            backend: backend.to_owned(),
+            seed: scenario.seed,
+            commit: commit(),
+            wall_s: (metrics.wall_s * 1000.0).round() / 1000.0,
+            hosts: metrics.hosts,
+            publish: metrics.publish.clone(),
+            propagation: metrics.propagation.clone(),
+            availability: metrics.availability,
+            resources: metrics.resources.clone(),
+            network,
+            faults: metrics.faults.clone(),
+            checks: checks.into_iter().map(CheckResult::from).collect(),
+            expectations,
+            trace_hash: trace_hash.to_string(),
+            notes,
+        }
+    }
+
+    /// Whether every check held and every expectation was met.
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|check| check.held) && self.expectations.iter().all(|expectation| expectation.met)
+    }
+
+    /// Names of the checks that did not hold and the expectations that were not met.
+    pub fn failures(&self) -> Vec<&str> {
+        let checks = self.checks.iter().filter(|check| !check.held).map(|check| check.name.as_str());
+        checks.chain(self.expectations.iter().filter(|e| !e.met).map(|e| e.name.as_str())).collect()
+    }
+}
+
+fn expectation(metrics: &Metrics, name: &str, at_most: f64) -> Expectation {
+    let was = metrics.value(name).flatten();
+    Expectation { name: name.to_owned(), at_most, was, met: was.is_some_and(|was| was <= at_most) }
+}
+
+/// The commit of the source tree that this was built from, if that tree is still there.
+fn commit() -> String {
+    let git = std::process::Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .stderr(std::process::Stdio::null())
+        .output();
+    let described =
+        git.ok().filter(|output| output.status.success()).and_then(|output| String::from_utf8(output.stdout).ok());
+    described.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}

@@ -1,0 +1,134 @@
+//! A run from scenario to results on disk.
+
+use crate::{
+    backend::{Backend, BackendError, Context, Stop, local::LocalBackend},
+    checks::check_all,
+    metrics::{Metrics, hgrm},
+    progress::Progress,
+    report::{RunResult, page},
+    scenario::Scenario,
+    system::Program,
+    trace::{self, TraceFileError},
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// What a run needs beside its scenario.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Where results go; by default `out/<name>-<time>`.
+    pub out: Option<PathBuf>,
+    /// How to start `acms`.
+    pub program: Program,
+    /// Where people see how it goes.
+    pub progress: Progress,
+    /// Ends the run early.
+    pub stop: Stop,
+    /// Keep the stores and directories of all hosts.
+    pub keep: bool,
+}
+
+impl RunOptions {
+    /// A silent run.
+    pub fn new(program: Program) -> RunOptions {
+        RunOptions { out: None, program, progress: Progress::silent(), stop: Stop::new(), keep: false }
+    }
+}
+
+/// A run that came to its end, whatever its checks say.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The results.
+    pub result: RunResult,
+    /// Where `result.json`, `events.arrow`, `*.hgrm` and `report.html` are.
+    pub dir: PathBuf,
+}
+
+/// Why a scenario could not be run. Nothing that was started is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Someone asked for it.
+    #[error("interrupted; everything that was started has been stopped")]
+    Interrupted,
+    /// It could not be started or carried on.
+    #[error("{error}{}", .logs.as_ref().map_or(String::new(), |logs| format!("\nlogs of the processes are in {}", logs.display())))]
+    Backend {
+        /// Why.
+        error: BackendError,
+        /// Where the processes' logs were kept.
+        logs: Option<PathBuf>,
+    },
+    /// Results could not be written.
+    #[error("cannot write results to {path}: {source}")]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The trace could not be written.
+    #[error(transparent)]
+    Trace(#[from] TraceFileError),
+}
+
+/// Runs `scenario`, judges its trace and writes the results.
+pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunError> {
+    let dir = options.out.unwrap_or_else(|| PathBuf::from("out").join(format!("{}-{}", scenario.name, stamp())));
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RunError::Write { path, source }
+    };
+    fs::create_dir_all(&dir).map_err(write(&dir))?;
+    let logs = dir.join("logs");
+    let context = Context {
+        program: options.program,
+        progress: options.progress.clone(),
+        stop: options.stop,
+        keep: options.keep,
+        logs: Some(logs.clone()),
+    };
+    let backend = LocalBackend;
+    let recording = backend.run(scenario, &context).map_err(|error| {
+        options.progress.finish();
+        if matches!(error, BackendError::Interrupted) {
+            remove_if_empty(&dir);
+            return RunError::Interrupted;
+        }
+        let logs = logs.is_dir().then_some(logs);
+        RunError::Backend { error, logs }
+    })?;
+    options.progress.phase("checking the trace");
+    let trace = recording.trace;
+    let metrics = Metrics::of(&trace);
+    let checks = check_all(&trace);
+    let result = RunResult::new(scenario, backend.name(), &metrics, checks, trace.hash(), recording.notes);
+    trace::write(&trace, &dir.join("events.arrow"))?;
+    let file = |name: &str, text: String| {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(write(&path))
+    };
+    file("scenario.toml", scenario.to_toml())?;
+    for (name, histogram) in &metrics.histograms {
+        file(&format!("{name}.hgrm"), hgrm(histogram))?;
+    }
+    file("report.html", page(&result, &metrics))?;
+    let json = serde_json::to_string_pretty(&result).expect("results have only texts as keys");
+    file("result.json", json + "\n")?;
+    options.progress.finish();
+    Ok(Finished { result, dir })
+}
+
+/// An interrupted run leaves nothing; a directory that someone else uses stays.
+fn remove_if_empty(dir: &Path) {
+    let _ = fs::remove_dir_all(dir.join("logs"));
+    let _ = fs::remove_dir(dir);
+}
+
+/// Seconds since 1970: unique enough for a directory's name, and sorts by time.
+fn stamp() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

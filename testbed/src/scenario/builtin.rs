@@ -1,0 +1,32 @@
+//! The scenarios that come with the testbed (`testbed/scenarios/`).
+
+use super::parse::ScenarioError;
+
+const BUILTIN: [(&str, &str); 3] = [
+    ("quickstart", include_str!("../../scenarios/quickstart.toml")),
+    ("smoke", include_str!("../../scenarios/smoke.toml")),
+    ("failover", include_str!("../../scenarios/failover.toml")),
+];
+
+/// Text of the built-in scenario `name`.
+pub fn builtin(name: &str) -> Option<&'static str> {
+    BUILTIN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// Names of the built-in scenarios.
+pub fn builtin_names() -> impl Iterator<Item = &'static str> {
+    BUILTIN.iter().map(|(name, _)| *name)
+}
+
+/// Text of the file `name`.
+pub(super) fn read(name: &str) -> Result<String, ScenarioError> {
+    std::fs::read_to_string(name).map_err(|source| {
+        let looks_like_a_name = !name.contains(['/', '.']);
+        if looks_like_a_name && source.kind() == std::io::ErrorKind::NotFound {
+            let known = builtin_names().collect::<Vec<_>>();
+            let nearest = super::parse::nearest(name, known.iter().copied()).map(str::to_owned);
+            return ScenarioError::UnknownName { name: name.to_owned(), nearest, known: known.join(", ") };
+        }
+        ScenarioError::Io { path: name.to_owned(), source }
+    })
+}

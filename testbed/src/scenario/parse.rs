@@ -1,0 +1,169 @@
+//! From TOML and `key=value` overrides to a scenario, with errors that name the line and the nearest right key.
+
+use super::Scenario;
+use toml::{Table, Value};
+
+/// Why a scenario cannot be used. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("cannot read the scenario {path}: {source}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Neither a file nor built in.
+    #[error("no scenario is called {name:?}{}; built-in ones: {known}; or give a file", did_you_mean(.nearest.as_deref()))]
+    UnknownName {
+        /// What was asked for.
+        name: String,
+        /// What was meant, perhaps.
+        nearest: Option<String>,
+        /// What there is.
+        known: String,
+    },
+    /// The text is no scenario.
+    #[error("{place}: {what}")]
+    Syntax {
+        /// File and line, or the override.
+        place: String,
+        /// What is wrong, and the nearest right key.
+        what: String,
+    },
+    /// A value that makes no sense.
+    #[error("the scenario is not valid: {0}")]
+    Invalid(String),
+    /// A legal thing that this version cannot do.
+    #[error("{0}: not available in this version")]
+    Unavailable(String),
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or(String::new(), |nearest| format!(" (did you mean {nearest:?}?)"))
+}
+
+/// The one of `known` that is most like `name`, if any is.
+pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let likeness = |other: &str| strsim::damerau_levenshtein(name, other);
+    known.map(|other| (likeness(other), other)).min().filter(|(distance, _)| *distance <= 3).map(|(_, other)| other)
+}
+
+pub(super) fn parse(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Scenario, ScenarioError> {
+    let scenario: Scenario = toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        syntax(format!("{name}, line {line}"), error.message())
+    })?;
+    if overrides.is_empty() {
+        return Ok(scenario);
+    }
+    let mut table: Table = toml::from_str(text).map_err(|error| syntax(name.to_owned(), error.message()))?;
+    let mut scenario = scenario;
+    for (key, value) in overrides {
+        let place = || format!("--set {key}={value}");
+        set(&mut table, key, parse_value(value)).map_err(|what| ScenarioError::Syntax { place: place(), what })?;
+        // Again after each, so that the message names the override that is wrong.
+        scenario = table.clone().try_into().map_err(|error: toml::de::Error| syntax(place(), error.message()))?;
+    }
+    Ok(scenario)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// Adds the nearest right name to a message about an unknown one.
+fn syntax(place: String, message: &str) -> ScenarioError {
+    let mut what = message.trim_end().to_owned();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if let Some(unknown) = quoted.next().filter(|_| message.starts_with("unknown"))
+        && let Some(nearest) = nearest(unknown, quoted)
+    {
+        what.push_str(&format!("; did you mean `{nearest}`?"));
+    }
+    let is_missing_feature = what.contains("not available in this version");
+    if is_missing_feature {
+        ScenarioError::Unavailable(format!("{place}: {}", what.replace(": not available in this version", "")))
+    } else {
+        ScenarioError::Syntax { place, what }
+    }
+}
+
+/// A value of TOML, or else a text.
+fn parse_value(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn set(table: &mut Table, key: &str, value: Value) -> Result<(), String> {
+    let (parents, last) = key.rsplit_once('.').map_or((None, key), |(parents, last)| (Some(parents), last));
+    let mut place = table;
+    let mut parents = parents.into_iter().flat_map(|parents| parents.split('.')).peekable();
+    while let Some(parent) = parents.next() {
+        let next = place.entry(parent).or_insert_with(|| Value::Table(Table::new()));
+        place = match next {
+            Value::Table(table) => table,
+            Value::Array(values) => {
+                let number =
+                    parents.next().ok_or_else(|| format!("{parent} is a list: say which, as in {parent}.0"))?;
+                let index: usize =
+                    number.parse().map_err(|_| format!("{number:?} is no place in the list {parent}"))?;
+                let count = values.len();
+                let element = values.get_mut(index).and_then(Value::as_table_mut);
+                element.ok_or_else(|| format!("the list {parent} has {count} elements, 0 is the first"))?
+            }
+            _ => return Err(format!("{parent} is a value, not a section")),
+        };
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const TEXT: &str = "name = \"x\"\nduration = \"30s\"\n[fleet]\nreceivers = 7\n[[faults]]\nkind = \"kill\"\n\
+                        target = \"sp2\"\nat = \"10s\"\nfor = \"5s\"\n";
+
+    fn with(overrides: &[(&str, &str)]) -> Result<Scenario, ScenarioError> {
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Scenario::parse("x.toml", TEXT, &overrides)
+    }
+
+    #[test]
+    fn unknown_keys_name_line_and_nearest() {
+        let error = Scenario::parse("x.toml", "name = \"x\"\n[fleet]\nrecievers = 7\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("did you mean `receivers`"), "{error}");
+        let error = with(&[("workload.updates_per_sec", "3")]).unwrap_err().to_string();
+        assert!(error.contains("--set") && error.contains("did you mean `updates_per_s`"), "{error}");
+    }
+
+    #[test]
+    fn overrides_are_toml_values_or_texts() {
+        let scenario = with(&[
+            ("fleet.receivers", "20"),
+            ("workload.tree", "/usr/share/doc"),
+            ("fleet.subscribe", "[\"a\", \"b\"]"),
+            ("faults.0.at", "3s"),
+            ("expect.convergence_99_ms_p99", "2000"),
+        ])
+        .unwrap();
+        assert_eq!(scenario.fleet.receivers, 20);
+        assert_eq!(scenario.workload.tree.as_deref(), Some("/usr/share/doc".as_ref()));
+        assert_eq!(scenario.fleet.subscribe, ["a", "b"]);
+        assert_eq!(scenario.faults[0].at.0, Duration::from_secs(3));
+        assert_eq!(scenario.expect["convergence_99_ms_p99"], 2000.0);
+    }
+
+    #[test]
+    fn overrides_that_lead_nowhere_say_so() {
+        for (key, word) in [("faults.9.at", "1 elements"), ("name.x", "is a value"), ("faults.x.at", "no place")] {
+            let error = with(&[(key, "1s")]).unwrap_err().to_string();
+            assert!(error.contains(word), "{key}: {error}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Durations and sizes as people write them: `250ms`, `40s`, `2m`; `900`, `64KiB`, `1MiB`, `1KiB..64KiB`.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::{fmt, str::FromStr, time::Duration};
+
+macro_rules! as_text {
+    ($($name:ty),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(Span, Bytes, ByteRange);
+
+/// A text is no duration or size.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not {1}")]
+pub struct BadUnit(String, &'static str);
+
+/// A length of time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<Span, BadUnit> {
+        let bad = || BadUnit(text.to_owned(), "a duration such as 250ms, 40s or 2m");
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let number: f64 = number.parse().map_err(|_| bad())?;
+        let seconds = match unit {
+            "us" => number / 1e6,
+            "ms" => number / 1e3,
+            "s" => number,
+            "m" | "min" => number * 60.0,
+            "h" => number * 3600.0,
+            _ => return Err(bad()),
+        };
+        Duration::try_from_secs_f64(seconds).map(Span).map_err(|_| bad())
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_micros() {
+            micros if micros.is_multiple_of(1_000_000) => write!(f, "{}s", micros / 1_000_000),
+            micros if micros.is_multiple_of(1_000) => write!(f, "{}ms", micros / 1_000),
+            micros => write!(f, "{micros}us"),
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<Bytes, BadUnit> {
+        let bad = || BadUnit(text.to_owned(), "a size such as 900, 64KiB or 1MiB");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit {
+            "" | "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(bad()),
+        };
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        number.checked_mul(1 << shift).map(Bytes).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if self.0 > 0 && self.0.is_multiple_of(1 << shift) {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Sizes from the first to the second, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ByteRange(pub Bytes, pub Bytes);
+
+impl FromStr for ByteRange {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<ByteRange, BadUnit> {
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        let range = ByteRange(from.trim().parse()?, to.trim().parse()?);
+        if range.0 <= range.1 { Ok(range) } else { Err(BadUnit(text.to_owned(), "a range from smaller to larger")) }
+    }
+}
+
+impl fmt::Display for ByteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.0, self.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_and_show() {
+        for (text, micros) in [("250ms", 250_000), ("40s", 40_000_000), ("2m", 120_000_000), ("1.5s", 1_500_000)] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!(span.0.as_micros(), micros);
+            assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+        }
+        for (text, bytes) in [("900", 900), ("64KiB", 65_536), ("1MiB", 1 << 20), ("0", 0)] {
+            assert_eq!(text.parse::<Bytes>().unwrap(), Bytes(bytes));
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+        assert_eq!("1KiB..64KiB".parse::<ByteRange>().unwrap(), ByteRange(Bytes(1024), Bytes(65536)));
+        for bad in ["", "5", "s", "5 parsecs", "-1s"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+        for bad in ["", "1KB", "99999999999GiB", "-1"] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+        assert!("2KiB..1KiB".parse::<ByteRange>().is_err());
+    }
+}

@@ -1,0 +1,111 @@
+//! Names of what happens.
+
+use std::{fmt, str::FromStr};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What an event says.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[non_exhaustive]
+        pub enum Kind {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Kind {
+            /// Its name in the trace and in the processes' event lines.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Kind::$variant => $name,)*
+                }
+            }
+        }
+
+        impl FromStr for Kind {
+            type Err = UnknownKind;
+
+            fn from_str(name: &str) -> Result<Kind, UnknownKind> {
+                match name {
+                    $($name => Ok(Kind::$variant),)*
+                    _ => Err(UnknownKind(name.chars().take(40).collect())),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    // Said by storage points and receivers.
+    /// The process serves, or follows a source.
+    Ready = "ready",
+    /// A storage point came to know that a publication is agreed.
+    Agreed = "agreed",
+    /// A storage point took an entry over from another's index.
+    Merged = "merged",
+    /// A storage point told a publisher so.
+    Accepted = "accepted",
+    /// A storage point told a publisher so.
+    Rejected = "rejected",
+    /// A storage point told a publisher so.
+    Undetermined = "undetermined",
+    /// A pending publication gave way to a newer one.
+    Dropped = "dropped",
+    /// A link between storage points works.
+    LinkUp = "link_up",
+    /// A link between storage points is gone.
+    LinkDown = "link_down",
+    /// The process was asked to stop.
+    Stopping = "stopping",
+    /// A receiver follows another source.
+    Source = "source",
+    /// A receiver holds verified content in memory: the delivery.
+    Verified = "verified",
+    /// A receiver has the entry durably in its directory.
+    Applied = "applied",
+    /// A receiver cannot hold a path.
+    Blocked = "blocked",
+    /// Something failed that will be tried again.
+    Error = "error",
+    /// A receiver has applied all of a snapshot.
+    Current = "current",
+
+    // Said by the testbed.
+    /// A process was started.
+    Start = "start",
+    /// A process has ended.
+    Exit = "exit",
+    /// What a process is subscribed to.
+    Subscribe = "subscribe",
+    /// A stretch of the run begins; `cause` names it.
+    Phase = "phase",
+    /// When an attempt at publishing was due.
+    Scheduled = "scheduled",
+    /// An attempt at publishing was begun.
+    Invoke = "invoke",
+    /// What the publisher was told.
+    Outcome = "outcome",
+    /// A fault was injected and seen to work.
+    Fault = "fault",
+    /// A fault was undone and seen to be.
+    FaultUndone = "fault_undone",
+    /// Processor time and memory of a process.
+    Usage = "usage",
+    /// An entry of a storage point's index at the end.
+    AuditSp = "audit_sp",
+    /// An entry of a receiver's state at the end.
+    AuditState = "audit_state",
+    /// A file in a receiver's directory at the end.
+    AuditFile = "audit_file",
+    /// All that the audit of a process found has been said.
+    AuditEnd = "audit_end",
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An event of a kind that this version does not know.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown kind of event {0:?}")]
+pub struct UnknownKind(pub String);

@@ -1,0 +1,259 @@
+//! Publishers: each attempt is one request with a key of its own, and has exactly one outcome.
+
+use crate::trace::{Kind, Recorder, Template, Text, now_ns};
+use acms_engine::protocol::{Hash, Path, Uid, api::OutcomeAnswer};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{HeaderMap, Method, Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// An HTTP client that keeps connections for later requests.
+#[derive(Default, Debug)]
+pub struct Client {
+    idle: Mutex<BTreeMap<String, Vec<Sender>>>,
+}
+
+/// An HTTP answer, read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// Content.
+    pub body: Bytes,
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nothing was sent.
+    #[error("not connected: {0}")]
+    NotConnected(std::io::Error),
+    /// The request or the answer was cut off: the other side may have acted on it.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// No answer in time: the other side may have acted on the request.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl Client {
+    /// Longest answer that is read.
+    const ANSWER_LEN_MAX: usize = 1 << 30;
+    /// Idle connections kept for each server.
+    const IDLE_MAX: usize = 256;
+
+    /// Sends `request` to `authority` (`127.0.0.1:7400`) and reads the answer.
+    pub async fn send(
+        &self,
+        authority: &str,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<Answer, ClientError> {
+        let exchange = self.exchange(authority, request);
+        tokio::time::timeout(limit, exchange).await.unwrap_or(Err(ClientError::Timeout(limit)))
+    }
+
+    /// Reads `path` (`/v1/status`) from `authority`.
+    pub async fn get(&self, authority: &str, path: &str) -> Result<Answer, ClientError> {
+        let request = Request::get(path).header("host", authority).body(Full::default());
+        let request = request.map_err(|error| ClientError::Lost(error.to_string()))?;
+        self.send(authority, request, Duration::from_secs(30)).await
+    }
+
+    async fn exchange(&self, authority: &str, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
+        let mut sender = match self.take_idle(authority) {
+            Some(sender) => sender,
+            None => connect(authority).await?,
+        };
+        let lost = |error: hyper::Error| ClientError::Lost(causes(&error));
+        let answer = sender.send_request(request).await.map_err(lost)?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, Client::ANSWER_LEN_MAX).collect().await;
+        let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
+        self.keep(authority, sender);
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+    }
+
+    fn take_idle(&self, authority: &str) -> Option<Sender> {
+        let mut idle = self.idle.lock().expect("nothing panics while it holds this");
+        let senders = idle.get_mut(authority)?;
+        senders.retain(|sender| !sender.is_closed());
+        let usable = senders.iter().position(Sender::is_ready)?;
+        Some(senders.swap_remove(usable))
+    }
+
+    fn keep(&self, authority: &str, sender: Sender) {
+        let mut idle = self.idle.lock().expect("nothing panics while it holds this");
+        let senders = idle.entry(authority.to_owned()).or_default();
+        if !sender.is_closed() && senders.len() < Client::IDLE_MAX {
+            senders.push(sender);
+        }
+    }
+}
+
+async fn connect(authority: &str) -> Result<Sender, ClientError> {
+    let stream = tokio::net::TcpStream::connect(authority).await.map_err(ClientError::NotConnected)?;
+    stream.set_nodelay(true).map_err(ClientError::NotConnected)?;
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|error| ClientError::Lost(causes(&error)))?;
+    // Ends with the connection; what failed is told to whoever waits for an answer.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+/// What a publisher was told, or concluded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// `accepted`, `rejected` or `undetermined`.
+    pub outcome: &'static str,
+    /// The publication's name, if it was told.
+    pub uid: Option<Uid>,
+    /// Why it was not accepted.
+    pub cause: Option<String>,
+    /// How long the attempt took.
+    pub took: Duration,
+}
+
+impl Published {
+    /// Whether it was accepted.
+    pub fn is_accepted(&self) -> bool {
+        self.outcome == "accepted"
+    }
+}
+
+/// Hands publications to storage points. There are no retries: each attempt has one outcome, and a lost connection is
+/// *undetermined*.
+#[derive(Debug)]
+pub struct Publisher {
+    client: Client,
+    name: Text,
+    recorder: Recorder,
+    attempts: AtomicU64,
+}
+
+impl Publisher {
+    /// A storage point answers within 9 s of the content's last progress; this is beyond it.
+    const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+    /// A publisher that records its attempts under `name`.
+    pub fn new(name: &str, recorder: Recorder) -> Publisher {
+        Publisher { client: Client::default(), name: name.into(), recorder, attempts: AtomicU64::new(0) }
+    }
+
+    /// Its HTTP client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Attempts begun so far.
+    pub fn attempts(&self) -> u64 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Publishes `content` (`None`: deletes the file) at the SP that serves `authority`; the attempt was due at
+    /// `scheduled_ns`.
+    pub async fn publish(&self, authority: &str, path: &Path, content: Option<Bytes>, scheduled_ns: u64) -> Published {
+        let number = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let key = format!("{}-{number:06}", self.name);
+        let hash = Hash::of(content.as_deref().unwrap_or_default());
+        let about = Template { publication: Some(&key), path: Some(path.as_str()), ..Template::default() };
+        self.recorder.note_at(scheduled_ns, &self.name, 0, Kind::Scheduled, about);
+        let is_deletion = content.is_none();
+        let invoke =
+            Template { hash: Some(hash), outcome: is_deletion.then_some("deleted"), cause: Some(authority), ..about };
+        let begun_ns = self.recorder.note(&self.name, 0, Kind::Invoke, invoke);
+        let method = if is_deletion { Method::DELETE } else { Method::PUT };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/config/{path}"))
+            .header("host", authority)
+            .header("idempotency-key", &key)
+            .header("acms-publisher", &*self.name)
+            .body(Full::new(content.unwrap_or_default()))
+            .expect("paths and keys have only characters that headers may have");
+        let answer = self.client.send(authority, request, Publisher::ANSWER_WITHIN).await;
+        let took = Duration::from_nanos(now_ns() - begun_ns);
+        let published = interpret(answer, took);
+        let outcome = Template {
+            uid: published.uid,
+            hash: Some(hash),
+            outcome: Some(published.outcome),
+            cause: published.cause.as_deref(),
+            ..about
+        };
+        self.recorder.note(&self.name, 0, Kind::Outcome, outcome);
+        published
+    }
+}
+
+/// What an answer, or its absence, means (promise P8).
+fn interpret(answer: Result<Answer, ClientError>, took: Duration) -> Published {
+    let undetermined = |cause: String| Published { outcome: "undetermined", uid: None, cause: Some(cause), took };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return undetermined(error.to_string()),
+    };
+    let header = answer.headers.get("acms-outcome").and_then(|value| value.to_str().ok());
+    let body: OutcomeAnswer = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let cause = body.reason.or_else(|| body.superseded_by.map(|uid| format!("superseded by {uid}")));
+    let outcome = match (header, answer.status) {
+        (Some("accepted"), 200..=299) if body.uid.is_some() => "accepted",
+        (Some("rejected"), 400..) => "rejected",
+        (Some("undetermined"), _) => "undetermined",
+        (header, status) => {
+            let header = header.unwrap_or("none");
+            return undetermined(format!("an answer that is no outcome: status {status}, ACMS-Outcome {header}"));
+        }
+    };
+    Published { outcome, uid: body.uid, cause, took }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, outcome: Option<&str>, body: &str) -> Published {
+        let mut headers = HeaderMap::new();
+        if let Some(outcome) = outcome {
+            headers.insert("acms-outcome", outcome.parse().unwrap());
+        }
+        interpret(Ok(Answer { status, headers, body: body.to_owned().into() }), Duration::ZERO)
+    }
+
+    #[test]
+    fn only_what_an_sp_says_is_more_than_undetermined() {
+        let accepted = answer(201, Some("accepted"), r#"{"uid":"5.1.0","outcome":"accepted"}"#);
+        assert_eq!((accepted.outcome, accepted.uid), ("accepted", Some("5.1.0".parse().unwrap())));
+        let rejected = answer(503, Some("rejected"), r#"{"outcome":"rejected","reason":"no quorum"}"#);
+        assert_eq!((rejected.outcome, rejected.cause.as_deref()), ("rejected", Some("no quorum")));
+        assert_eq!(answer(202, Some("undetermined"), "{}").outcome, "undetermined");
+        assert_eq!(answer(201, None, "").outcome, "undetermined");
+        assert_eq!(answer(201, Some("accepted"), "{}").outcome, "undetermined");
+        assert_eq!(answer(502, None, "<html>").outcome, "undetermined");
+        let lost = interpret(Err(ClientError::Lost("reset".into())), Duration::ZERO);
+        assert_eq!(lost.outcome, "undetermined");
+    }
+}
