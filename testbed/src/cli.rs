@@ -107,6 +107,14 @@ pub fn main() -> ExitCode {
 
 /// `acms-testbed` with these arguments, the program's name first. With `acms` as the first of them it is `acms`.
 pub fn run_args(args: Vec<OsString>) -> ExitCode {
+    match Program::this_executable() {
+        Ok(program) => run_with(args, program),
+        Err(error) => ExitCode::from(fail(error)),
+    }
+}
+
+/// As [`run_args`], with children that are started as `program`.
+pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
     if args.get(1).is_some_and(|first| first == "acms") {
         return acms_engine::cli::run(args.into_iter().skip(1).collect());
     }
@@ -119,7 +127,7 @@ pub fn run_args(args: Vec<OsString>) -> ExitCode {
         }
     };
     ExitCode::from(match cli.command {
-        Command::Run(args) => run_scenario(args),
+        Command::Run(args) => run_scenario(args, program),
         Command::Check(args) => check_trace(&args),
         Command::Report(args) => report(&args),
     })
@@ -135,16 +143,12 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
 }
 
-fn run_scenario(args: Run) -> u8 {
+fn run_scenario(args: Run, program: Program) -> u8 {
     let mut overrides = args.set;
     overrides.extend(args.seed.map(|seed| ("seed".to_owned(), seed.to_string())));
     overrides.extend(args.backend.map(|backend| ("backend".to_owned(), backend)));
     let scenario = match Scenario::load(&args.scenario, &overrides) {
         Ok(scenario) => scenario,
-        Err(error) => return fail(error),
-    };
-    let program = match Program::this_executable() {
-        Ok(program) => program,
         Err(error) => return fail(error),
     };
     let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
