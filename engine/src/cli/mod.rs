@@ -3,16 +3,30 @@
 //! Exit codes: 0 done (accepted, found), 1 rejected or not found, 2 wrong usage or no storage point can be reached,
 //! 3 undetermined.
 
+pub mod delete;
+pub mod get;
+pub mod init;
+mod output;
+pub mod publish;
 pub mod receive;
+pub mod status;
 pub mod storage_point;
+mod tree;
 
+use crate::client::{Client, ClientError, ClientOptions, Url};
 use clap::{Parser, Subcommand};
+use output::Output;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// ACMS: replicates, agrees on and delivers configuration files.
 #[derive(Parser, Debug)]
-#[command(name = "acms", version, propagate_version = true)]
+#[command(
+    name = "acms",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 rejected or not found, 2 wrong usage or no storage point reached, 3 undetermined."
+)]
 struct Cli {
     /// Print one JSON object per line instead of text.
     #[arg(long, global = true)]
@@ -35,10 +49,35 @@ pub enum LogFormat {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Write the configuration and stores of a new cluster.
+    Init(init::Args),
     /// Run one storage point.
     StoragePoint(storage_point::Args),
     /// Keep a directory equal to the latest agreed publications.
     Receive(receive::Args),
+    /// Publish a file, standard input or a directory tree.
+    Publish(publish::Args),
+    /// Print or save the latest agreed content of a path.
+    Get(get::Args),
+    /// Delete a path.
+    Delete(delete::Args),
+    /// Show how storage points are.
+    Status(status::Args),
+}
+
+/// What the exit code says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Exit {
+    Done = 0,
+    Refused = 1,
+    Failed = 2,
+    Undetermined = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
 }
 
 /// The `acms` binary.
@@ -56,11 +95,16 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let _ = cli.json;
     log_to_stderr(cli.log_format);
+    let output = Output { json: cli.json };
     match cli.command {
+        Command::Init(args) => init::run(&args, output).into(),
         Command::StoragePoint(args) => storage_point::run(args),
         Command::Receive(args) => receive::run(args),
+        Command::Publish(args) => publish::run(&args, output).into(),
+        Command::Get(args) => get::run(&args, output).into(),
+        Command::Delete(args) => delete::run(&args, output).into(),
+        Command::Status(args) => status::run(&args, output).into(),
     }
 }
 
@@ -73,4 +117,36 @@ pub fn log_to_stderr(format: LogFormat) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+}
+
+/// Whom to publish at.
+#[derive(clap::Args, Clone, Debug)]
+struct To {
+    /// Address of a storage point, http://host:port; may be given again: the next one is tried if one cannot be reached
+    #[arg(long = "to", env = "ACMS_TO", value_name = "URL", value_delimiter = ',', required = true)]
+    urls: Vec<Url>,
+    /// Who publishes
+    #[arg(long, env = "ACMS_PUBLISHER", default_value = "anonymous", value_name = "NAME")]
+    publisher: String,
+}
+
+impl To {
+    fn client(&self) -> Result<Client, ClientError> {
+        let options = ClientOptions { publisher: self.publisher.clone(), ..ClientOptions::default() };
+        Client::new(self.urls.clone(), options)
+    }
+}
+
+/// Whom to read from.
+#[derive(clap::Args, Clone, Debug)]
+struct Source {
+    /// Address of a storage point or cache, http://host:port; may be given again
+    #[arg(long = "from", env = "ACMS_FROM", value_name = "URL", value_delimiter = ',', required = true)]
+    urls: Vec<Url>,
+}
+
+impl Source {
+    fn client(&self, options: ClientOptions) -> Result<Client, ClientError> {
+        Client::new(self.urls.clone(), options)
+    }
 }

@@ -15,6 +15,8 @@ use std::{
 
 const SLICE_MS: u16 = 100;
 const BUFFER_LEN: usize = 64 << 10;
+/// Bytes sent before it is looked whether the server has answered early.
+const SEND_BUDGET: usize = 1 << 20;
 
 /// The body of a request.
 pub(super) enum Source<'a> {
@@ -209,14 +211,15 @@ impl Exchange<'_, '_> {
 
     /// Hands over as much as the socket takes.
     fn send(&mut self) -> Result<bool, ClientError> {
-        let mut moved = false;
-        while !self.refused && self.has_unsent() {
+        let (mut moved, mut budget) = (false, SEND_BUDGET);
+        while !self.refused && self.has_unsent() && budget > 0 {
             if self.handed == self.pending.len() {
                 self.refill()?;
             }
             match self.stream.write(&self.pending[self.handed..]) {
                 Ok(count) => {
                     self.handed += count;
+                    budget = budget.saturating_sub(count);
                     (self.sent, moved) = (true, true);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

@@ -1,0 +1,184 @@
+//! `acms init`: the configuration and the empty stores of a new cluster.
+
+use super::{Exit, output::Output};
+use crate::{
+    protocol::{Config, Limits, Mode, Order, SpId, StoreId},
+    store::{DirStorage, Store, StoreIdentity},
+};
+use std::{
+    fmt::Write,
+    fs, io,
+    io::Read,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Arguments of `acms init`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Where to write; each storage point gets a directory in it
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// How many storage points; an odd number, as an even one tolerates no more failures than the one below
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=63))]
+    storage_points: u8,
+    /// Name of the cluster: letters, digits and -
+    #[arg(long, default_value = "acms", value_name = "NAME")]
+    cluster: String,
+    /// All storage points on this address: number i on ports 7400+i (HTTP) and 7500+i (peers)
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", conflicts_with = "address_base")]
+    host: IpAddr,
+    /// Each storage point on an address of its own: number i on this one plus i, ports 7400 (HTTP) and 7500 (peers)
+    #[arg(long, value_name = "A.B.C.0")]
+    address_base: Option<Ipv4Addr>,
+}
+
+/// Addresses of one storage point.
+struct Member {
+    id: u8,
+    http: SocketAddr,
+    peer: SocketAddr,
+}
+
+pub(super) fn run(args: &Args, output: Output) -> Exit {
+    let members = match plan(args) {
+        Ok(members) => members,
+        Err((what, remedy)) => {
+            output.error(&what, remedy);
+            return Exit::Failed;
+        }
+    };
+    for member in &members {
+        if let Err(error) = create(args, &members, member) {
+            let what = format!("storage point {} cannot be made: {error}", member.id);
+            output.error(&what, "remove what was written, see to the cause, and run acms init again");
+            return Exit::Failed;
+        }
+    }
+    tell(args, &members, output);
+    Exit::Done
+}
+
+/// Addresses of all storage points, after everything that can be checked was.
+fn plan(args: &Args) -> Result<Vec<Member>, (String, &'static str)> {
+    let members = (1..=args.storage_points).map(|id| addresses(args, id)).collect::<Option<Vec<Member>>>();
+    let members = members.ok_or((
+        format!("{} plus {} is no address", args.host, args.storage_points),
+        "choose a base such as 127.23.45.0",
+    ))?;
+    let config = Config {
+        cluster: args.cluster.clone(),
+        epoch: 1,
+        me: SpId(1),
+        store: StoreId::default(),
+        members: members.iter().map(|member| SpId(member.id)).collect(),
+        mode: Mode::default(),
+        order: Order::default(),
+        max_drift: Duration::from_secs(3600),
+        limits: Limits::default(),
+    };
+    config.validate().map_err(|error| (error.to_string(), "choose another name with --cluster"))?;
+    for member in &members {
+        let place = place(args, member.id);
+        if place.exists() {
+            return Err((format!("{} exists", place.display()), "name another directory: nothing is overwritten"));
+        }
+    }
+    Ok(members)
+}
+
+fn addresses(args: &Args, id: u8) -> Option<Member> {
+    let (address, offset) = match args.address_base {
+        Some(base) => (IpAddr::V4(Ipv4Addr::from(u32::from(base).checked_add(id.into())?)), 0),
+        None => (args.host, u16::from(id)),
+    };
+    let on = |port: u16| SocketAddr::new(address, port + offset);
+    Some(Member { id, http: on(7400), peer: on(7500) })
+}
+
+fn place(args: &Args, id: u8) -> PathBuf {
+    args.directory.join(format!("sp{id}"))
+}
+
+fn create(args: &Args, members: &[Member], member: &Member) -> io::Result<()> {
+    let place = place(args, member.id);
+    let store = place.join("store");
+    fs::create_dir_all(&store)?;
+    create_store(args, member, &store)?;
+    fs::write(place.join("acms.toml"), configuration(&args.cluster, members, member))
+}
+
+/// The file that `acms storage-point` reads.
+fn configuration(cluster: &str, members: &[Member], member: &Member) -> String {
+    let Member { id, http, peer } = member;
+    let mut text = format!(
+        "# Storage point {id} of cluster {cluster}. What is not written here has its default.\n\
+         cluster = \"{cluster}\"\n\
+         epoch = 1                      # number of this configuration; equal on all storage points\n\n\
+         [storage_point]\n\
+         id = {id}\n\
+         store = \"store\"                # relative to this file's directory\n\n\
+         [listen]\n\
+         deliver = \"{http}\"   # for receivers and caches; reading only, unless equal to publish\n\
+         publish = \"{http}\"   # for publishers; takes everything\n\
+         peer = \"{peer}\"      # for the other storage points\n"
+    );
+    for Member { id, http, peer } in members {
+        let member = format!("\n[[members]]\nid = {id}\npeer = \"{peer}\"\nurl = \"http://{http}\"\n");
+        text.push_str(&member);
+    }
+    text
+}
+
+/// 64 random bits.
+fn nonce() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn tell(args: &Args, members: &[Member], output: Output) {
+    let config = |id: u8| place(args, id).join("acms.toml");
+    if output.json {
+        let sps: Vec<_> = members
+            .iter()
+            .map(|member| {
+                serde_json::json!({
+                    "sp": member.id, "config": config(member.id).to_string_lossy(),
+                    "url": format!("http://{}", member.http), "peer": member.peer.to_string(),
+                })
+            })
+            .collect();
+        return output.object(&serde_json::json!({"cluster": args.cluster, "storage_points": sps}));
+    }
+    let mut text = format!(
+        "Cluster {} of {} storage points is laid out in {}.\n",
+        args.cluster,
+        members.len(),
+        args.directory.display()
+    );
+    if members.len().is_multiple_of(2) {
+        let _ = writeln!(text, "An even number tolerates no more failures than {} would.", members.len() - 1);
+    }
+    text += "\nStart each of them, on its own terminal or machine:\n";
+    for member in members {
+        let _ = writeln!(text, "  acms storage-point --config {}", config(member.id).display());
+    }
+    let url = format!("http://{}", members[0].http);
+    let _ = write!(
+        text,
+        "\nThen publish something and look at it:\n  \
+         acms publish --to {url} etc/motd /etc/motd\n  acms get --from {url} etc/motd\n  acms status --from {}",
+        members.iter().map(|member| format!("http://{}", member.http)).collect::<Vec<_>>().join(",")
+    );
+    output.line(&text);
+}
+
+/// An empty store, number 0.
+fn create_store(args: &Args, member: &Member, directory: &Path) -> io::Result<()> {
+    let store = StoreId { number: 0, nonce: nonce()? };
+    let identity = StoreIdentity { cluster: args.cluster.clone(), sp: SpId(member.id), store };
+    let storage = DirStorage::new(directory)?;
+    Store::create(storage, &identity).map_err(io::Error::other)
+}

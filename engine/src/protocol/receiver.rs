@@ -1,0 +1,524 @@
+//! The receiver: keeps a local copy of the subscribed paths equal to the latest agreed publications.
+//!
+//! It stays with one source until that fails. On a new source it reads the snapshot and compares index trees top-down
+//! under its subscriptions; from there on it follows the source's changes. Everything is checked by hash.
+//!
+//! Invariant (P4): it never goes back to a smaller UID on a path, whatever its sources say.
+
+mod batch;
+mod feeds;
+mod holdings;
+mod io;
+mod sources;
+mod walk;
+
+pub use io::{
+    Action, Applied, BatchId, Body, CONTENT_LEN_MAX, Change, Content, Counters, Event, Failure, Held,
+    IN_MEMORY_LEN_MAX, Output, Presence, ReceiverConfig, ReceiverConfigError, Request, RequestId, RequestKind,
+    StagedId,
+};
+
+use crate::protocol::{
+    Duration, Hash, Instant, Node, Path,
+    api::{Changes, Snapshot},
+    random::Random,
+};
+use bytes::Bytes;
+use feeds::{Feed, Step};
+use holdings::{Holdings, READY_LEN_MAX};
+use sources::Sources;
+use std::collections::{BTreeMap, VecDeque};
+use walk::{Complete, Walk};
+
+/// Most nodes and contents asked for at once.
+const OBJECTS_IN_FLIGHT_MAX: usize = 8;
+/// Most entries that wait for their content before the walk pauses.
+const UNFETCHED_MAX: usize = 4096;
+/// So many walks in a row that find nodes or contents gone make a receiver leave the source.
+const RESTARTS_MAX: u32 = 4;
+/// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
+const FLUSH_AFTER: Duration = Duration::from_millis(100);
+const FLUSH_AFTER_WALKING: Duration = Duration::from_secs(1);
+/// Time between tries after the local disk failed.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+const OBJECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A hold and some more.
+const CHANGES_TIMEOUT: Duration = Duration::from_secs(35);
+const SNAPSHOT_LEN_MAX: u64 = 64 << 10;
+const CHANGES_LEN_MAX: u64 = 64 << 20;
+
+#[derive(Debug)]
+enum Asked {
+    Snapshot(Why),
+    Changes { feed: usize },
+    Node { walk: u64, directory: String, hash: Hash },
+    Content { path: Path },
+}
+
+/// Why the snapshot is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    Begin,
+    Poll,
+    /// To see whether a feed shows the past.
+    Look,
+}
+
+/// What is known of the current source.
+#[derive(Debug, Default)]
+struct Session {
+    asked: BTreeMap<RequestId, Asked>,
+    objects: usize,
+    feeds: Vec<Feed>,
+    walk: Option<Walk>,
+    walks: u64,
+    restarts: u32,
+    poll_at: Option<Instant>,
+}
+
+/// A place that the receiver has reached once all entries before it are applied.
+#[derive(Debug)]
+struct Place {
+    snapshot: Snapshot,
+    walked: Vec<(String, Hash)>,
+}
+
+/// See the module. Inputs are the `handle_` methods; after each, take all of [`poll_output`](Receiver::poll_output),
+/// then wait until [`poll_timeout`](Receiver::poll_timeout).
+#[derive(Debug)]
+pub struct Receiver {
+    config: ReceiverConfig,
+    random: Random,
+    sources: Sources,
+    session: Option<Session>,
+    /// When to turn to the source of choice.
+    resume_at: Option<Instant>,
+    cluster: Option<String>,
+    complete: Complete,
+    holdings: Holdings<Place>,
+    as_of_us: u64,
+    flush_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    retry_after: Duration,
+    last_request: u64,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+/// Why a source is left.
+enum Leave {
+    Failed(String),
+    Malformed(String),
+    WrongHash(String),
+    StuckChain,
+}
+
+impl Receiver {
+    /// A receiver that holds `recovered` already. It turns to its first source at its first time-out, which is due.
+    pub fn new(
+        config: ReceiverConfig,
+        seed: u64,
+        recovered: BTreeMap<Path, Held>,
+    ) -> Result<Receiver, ReceiverConfigError> {
+        if config.sources.is_empty() {
+            return Err(ReceiverConfigError::NoSource);
+        }
+        if config.prefixes.is_empty() {
+            return Err(ReceiverConfigError::NoPrefix);
+        }
+        Ok(Receiver {
+            random: Random::new(seed),
+            sources: Sources::new(&config.id, &config.sources),
+            session: None,
+            resume_at: Some(Instant(0)),
+            cluster: None,
+            complete: Complete::new(),
+            holdings: Holdings::new(config.prefixes.clone(), recovered),
+            as_of_us: 0,
+            flush_at: None,
+            retry_at: None,
+            retry_after: RETRY_MIN,
+            last_request: 0,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+        })
+    }
+
+    /// What is held: entries that are durably applied, and what recovery found.
+    pub fn held(&self) -> &BTreeMap<Path, Held> {
+        &self.holdings.held
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether an entry cannot be put in place.
+    pub fn has_blocked(&self) -> bool {
+        self.holdings.has_blocked()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Receiver::handle_timeout).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let poll_at = self.session.as_ref().and_then(|session| session.poll_at);
+        let flush_at = self.flush_at.filter(|_| self.holdings.applying.is_none());
+        [self.resume_at, poll_at, flush_at, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// The time asked for has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        if due(&mut self.resume_at) {
+            self.begin();
+        }
+        if self.session.as_mut().is_some_and(|session| due(&mut session.poll_at)) {
+            self.ask_snapshot(Why::Poll);
+        }
+        if due(&mut self.retry_at) {
+            self.holdings.retry(false);
+        }
+        self.pump(now);
+    }
+
+    /// A source has answered, whole and within its bounds.
+    pub fn handle_response(&mut self, now: Instant, id: RequestId, status: u16, body: Body) {
+        let Some(asked) = self.take_asked(id) else {
+            if let Body::Staged(staged) = body {
+                self.outputs.push_back(Output::Discard(staged));
+            }
+            return;
+        };
+        let result = match (status, asked) {
+            (200, Asked::Content { path }) => self.on_content(id, &path, body),
+            (200, asked) => match body {
+                Body::Bytes(bytes) => self.on_answer(now, asked, &bytes),
+                Body::Staged(staged) => {
+                    self.outputs.push_back(Output::Discard(staged));
+                    Ok(())
+                }
+            },
+            (404, Asked::Node { .. } | Asked::Content { .. }) => self.restart(),
+            (status, _) => Err(Leave::Failed(format!("it answered {status}"))),
+        };
+        if let Err(leave) = result {
+            self.leave(now, leave);
+        }
+        self.pump(now);
+    }
+
+    /// A request has failed.
+    pub fn handle_failure(&mut self, now: Instant, id: RequestId, failure: Failure) {
+        let Some(asked) = self.take_asked(id) else { return };
+        match (failure, asked) {
+            (Failure::Disk(cause), Asked::Content { path }) => {
+                self.outputs.push_back(problem(format!("{path} cannot be stored: {cause}")));
+                self.holdings.fetch_failed_here(id, &path);
+            }
+            (Failure::WrongHash, _) => self.leave(now, Leave::WrongHash("a content".into())),
+            (failure, _) => self.leave(now, Leave::Failed(failure.to_string())),
+        }
+        self.pump(now);
+    }
+
+    /// A batch has been applied, as far as it could be.
+    pub fn handle_applied(&mut self, now: Instant, id: BatchId, results: Vec<(Path, Applied)>) {
+        self.holdings.applied(id, results, &mut self.outputs);
+        if !self.holdings.has_failed() {
+            self.retry_after = RETRY_MIN;
+        }
+        self.pump(now);
+    }
+
+    fn begin(&mut self) {
+        self.session = Some(Session::default());
+        self.outputs.push_back(Output::Event(Event::Source { source: self.sources.current() }));
+        self.ask_snapshot(Why::Begin);
+    }
+
+    fn leave(&mut self, now: Instant, why: Leave) {
+        let why = match why {
+            Leave::Failed(why) => why,
+            Leave::Malformed(why) => {
+                self.counters.malformed += 1;
+                format!("its answer makes no sense: {why}")
+            }
+            Leave::WrongHash(what) => {
+                self.counters.wrong_hashes += 1;
+                format!("it sent {what} with a wrong hash")
+            }
+            Leave::StuckChain => {
+                self.counters.stuck_chains += 1;
+                "its changes do not advance".to_owned()
+            }
+        };
+        let source = &self.config.sources[self.sources.current()];
+        self.outputs.push_back(problem(format!("leaving {source}: {why}")));
+        self.counters.sources_left += 1;
+        self.drop_session();
+        self.resume_at = Some(now.after(self.sources.fail(&mut self.random)));
+    }
+
+    fn drop_session(&mut self) {
+        self.session = None;
+        self.outputs.push_back(Output::CancelRequests);
+        if self.holdings.forget_unfetched() {
+            self.complete.clear();
+        }
+    }
+
+    /// The source has dropped a node or content that the walk needs: begins again with its snapshot of now.
+    fn restart(&mut self) -> Result<(), Leave> {
+        let restarts = self.session.as_ref().map_or(0, |session| session.restarts) + 1;
+        if restarts > RESTARTS_MAX {
+            return Err(Leave::Failed("it names nodes or contents that it does not have".into()));
+        }
+        self.counters.restarts += 1;
+        self.drop_session();
+        self.session = Some(Session { restarts, ..Session::default() });
+        self.ask_snapshot(Why::Begin);
+        Ok(())
+    }
+
+    fn on_answer(&mut self, now: Instant, asked: Asked, body: &Bytes) -> Result<(), Leave> {
+        match asked {
+            Asked::Snapshot(why) => self.on_snapshot(now, why, parse(body)?),
+            Asked::Changes { feed } => self.on_changes(now, feed, parse(body)?),
+            Asked::Node { walk, directory, hash } => self.on_node(walk, directory, hash, body),
+            Asked::Content { .. } => Ok(()),
+        }
+    }
+
+    fn on_content(&mut self, id: RequestId, path: &Path, body: Body) -> Result<(), Leave> {
+        self.counters.contents += 1;
+        let fetched = self.holdings.fetched(id, path, body, &mut self.outputs);
+        fetched.map_err(|_| Leave::WrongHash(path.to_string()))
+    }
+
+    fn check_cluster(&mut self, snapshot: &Snapshot) -> Result<(), Leave> {
+        let known = self.cluster.get_or_insert_with(|| snapshot.cluster.clone());
+        if *known == snapshot.cluster {
+            return Ok(());
+        }
+        Err(Leave::Failed(format!("it is of the cluster {:?}, not {known:?}", snapshot.cluster)))
+    }
+
+    fn on_snapshot(&mut self, now: Instant, why: Why, snapshot: Snapshot) -> Result<(), Leave> {
+        self.check_cluster(&snapshot)?;
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if let Some(interval) = self.config.poll {
+            session.poll_at = Some(now.after(self.random.jitter(interval)));
+            let walking = session.walk.is_some();
+            let same = self.complete.get("") == Some(&snapshot.root);
+            if why == Why::Poll && (walking || same) {
+                if !walking {
+                    self.holdings.mark(Place { snapshot, walked: Vec::new() });
+                }
+                return Ok(());
+            }
+        } else if why == Why::Begin {
+            session.feeds = Feed::all(&self.config.prefixes, &snapshot);
+        } else {
+            if session.walk.is_some() || !session.feeds.iter().any(|feed| feed.is_behind(&snapshot)) {
+                return Ok(());
+            }
+            // What is on its way is of the past.
+            session.asked.retain(|_, asked| !matches!(asked, Asked::Changes { .. }));
+            session.feeds = Feed::all(&self.config.prefixes, &snapshot);
+        }
+        self.walk(snapshot);
+        Ok(())
+    }
+
+    fn walk(&mut self, snapshot: Snapshot) {
+        let Some(session) = &mut self.session else { return };
+        session.walks += 1;
+        session.walk = Some(Walk::new(session.walks, snapshot, &self.complete));
+    }
+
+    fn on_changes(&mut self, now: Instant, feed: usize, changes: Changes) -> Result<(), Leave> {
+        self.check_cluster(&changes.snapshot)?;
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(feed) = session.feeds.get_mut(feed) else { return Ok(()) };
+        let look = match feed.step(now, &changes) {
+            Step::Stuck => return Err(Leave::StuckChain),
+            Step::Walk => {
+                self.walk(changes.snapshot);
+                return Ok(());
+            }
+            Step::Follow { look } => look,
+        };
+        for entry in changes.entries {
+            let path = entry.path.clone();
+            let offered = self.holdings.offer(entry, &mut self.outputs);
+            offered.map_err(|_| Leave::WrongHash(path.to_string()))?;
+        }
+        self.mark_feeds();
+        if look {
+            self.ask_snapshot(Why::Look);
+        }
+        Ok(())
+    }
+
+    /// All feeds have reached the least of their cursors.
+    fn mark_feeds(&mut self) {
+        let Some(session) = self.session.as_ref().filter(|session| session.walk.is_none()) else { return };
+        let Some(least) = session.feeds.iter().min_by_key(|feed| feed.cursor) else { return };
+        let as_of_us = session.feeds.iter().map(|feed| feed.last.as_of_us).min().unwrap_or(0);
+        let one_life = |feed: &Feed| {
+            (feed.cursor.sp, feed.cursor.incarnation) == (least.cursor.sp, least.cursor.incarnation)
+                && feed.cursor.sp.0 == feed.last.sp
+        };
+        if session.feeds.iter().all(one_life) {
+            let snapshot = Snapshot { sequence: least.cursor.sequence, as_of_us, ..least.last.clone() };
+            self.holdings.mark(Place { snapshot, walked: Vec::new() });
+        }
+    }
+
+    fn on_node(&mut self, number: u64, directory: String, hash: Hash, body: &Bytes) -> Result<(), Leave> {
+        if Hash::of(body) != hash {
+            return Err(Leave::WrongHash("an index node".into()));
+        }
+        let node = Node::decode(body).map_err(|error| Leave::Malformed(format!("index node: {error}")))?;
+        self.counters.nodes += 1;
+        let walk = self.session.as_mut().and_then(|session| session.walk.as_mut());
+        let Some(walk) = walk.filter(|walk| walk.number == number) else { return Ok(()) };
+        for entry in walk.node(directory, hash, &node, &self.config.prefixes, &self.complete) {
+            let path = entry.path.clone();
+            let offered = self.holdings.offer(entry, &mut self.outputs);
+            offered.map_err(|_| Leave::Malformed(format!("the entry of {path}")))?;
+        }
+        Ok(())
+    }
+
+    /// Asks for all that may be asked for now, and hands on what has become ready.
+    fn pump(&mut self, now: Instant) {
+        self.finish_walk();
+        self.apply(now);
+        self.ask_feeds(now);
+        self.ask_objects();
+        while let Some(place) = self.holdings.reached() {
+            self.sources.succeed();
+            self.session.iter_mut().for_each(|session| session.restarts = 0);
+            self.complete.extend(place.walked);
+            if !self.holdings.has_blocked() {
+                self.as_of_us = self.as_of_us.max(place.snapshot.as_of_us);
+            }
+            let snapshot = Snapshot { as_of_us: self.as_of_us, ..place.snapshot };
+            self.outputs.push_back(Output::Event(Event::Current { snapshot }));
+        }
+        if self.holdings.has_failed() && self.retry_at.is_none() {
+            self.retry_at = Some(now.after(self.random.jitter(self.retry_after)));
+            self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn ask_feeds(&mut self, now: Instant) {
+        let Some(session) = &mut self.session else { return };
+        // A slow disk slows the feeds down, so that what waits for it stays bounded.
+        if self.holdings.ready_len > READY_LEN_MAX || self.holdings.unfetched() > UNFETCHED_MAX {
+            return;
+        }
+        let idle = session.feeds.iter_mut().enumerate().filter(|(_, feed)| feed.asked_at.is_none());
+        let targets: Vec<(usize, String)> = idle
+            .map(|(at, feed)| {
+                feed.asked_at = Some(now);
+                (at, feed.target())
+            })
+            .collect();
+        for (feed, target) in targets {
+            self.ask(Asked::Changes { feed }, target, RequestKind::Changes, CHANGES_LEN_MAX, CHANGES_TIMEOUT);
+        }
+    }
+
+    fn ask_snapshot(&mut self, why: Why) {
+        let target = "/v1/snapshot".to_owned();
+        self.ask(Asked::Snapshot(why), target, RequestKind::Snapshot, SNAPSHOT_LEN_MAX, SNAPSHOT_TIMEOUT);
+    }
+
+    fn ask_objects(&mut self) {
+        while self.session.as_ref().is_some_and(|session| session.objects < OBJECTS_IN_FLIGHT_MAX) {
+            if self.holdings.ready_len < READY_LEN_MAX
+                && let Some((path, hash, size)) = self.holdings.next_fetch(RequestId(self.last_request + 1))
+            {
+                let large = size > IN_MEMORY_LEN_MAX;
+                let kind = if large { RequestKind::LargeContent { hash } } else { RequestKind::Content };
+                self.ask(Asked::Content { path }, format!("/v1/objects/{hash}"), kind, size, OBJECT_TIMEOUT);
+                continue;
+            }
+            let unfetched = self.holdings.unfetched();
+            let walk = self.session.as_mut().and_then(|session| session.walk.as_mut());
+            let Some(walk) = walk.filter(|_| unfetched < UNFETCHED_MAX) else { return };
+            let Some((directory, hash)) = walk.next_node() else { return };
+            let asked = Asked::Node { walk: walk.number, directory, hash };
+            let target = format!("/v1/objects/{hash}");
+            self.ask(asked, target, RequestKind::Node, Node::LEN_MAX as u64, OBJECT_TIMEOUT);
+        }
+    }
+
+    fn ask(&mut self, asked: Asked, target: String, kind: RequestKind, body_len_max: u64, timeout: Duration) {
+        let Some(session) = &mut self.session else { return };
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        session.objects += usize::from(is_object(&asked));
+        session.asked.insert(id, asked);
+        let source = self.sources.current();
+        self.outputs.push_back(Output::Request(Request { id, source, target, kind, body_len_max, timeout }));
+    }
+
+    fn take_asked(&mut self, id: RequestId) -> Option<Asked> {
+        let session = self.session.as_mut()?;
+        let asked = session.asked.remove(&id)?;
+        session.objects -= usize::from(is_object(&asked));
+        Some(asked)
+    }
+
+    fn finish_walk(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let Some(Walk { snapshot, walked, .. }) = session.walk.take_if(|walk| walk.is_done()) else { return };
+        self.holdings.mark(Place { snapshot, walked });
+    }
+
+    fn apply(&mut self, now: Instant) {
+        let holdings = &mut self.holdings;
+        if holdings.applying.is_some() {
+            return;
+        }
+        if holdings.ready.is_empty() {
+            self.flush_at = None;
+            return;
+        }
+        let walking = self.session.as_ref().is_some_and(|session| session.walk.is_some());
+        let full = holdings.ready_len >= READY_LEN_MAX || holdings.ready.len() >= batch::BATCH_COUNT_MAX;
+        let more_to_come = walking || holdings.unfetched() > 0;
+        let after = if walking { FLUSH_AFTER_WALKING } else { FLUSH_AFTER };
+        let flush_at = *self.flush_at.get_or_insert(now.after(after));
+        if (full || !more_to_come || flush_at <= now)
+            && let Some((id, changes)) = holdings.take_batch(&mut self.outputs)
+        {
+            self.flush_at = None;
+            self.outputs.push_back(Output::Apply { id, changes });
+        }
+    }
+}
+
+fn is_object(asked: &Asked) -> bool {
+    matches!(asked, Asked::Node { .. } | Asked::Content { .. })
+}
+
+fn problem(cause: String) -> Output {
+    Output::Event(Event::Problem { cause })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Leave> {
+    serde_json::from_slice(body).map_err(|error| Leave::Malformed(error.to_string()))
+}

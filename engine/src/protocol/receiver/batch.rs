@@ -1,0 +1,222 @@
+//! Which entries are applied together, and which files they hide and reveal.
+//!
+//! Of two live paths where one is a proper prefix of the other, the one with the smaller UID is hidden.
+
+use super::{
+    holdings::{Holdings, Stuck, Supply, Want, ancestors, below},
+    io::{Action, Applied, BatchId, Change, Content, Event, Held, Output, Presence},
+};
+use crate::protocol::{Path, Uid};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Most entries of a batch.
+pub(super) const BATCH_COUNT_MAX: usize = 256;
+
+/// A batch that is being applied.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: BatchId,
+    changes: BTreeMap<Path, InBatch>,
+}
+
+#[derive(Debug)]
+struct InBatch {
+    entry: Held,
+    removes: bool,
+    /// None for a file that is only hidden by another one of the batch.
+    want: Option<Want>,
+}
+
+impl Batch {
+    /// What `path` will have.
+    pub(super) fn entry(&self, path: &str) -> Option<&Held> {
+        self.changes.get(path).map(|change| &change.entry)
+    }
+}
+
+impl<T> Holdings<T> {
+    /// UID of the live file of this path.
+    fn live(&self, path: &str, batch: &BTreeMap<Path, Want>) -> Option<Uid> {
+        if let Some(want) = batch.get(path) {
+            return (!want.entry.flags.deleted).then_some(want.entry.uid);
+        }
+        if let Some(held) = self.held.get(path) {
+            return (!held.flags.deleted).then_some(held.uid);
+        }
+        self.above.get(path).and_then(|(uid, deleted)| (!deleted).then_some(*uid))
+    }
+
+    fn hidden_in(&self, path: &str, uid: Uid, batch: &BTreeMap<Path, Want>) -> bool {
+        let newer = |other: &str| self.live(other, batch).is_some_and(|other| other > uid);
+        ancestors(path).any(newer)
+            || below(&self.held, path).any(|(other, _)| newer(other.as_str()))
+            || below(batch, path).any(|(other, _)| newer(other.as_str()))
+    }
+
+    /// Whether a live file `path` of this UID is hidden by what is held.
+    pub(super) fn is_hidden(&self, path: &str, uid: Uid) -> bool {
+        self.hidden_in(path, uid, &BTreeMap::new())
+    }
+
+    /// Makes the next batch of what is ready.
+    pub(super) fn take_batch(&mut self, out: &mut VecDeque<Output>) -> Option<(BatchId, Vec<Change>)> {
+        let paths: Vec<Path> = self.ready.iter().take(BATCH_COUNT_MAX).cloned().collect();
+        let taken: BTreeMap<Path, Want> =
+            paths.into_iter().filter_map(|path| self.take_want(&path).map(|want| (path, want))).collect();
+        let mut actions: BTreeMap<Path, (Action, Presence)> = BTreeMap::new();
+        let mut hidden: BTreeMap<Path, Held> = BTreeMap::new();
+        for (path, want) in &taken {
+            let Some(action) = self.action(want, &taken) else { continue };
+            let hides = matches!(action, Action::Write(_) | Action::Record | Action::SetMode);
+            if hides {
+                let others = ancestors(path.as_str()).filter_map(|other| self.held.get_key_value(other));
+                for (other, held) in others.chain(below(&self.held, path.as_str())) {
+                    let shown = held.presence != Presence::Hidden && !held.flags.deleted;
+                    if shown && held.uid < want.entry.uid && !taken.contains_key(other) {
+                        hidden.insert(other.clone(), Held { presence: Presence::Hidden, ..held.clone() });
+                    }
+                }
+            }
+            let presence = if action == Action::Hide { Presence::Hidden } else { Presence::Whole };
+            actions.insert(path.clone(), (action, presence));
+        }
+        let (mut removals, mut others, mut changes) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (path, entry) in hidden {
+            changes.insert(path.clone(), InBatch { entry: entry.clone(), removes: true, want: None });
+            removals.push(Change { path, entry, action: Action::Hide });
+        }
+        for (path, mut want) in taken {
+            let Some((action, presence)) = actions.remove(&path) else {
+                self.requeue(want);
+                continue;
+            };
+            let entry = &want.entry;
+            let entry = Held { uid: entry.uid, hash: entry.hash, size: entry.size, flags: entry.flags, presence };
+            let removes = matches!(action, Action::Delete | Action::Hide);
+            if let (Action::Hide, Supply::Ready(Content::Staged(id))) = (&action, &want.supply) {
+                out.push_back(Output::Discard(*id));
+            }
+            want.supply = Supply::None;
+            changes.insert(path.clone(), InBatch { entry: entry.clone(), removes, want: Some(want) });
+            (if removes { &mut removals } else { &mut others }).push(Change { path, entry, action });
+        }
+        // Removals first and deepest first, so that directories are empty when a file takes their place.
+        removals.sort_by(|a, b| b.path.cmp(&a.path));
+        removals.append(&mut others);
+        if removals.is_empty() {
+            return None;
+        }
+        let id = self.next_batch;
+        self.next_batch.0 += 1;
+        self.applying = Some(Batch { id, changes });
+        Some((id, removals))
+    }
+
+    /// What to do for a ready entry; none if its content must be fetched after all.
+    fn action(&self, want: &Want, batch: &BTreeMap<Path, Want>) -> Option<Action> {
+        let entry = &want.entry;
+        if entry.flags.deleted {
+            return Some(Action::Delete);
+        }
+        if self.hidden_in(entry.path.as_str(), entry.uid, batch) {
+            return Some(Action::Hide);
+        }
+        match &want.supply {
+            Supply::Ready(content) => Some(Action::Write(content.clone())),
+            Supply::Same => {
+                let held = self.held.get(&entry.path)?;
+                let same = held.hash == entry.hash && held.presence == Presence::Whole && !held.flags.deleted;
+                let mode = held.flags.executable == entry.flags.executable;
+                same.then_some(if mode { Action::Record } else { Action::SetMode })
+            }
+            Supply::Queued | Supply::Fetching(_) | Supply::None => None,
+        }
+    }
+
+    /// The batch has been applied, as far as it could be.
+    pub(super) fn applied(&mut self, id: BatchId, results: Vec<(Path, Applied)>, out: &mut VecDeque<Output>) {
+        let Some(mut batch) = self.applying.take_if(|batch| batch.id == id) else { return };
+        let mut results: BTreeMap<Path, Applied> = results.into_iter().collect();
+        let (mut freed, mut changed) = (false, Vec::new());
+        while let Some((path, InBatch { entry, removes, want })) = batch.changes.pop_first() {
+            let result = results.remove(&path).unwrap_or_else(|| Applied::Failed("no result".into()));
+            match (result, want) {
+                (Applied::Done, want) => {
+                    freed |= removes;
+                    changed.push(path.clone());
+                    if let Some(want) = want {
+                        self.close(&path, want.order);
+                        let Held { uid, hash, flags, .. } = entry;
+                        if entry.presence == Presence::Whole {
+                            let event = Event::Applied { path: path.clone(), uid, hash, deleted: flags.deleted };
+                            out.push_back(Output::Event(event));
+                        }
+                    }
+                    self.held.insert(path, entry);
+                }
+                (_, None) => {}
+                (Applied::Blocked(cause), Some(want)) => {
+                    self.close(&path, want.order);
+                    out.push_back(Output::Event(Event::Blocked { path: path.clone(), cause }));
+                    self.set_aside(path, Stuck { entry: want.entry, order: None });
+                }
+                (Applied::Failed(cause), Some(want)) => {
+                    out.push_back(Output::Event(Event::Problem {
+                        cause: format!("{path} cannot be applied: {cause}"),
+                    }));
+                    let order = Some(want.order);
+                    self.set_aside(path, Stuck { entry: want.entry, order });
+                }
+            }
+        }
+        changed.iter().for_each(|path| self.reveal(path));
+        if freed {
+            self.retry(true);
+        }
+    }
+
+    /// The entry of this order is applied, unless a newer one has taken its order over.
+    fn close(&mut self, path: &Path, order: u64) {
+        if self.wanted.get(path).is_none_or(|want| want.order != order) {
+            self.open.remove(&order);
+        }
+    }
+
+    fn set_aside(&mut self, path: Path, stuck: Stuck) {
+        match self.wanted.contains_key(&path) {
+            true => drop(stuck.order.map(|order| self.open.remove(&order))),
+            false => drop(self.stuck.insert(path, stuck)),
+        }
+    }
+
+    /// `path` has changed: wants hidden files again that nothing hides any more.
+    pub(super) fn reveal(&mut self, path: &Path) {
+        let others = ancestors(path.as_str()).filter_map(|other| self.held.get_key_value(other));
+        let others = others.chain(self.held.get_key_value(path)).chain(below(&self.held, path.as_str()));
+        let shown = |(other, held): &(&Path, &Held)| {
+            held.presence == Presence::Hidden && !held.flags.deleted && !self.is_hidden(other.as_str(), held.uid)
+        };
+        let revealed: Vec<Path> = others.filter(shown).map(|(other, _)| other.clone()).collect();
+        revealed.iter().for_each(|other| self.want_again(other));
+    }
+
+    /// A file above a subscription has appeared: what it hides has to go.
+    pub(super) fn hide_below(&mut self, path: &Path) {
+        let hidden = |(other, held): &(&Path, &Held)| {
+            held.presence == Presence::Whole && !held.flags.deleted && self.is_hidden(other.as_str(), held.uid)
+        };
+        let hidden: Vec<Path> =
+            below(&self.held, path.as_str()).filter(hidden).map(|(other, _)| other.clone()).collect();
+        hidden.iter().for_each(|other| self.want_again(other));
+    }
+}
+
+impl Change {
+    /// The staged content that the change brings, if it does.
+    pub fn staged(&self) -> Option<super::io::StagedId> {
+        match &self.action {
+            Action::Write(Content::Staged(id)) => Some(*id),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The client and the command line against a server that says what a test wants it to say.
+
+mod publishing;
+mod reading;
+mod server;
+
+use acms_engine::client::{Client, ClientOptions};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+fn options() -> ClientOptions {
+    ClientOptions {
+        publisher: "tester".into(),
+        io_timeout: Duration::from_secs(5),
+        retry_timeout: Duration::from_secs(1),
+        ..ClientOptions::default()
+    }
+}
+
+fn client(urls: &[&str]) -> Client {
+    Client::from_texts(urls, options()).unwrap()
+}
+
+/// Wants to stop after a while.
+struct Stopper(Instant);
+
+impl Stopper {
+    fn after(duration: Duration) -> Stopper {
+        Stopper(Instant::now() + duration)
+    }
+
+    fn options(&self) -> ClientOptions {
+        let at = self.0;
+        ClientOptions { should_stop: Some(Arc::new(move || Instant::now() >= at)), ..options() }
+    }
+
+    fn stopped_for(&self) -> Duration {
+        self.0.elapsed()
+    }
+}

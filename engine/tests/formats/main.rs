@@ -1,0 +1,5 @@
+//! The formats of engine/docs/FORMATS.md.
+
+mod encoding;
+mod generated;
+mod wire;
