@@ -2,4 +2,5 @@
 
 mod encoding;
 mod generated;
+mod vectors;
 mod wire;
