@@ -4,10 +4,15 @@
 //!
 //! Arrows point one way: `cli` -> `runtime` -> {`protocol`, `wire`, `store`}. [`protocol`] does no input or output.
 
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it is how people start the runtime")]
 pub mod cli;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it waits for answers, with time limits")]
 pub mod client;
+#[allow(clippy::disallowed_methods, reason = "a variable names the mutant")]
 pub mod mutant;
 pub mod protocol;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it has the clock, the sockets and the threads")]
 pub mod runtime;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it has the disk, and a clock to pace it")]
 pub mod store;
 pub mod wire;
