@@ -207,6 +207,14 @@ fn what_a_killed_process_left_in_the_page_cache_is_durable_once_opened() {
                 for chance in 0..4 {
                     reopen(&disk.crash(chance), &mut model).expect("it was there");
                 }
+                // What goes into segments whose names were not flushed yet is as durable.
+                let mut opened = reopen(&disk, &mut model).expect("it was there");
+                for micros in 0..10 {
+                    let batch = [held(9_000 + micros, &[n as u8; 1_000])];
+                    opened.log.commit(&batch).unwrap();
+                    model.acknowledge(&batch);
+                }
+                reopen(&disk.crash(n), &mut model).expect("it was there");
             }
         }
     }
