@@ -17,8 +17,8 @@ use std::{
 
 /// Bytes between two flushes while a segment is filled: an unpaced writer would hold up the commits beside it.
 const FILL_STEP_LEN: usize = 256 << 10;
-/// Rate of filling in the background when there is no hurry.
-const FILL_BYTES_PER_S: u64 = 40 << 20;
+/// Rate of filling in the background while it is ahead of need.
+const FILL_BYTES_PER_S: u64 = 8 << 20;
 
 const PREPARING: &str = "preparing-segment";
 const SEGMENT: &str = "segment-";
