@@ -99,7 +99,8 @@ fn fill<F: StorageFile>(file: &F, seal: Seal, len: u64, progress: Option<&Progre
         if progress.cancel.load(Ordering::Relaxed) {
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }
-        let ahead = offset * 1000 / len >= 2 * progress.used_permille.load(Ordering::Relaxed);
+        // Ready when four fifths of the current one are used.
+        let ahead = 4 * (offset * 1000 / len) >= 5 * progress.used_permille.load(Ordering::Relaxed);
         if ahead && !progress.hurry.load(Ordering::Relaxed) {
             thread::park_timeout(step_time.saturating_sub(started.elapsed()));
         }
