@@ -1,3 +1,1 @@
-//! What the benchmarks share.
-
-pub mod log;
+//! To be filled.

@@ -1,13 +1,57 @@
 //! `acms storage-point`: one storage point of a cluster.
 
-use std::process::ExitCode;
+use crate::runtime::{
+    config::{Overrides, StoragePointConfig},
+    events::EventStream,
+    process, storage_point,
+};
+use std::{path::PathBuf, process::ExitCode};
 
 /// Arguments of `acms storage-point`.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+pub struct Args {
+    /// Configuration file; `acms init` writes one for each storage point
+    #[arg(long, env = "ACMS_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// Only check the configuration
+    #[arg(long)]
+    check: bool,
+    /// Write events as lines of JSON to this file; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    events: Option<String>,
+    /// End when the process that started this one ends
+    #[arg(long)]
+    exit_with_parent: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
 
 /// Runs until it is stopped.
-pub fn run(_args: Args) -> ExitCode {
-    eprintln!("acms storage-point: not part of this build");
-    ExitCode::from(2)
+pub fn run(args: Args) -> ExitCode {
+    match try_run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("acms storage-point: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn try_run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let config = StoragePointConfig::load(&args.config, &args.overrides)?;
+    if args.check {
+        println!("{}: storage point {} of {} members", args.config.display(), config.me, config.members.len());
+        return Ok(());
+    }
+    if args.exit_with_parent {
+        process::exit_with_parent()?;
+    }
+    let events = match &args.events {
+        Some(target) => {
+            EventStream::open(target).map_err(|error| format!("cannot write events to {target}: {error}"))?
+        }
+        None => EventStream::none(),
+    };
+    storage_point::run(config, events)?;
+    Ok(())
 }

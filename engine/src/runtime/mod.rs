@@ -5,6 +5,8 @@ pub mod clock;
 pub mod config;
 pub mod events;
 pub mod http;
+pub mod net;
 pub mod process;
 pub mod signal;
+pub mod storage_point;
 pub mod units;

@@ -64,7 +64,7 @@ pub struct Outbox<'a> {
     /// To be written before `bytes`.
     pub queue: &'a mut VecDeque<Piece>,
     /// Value of the Date header.
-    pub date: &'a HttpDate,
+    pub date: HttpDate,
     /// The client sent HEAD: no bodies.
     pub head_only: bool,
     /// The answer being written is the last of its connection.
@@ -235,14 +235,8 @@ mod tests {
     #[test]
     fn an_answer_as_bytes() {
         let (mut bytes, mut queue, date) = (Vec::new(), VecDeque::new(), HttpDate::default());
-        let mut out = Outbox {
-            bytes: &mut bytes,
-            queue: &mut queue,
-            date: &date,
-            head_only: false,
-            close: true,
-            is_http10: false,
-        };
+        let mut out =
+            Outbox { bytes: &mut bytes, queue: &mut queue, date, head_only: false, close: true, is_http10: false };
         out.error(404, "nothing here", "", |out| {
             out.header("X", 1);
         });

@@ -3,4 +3,5 @@
 pub mod answer;
 pub mod body;
 pub mod head;
+pub mod range;
 pub mod target;

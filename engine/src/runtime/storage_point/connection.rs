@@ -1,0 +1,306 @@
+//! One HTTP connection: what was read and not yet understood, what was answered and not yet written, and what it is
+//! doing. An idle or held connection has no buffers.
+
+use crate::{
+    protocol::{Duration, Instant},
+    runtime::{
+        http::{
+            answer::{HttpDate, Outbox, Piece},
+            body::BodyReader,
+        },
+        storage_point::publish::{PublishMeta, Receiving},
+    },
+};
+use bytes::Bytes;
+use mio::net::TcpStream;
+use nix::sys::sendfile::sendfile;
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _, Write as _},
+    mem,
+    net::Shutdown,
+    os::fd::AsFd as _,
+};
+
+/// Bytes written to one connection before others have their turn.
+const WRITE_BUDGET: usize = 1 << 20;
+const HEAD_TIME: Duration = Duration::from_secs(10);
+const BODY_TIME: Duration = Duration::from_secs(30);
+const WRITE_TIME: Duration = Duration::from_secs(30);
+const IDLE_TIME: Duration = Duration::from_secs(75);
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Names a connection; never repeated.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct ConnectionId {
+    /// Place in the table.
+    pub(super) key: usize,
+    /// Tells apart those that had the same place.
+    pub(super) serial: u64,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Everything.
+    Publish,
+    /// Reading only.
+    Deliver,
+}
+
+/// What a connection is doing.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Between requests, or in a head.
+    Head,
+    /// Taking in the body of a publication.
+    Receiving(Box<Receiving>),
+    /// A large body is complete; its last bytes are on their way to the disk.
+    Finishing(Box<PublishMeta>),
+    /// A submission is under way.
+    Submitted,
+    /// The answer waits for a change.
+    Held,
+    /// Passing over a body that nobody wants.
+    Discarding(BodyReader),
+    /// The last answer is being written.
+    Closing,
+    /// All is written; what still comes is passed over, so that the client sees the answer and not a reset.
+    Lingering,
+}
+
+/// How the answer to the current request is to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReplyForm {
+    pub(super) head_only: bool,
+    pub(super) close: bool,
+    pub(super) is_http10: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) id: ConnectionId,
+    pub(super) role: Role,
+    pub(super) state: State,
+    pub(super) form: ReplyForm,
+    /// Read and not yet understood.
+    pub(super) input: Vec<u8>,
+    /// `input` was not looked at for want of something else than more bytes.
+    pub(super) input_waits: bool,
+    queue: VecDeque<Piece>,
+    readable: bool,
+    writable: bool,
+    /// The client has ended its side, or the kernel says so.
+    pub(super) ended: bool,
+    progress_at: Instant,
+    /// Part of a head is here: more of it is no progress, or a client could take its time for ever.
+    pub(super) is_mid_head: bool,
+    /// It stands in the list of those to be driven again.
+    pub(super) is_listed: bool,
+}
+
+/// What reading gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReadResult {
+    Bytes(usize),
+    Blocked,
+    End,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, id: ConnectionId, role: Role, now: Instant) -> Connection {
+        Connection {
+            stream,
+            id,
+            role,
+            state: State::Head,
+            form: ReplyForm::default(),
+            input: Vec::new(),
+            input_waits: false,
+            queue: VecDeque::new(),
+            readable: true,
+            writable: true,
+            ended: false,
+            progress_at: now,
+            is_mid_head: false,
+            is_listed: false,
+        }
+    }
+
+    /// Notes what the kernel says.
+    pub(super) fn note(&mut self, event: &mio::event::Event) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_error();
+        self.ended |= event.is_read_closed() || event.is_error();
+    }
+
+    /// Whether nothing can be sent to it any more.
+    pub(super) fn is_lost(&self, event: &mio::event::Event) -> bool {
+        event.is_error() || event.is_write_closed()
+    }
+
+    pub(super) fn read(&mut self, buffer: &mut [u8], now: Instant) -> io::Result<ReadResult> {
+        if !self.readable {
+            return Ok(ReadResult::Blocked);
+        }
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Ok(ReadResult::End),
+                Ok(len) => {
+                    // A short read has emptied the socket: what comes later is announced anew, and so is its end.
+                    self.readable = len == buffer.len() || self.ended;
+                    if !self.is_mid_head {
+                        self.progress_at = now;
+                    }
+                    return Ok(ReadResult::Bytes(len));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(ReadResult::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Where an answer is written; `bytes` is what this connection gathers now.
+    pub(super) fn outbox<'a>(&'a mut self, bytes: &'a mut Vec<u8>, date: &HttpDate) -> Outbox<'a> {
+        let ReplyForm { head_only, close, is_http10 } = self.form;
+        Outbox { bytes, queue: &mut self.queue, date: date.clone(), head_only, close, is_http10 }
+    }
+
+    /// Whether all that was answered is written.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Writes `gathered` behind what is queued, as far as the socket takes it. Empties `gathered`. Returns how many bytes
+    /// were written.
+    pub(super) fn write(&mut self, gathered: &mut Vec<u8>, now: Instant) -> io::Result<u64> {
+        let mut total = 0;
+        let mut from = 0;
+        while self.queue.is_empty() && self.writable && from < gathered.len() {
+            match self.stream.write(&gathered[from..]) {
+                Ok(len) => from += len,
+                Err(error) => self.blocked(error)?,
+            }
+        }
+        total += from as u64;
+        if from < gathered.len() {
+            self.queue.push_back(Piece::Bytes(Bytes::copy_from_slice(&gathered[from..])));
+        }
+        gathered.clear();
+        let mut budget = WRITE_BUDGET;
+        while self.writable && budget > 0 && !self.queue.is_empty() {
+            let written = self.write_piece(budget)?;
+            budget = budget.saturating_sub(written);
+            total += written as u64;
+        }
+        if total > 0 {
+            self.progress_at = now;
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 0 {
+            self.queue = VecDeque::new();
+        }
+        Ok(total)
+    }
+
+    /// Whether a budget, not the socket, ended the writing.
+    pub(super) fn can_write_on(&self) -> bool {
+        self.writable && !self.queue.is_empty()
+    }
+
+    fn write_piece(&mut self, budget: usize) -> io::Result<usize> {
+        let Some(piece) = self.queue.front_mut() else { return Ok(0) };
+        let (result, is_done) = match piece {
+            Piece::Bytes(bytes) => {
+                let result = self.stream.write(&bytes[..bytes.len().min(budget)]);
+                if let Ok(len) = result {
+                    *bytes = bytes.split_off(len);
+                }
+                (result, bytes.is_empty())
+            }
+            Piece::File { file, offset, end } => {
+                let len = usize::try_from(*end - *offset).unwrap_or(usize::MAX).min(budget);
+                let mut at = *offset as i64;
+                let result = sendfile(self.stream.as_fd(), file.as_fd(), Some(&mut at), len).map_err(io::Error::from);
+                if let Ok(sent) = result {
+                    if sent == 0 {
+                        // Shorter than its length was: the client must not take it for whole.
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    *offset += sent as u64;
+                }
+                (result, *offset >= *end)
+            }
+        };
+        match result {
+            Ok(len) => {
+                if is_done {
+                    self.queue.pop_front();
+                }
+                Ok(len)
+            }
+            Err(error) => self.blocked(error).map(|()| 0),
+        }
+    }
+
+    fn blocked(&mut self, error: io::Error) -> io::Result<()> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => self.writable = false,
+            io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Sends an answer that many share, if nothing is queued before it; the rest is queued.
+    pub(super) fn push_shared(&mut self, answer: Bytes) {
+        self.queue.push_back(Piece::Bytes(answer));
+    }
+
+    /// All is written: ends the sending side and waits for the client to end its own.
+    pub(super) fn linger(&mut self, now: Instant) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        self.progress_at = now;
+        self.state = State::Lingering;
+        self.input = Vec::new();
+    }
+
+    /// What is to be done about the time that has passed without progress.
+    pub(super) fn overdue(&self, now: Instant) -> Overdue {
+        let idle = now.since(self.progress_at);
+        if !self.queue.is_empty() {
+            return if idle >= WRITE_TIME { Overdue::Close } else { Overdue::No };
+        }
+        match &self.state {
+            State::Head if self.is_mid_head && idle >= HEAD_TIME => Overdue::Say408,
+            State::Head if idle >= IDLE_TIME => Overdue::Close,
+            State::Receiving(receiving) if receiving.in_flight == 0 && idle >= BODY_TIME => Overdue::Say408,
+            State::Discarding(_) if idle >= BODY_TIME => Overdue::Close,
+            State::Closing | State::Lingering if idle >= LINGER_TIME => Overdue::Close,
+            _ => Overdue::No,
+        }
+    }
+
+    /// A change from outside counts as progress: the client could not have done anything before it.
+    pub(super) fn touch(&mut self, now: Instant) {
+        self.progress_at = now;
+    }
+
+    /// Takes the state out, for a request to be gone on with.
+    pub(super) fn take_state(&mut self) -> State {
+        mem::replace(&mut self.state, State::Head)
+    }
+}
+
+/// What a connection without progress gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Overdue {
+    No,
+    Close,
+    Say408,
+}

@@ -1,0 +1,69 @@
+//! What the requests of all connections share.
+
+use crate::{
+    protocol::{Now, StoragePoint},
+    runtime::{
+        config::StoragePointConfig,
+        http::answer::HttpDate,
+        storage_point::{
+            completion::UploadId, connection::ConnectionId, content::Job, environment::Io, held::Holds,
+            status::Counters,
+        },
+    },
+};
+use std::collections::BTreeMap;
+
+/// The protocol, what it needs, and what requests are waiting for.
+pub(super) struct Core {
+    pub(super) sp: StoragePoint,
+    pub(super) io: Io,
+    pub(super) config: StoragePointConfig,
+    pub(super) holds: Holds,
+    /// Bodies at the content thread: who sends them.
+    pub(super) uploads: BTreeMap<UploadId, ConnectionId>,
+    next_upload: u64,
+    /// Read at the start of the cycle and again before time-outs.
+    pub(super) now: Now,
+    pub(super) date: HttpDate,
+    pub(super) started: Now,
+    pub(super) counters: Counters,
+    /// The process is ending: no connection stays open.
+    pub(super) stopping: bool,
+}
+
+impl Core {
+    pub(super) fn new(sp: StoragePoint, io: Io, config: StoragePointConfig, now: Now) -> Core {
+        Core {
+            sp,
+            io,
+            config,
+            holds: Holds::default(),
+            uploads: BTreeMap::new(),
+            next_upload: 0,
+            now,
+            date: HttpDate::default(),
+            started: now,
+            counters: Counters::default(),
+            stopping: false,
+        }
+    }
+
+    pub(super) fn set_now(&mut self, now: Now) {
+        self.now = now;
+        self.date.update(now.wall.0 / 1_000_000);
+    }
+
+    pub(super) fn begin_upload(&mut self, id: ConnectionId) -> UploadId {
+        let upload = UploadId(self.next_upload);
+        self.next_upload += 1;
+        self.uploads.insert(upload, id);
+        upload
+    }
+
+    /// The publisher is gone, or its request refused.
+    pub(super) fn abort_upload(&mut self, upload: UploadId) {
+        if self.uploads.remove(&upload).is_some() {
+            self.io.content.give(Job::UploadAbort { upload });
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! PUT and DELETE: what a publication's request says, its content on the way in, and its outcome on the way out.
+
+use crate::{
+    protocol::{
+        Entry, Flags, Hash, Manifest, Order, Outcome, Path, Reason, Uid,
+        api::OutcomeAnswer,
+        durable::{INLINE_LEN_MAX, InlineContent},
+        io::Submission,
+    },
+    runtime::{
+        http::{
+            answer::Outbox,
+            body::{BodyReader, Piece},
+            head::{BadHead, Framing, Head},
+            target::ANONYMOUS,
+        },
+        storage_point::{
+            completion::UploadId,
+            connection::{ConnectionId, State},
+            content::Job,
+            core::Core,
+            environment::Pending,
+        },
+    },
+};
+use bytes::Bytes;
+
+/// Bytes of one body that may wait for the content thread.
+const IN_FLIGHT_MAX: usize = 1 << 20;
+/// Bodies above 64 KiB that may come in at once.
+const UPLOADS_MAX: usize = 256;
+
+/// What the head of a publication's request says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PublishMeta {
+    path: Path,
+    publisher: String,
+    key: Option<String>,
+    known: Option<Uid>,
+    order: Option<Order>,
+    content_type: String,
+    flags: Flags,
+}
+
+/// A publication whose content is coming in.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    meta: PublishMeta,
+    reader: BodyReader,
+    /// The content, until it is too long to be kept here.
+    memory: Vec<u8>,
+    /// Where it goes from then on.
+    pub(super) upload: Option<UploadId>,
+    received: u64,
+    /// Bytes that the content thread has not taken in yet.
+    pub(super) in_flight: usize,
+}
+
+impl Receiving {
+    /// Whether the content thread has to catch up before more is read.
+    pub(super) fn is_paused(&self) -> bool {
+        self.in_flight >= IN_FLIGHT_MAX
+    }
+}
+
+/// A publication's request is refused; nothing of it will ever be agreed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) reason: String,
+    pub(super) remedy: &'static str,
+}
+
+fn refusal(status: u16, reason: impl Into<String>, remedy: &'static str) -> Refusal {
+    Refusal { status, reason: reason.into(), remedy }
+}
+
+impl From<BadHead> for Refusal {
+    fn from(bad: BadHead) -> Refusal {
+        refusal(bad.status, bad.reason, "correct the request")
+    }
+}
+
+impl Refusal {
+    /// Writes the answer: `rejected`.
+    pub(super) fn write(&self, out: &mut Outbox<'_>, allow: Option<&str>) {
+        let body = OutcomeAnswer {
+            outcome: Some("rejected".to_owned()),
+            reason: Some(self.reason.clone()),
+            remedy: Some(self.remedy.to_owned()),
+            ..OutcomeAnswer::default()
+        };
+        out.begin(self.status).header("Cache-Control", "no-store").header("Content-Type", "application/json");
+        out.header("ACMS-Outcome", "rejected");
+        if let Some(allow) = allow {
+            out.header("Allow", allow);
+        }
+        out.json(&body);
+    }
+}
+
+/// How far the receiving of a body has come.
+pub(super) enum Progress {
+    /// Everything was taken; more has to come.
+    NeedMore,
+    /// The content thread has to catch up first.
+    Paused,
+    /// The body is complete.
+    Complete,
+}
+
+impl PublishMeta {
+    /// From the head of a PUT or DELETE of `path`.
+    pub(super) fn new(path: Path, head: &Head<'_>, is_delete: bool) -> Result<PublishMeta, Refusal> {
+        const CONDITIONS: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
+        if CONDITIONS.iter().any(|name| head.has(name)) {
+            let reason = "conditional publication is not offered: it needs consensus, not quorums";
+            return Err(refusal(501, reason, "publish without a condition"));
+        }
+        if head.has("content-range") {
+            return Err(refusal(400, "a part of a content cannot be published", "publish the whole content"));
+        }
+        if head.single("content-encoding")?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(refusal(415, "encoded contents are not taken", "publish the content as it is to be served"));
+        }
+        let name = |header: &'static str| match head.single(header)? {
+            Some(text) if !is_name(text) => {
+                let reason = format!("{header} must have 1 to {} visible characters", Manifest::NAME_LEN_MAX);
+                Err(refusal(400, reason, "correct the header"))
+            }
+            value => Ok(value.map(str::to_owned)),
+        };
+        let known = match head.single("acms-known-uid")? {
+            Some(text) => Some(text.parse().map_err(|_| bad_header("ACMS-Known-UID is no UID"))?),
+            None => None,
+        };
+        let order = match head.single("acms-order")? {
+            None => None,
+            Some("strict") => Some(Order::Strict),
+            Some("fast") => Some(Order::Fast),
+            Some(_) => return Err(bad_header("ACMS-Order is neither strict nor fast")),
+        };
+        let mut flags = Flags { deleted: is_delete, ..Flags::default() };
+        for flag in head.single("acms-flags")?.unwrap_or_default().split(',').map(str::trim) {
+            match flag {
+                "" => {}
+                "executable" if !is_delete => flags.executable = true,
+                _ => return Err(bad_header("ACMS-Flags has a flag that this request cannot have")),
+            }
+        }
+        let content_type = head.single("content-type")?.unwrap_or_default();
+        if content_type.len() > Entry::CONTENT_TYPE_LEN_MAX || !content_type.bytes().all(|b| (b' '..=b'~').contains(&b))
+        {
+            return Err(bad_header("Content-Type is too long, or no plain text"));
+        }
+        Ok(PublishMeta {
+            path,
+            publisher: name("acms-publisher")?.unwrap_or_else(|| ANONYMOUS.to_owned()),
+            key: name("idempotency-key")?,
+            known,
+            order,
+            content_type: if is_delete { String::new() } else { content_type.to_owned() },
+            flags,
+        })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=Manifest::NAME_LEN_MAX).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+fn bad_header(reason: &str) -> Refusal {
+    refusal(400, reason, "correct the header")
+}
+
+/// A refusal of a body that is too long.
+fn too_large(max: u64) -> Refusal {
+    refusal(
+        413,
+        format!("the content is longer than the {max} bytes that this storage point takes"),
+        "raise limits.content, or publish less",
+    )
+}
+
+/// Begins a PUT whose head is good, with what has come of its body.
+pub(super) fn begin_put(
+    core: &mut Core,
+    id: ConnectionId,
+    meta: PublishMeta,
+    head: &Head<'_>,
+    rest: &[u8],
+    out: &mut Outbox<'_>,
+) -> Result<(State, usize), Refusal> {
+    let max = core.config.limits.content_len_max;
+    match head.framing {
+        Framing::None => {
+            return Err(refusal(
+                411,
+                "a publication needs Content-Length or chunked coding",
+                "say how long the content is",
+            ));
+        }
+        Framing::Length(len) if len > max => return Err(too_large(max)),
+        Framing::Length(len) if len <= INLINE_LEN_MAX && rest.len() as u64 >= len => {
+            let len = len as usize;
+            submit_small(core, id, meta, Bytes::copy_from_slice(&rest[..len]));
+            return Ok((State::Submitted, len));
+        }
+        Framing::Length(_) | Framing::Chunked => {}
+    }
+    if head.expects_continue && rest.is_empty() {
+        out.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    let reader = BodyReader::new(head.framing);
+    let receiving = Receiving { meta, reader, memory: Vec::new(), upload: None, received: 0, in_flight: 0 };
+    Ok((State::Receiving(Box::new(receiving)), 0))
+}
+
+/// Takes more of a body: how much of `input` was taken.
+pub(super) fn receive(
+    core: &mut Core,
+    id: ConnectionId,
+    receiving: &mut Receiving,
+    input: &[u8],
+) -> Result<(usize, Progress), Refusal> {
+    let mut at = 0;
+    loop {
+        if receiving.is_paused() {
+            return Ok((at, Progress::Paused));
+        }
+        let next = receiving.reader.next(&input[at..]);
+        let (taken, piece) = next.map_err(|error| refusal(400, error.to_string(), "correct the request"))?;
+        at += taken;
+        match piece {
+            Piece::NeedMore => return Ok((at, Progress::NeedMore)),
+            Piece::End => return Ok((at, Progress::Complete)),
+            Piece::Data(data) => take_data(core, id, receiving, data)?,
+        }
+    }
+}
+
+fn take_data(core: &mut Core, id: ConnectionId, receiving: &mut Receiving, data: &[u8]) -> Result<(), Refusal> {
+    receiving.received += data.len() as u64;
+    let max = core.config.limits.content_len_max;
+    if receiving.received > max {
+        return Err(too_large(max));
+    }
+    if receiving.upload.is_none() && receiving.received <= INLINE_LEN_MAX {
+        receiving.memory.extend_from_slice(data);
+        return Ok(());
+    }
+    let upload = match receiving.upload {
+        Some(upload) => upload,
+        None if core.uploads.len() >= UPLOADS_MAX => {
+            let waiting = core.uploads.len();
+            let reason = Reason::Overloaded { waiting };
+            return Err(refusal(503, reason.to_string(), reason.remedy()));
+        }
+        None => {
+            let upload = core.begin_upload(id);
+            receiving.upload = Some(upload);
+            let begun = std::mem::take(&mut receiving.memory);
+            receiving.in_flight += begun.len();
+            core.io.content.give(Job::UploadWrite { upload, bytes: begun.into() });
+            upload
+        }
+    };
+    receiving.in_flight += data.len();
+    core.io.content.give(Job::UploadWrite { upload, bytes: Bytes::copy_from_slice(data) });
+    Ok(())
+}
+
+/// A body is complete: submits it, or has its last bytes made durable first.
+pub(super) fn complete(core: &mut Core, id: ConnectionId, receiving: Receiving) -> State {
+    match receiving.upload {
+        Some(upload) => {
+            core.io.content.give(Job::UploadFinish { upload });
+            State::Finishing(Box::new(receiving.meta))
+        }
+        None => {
+            submit_small(core, id, receiving.meta, receiving.memory.into());
+            State::Submitted
+        }
+    }
+}
+
+fn submit_small(core: &mut Core, id: ConnectionId, meta: PublishMeta, bytes: Bytes) {
+    let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
+    submit(core, id, meta, hash, size, vec![InlineContent { hash, bytes }]);
+}
+
+/// Submits the deletion of a path.
+pub(super) fn submit_delete(core: &mut Core, id: ConnectionId, meta: PublishMeta) {
+    submit_small(core, id, meta, Bytes::new());
+}
+
+/// Submits a publication whose content is durable, or comes along.
+pub(super) fn submit(
+    core: &mut Core,
+    id: ConnectionId,
+    meta: PublishMeta,
+    hash: Hash,
+    size: u64,
+    contents: Vec<InlineContent>,
+) {
+    let PublishMeta { path, publisher, key, known, order, content_type, flags } = meta;
+    let pending = Pending { connection: id, path: path.clone(), hash, key: key.clone() };
+    let entries = vec![Entry { path, hash, size, content_type, flags }];
+    let submission = Submission { publisher, key, known, order, entries, contents };
+    let ticket = core.sp.submit(core.now, submission);
+    core.io.tickets.insert(ticket, pending);
+}
+
+/// Writes the answer to a publication.
+pub(super) fn write_outcome(out: &mut Outbox<'_>, outcome: &Outcome) {
+    let status = match outcome {
+        Outcome::Accepted { .. } => 201,
+        Outcome::Undetermined { .. } => 202,
+        Outcome::Rejected { reason: Reason::KeyConflict { .. } | Reason::PathClash { .. } } => 409,
+        Outcome::Rejected { .. } => 503,
+    };
+    out.begin(status).header("Cache-Control", "no-store").header("Content-Type", "application/json");
+    out.header("ACMS-Outcome", outcome.word());
+    if let Some(uid) = outcome.uid() {
+        out.header("ACMS-UID", uid);
+    }
+    match outcome {
+        Outcome::Accepted { uid } => {
+            out.header("ETag", format_args!("\"{uid}\""));
+            out.body(format!("{{\"uid\":\"{uid}\",\"outcome\":\"accepted\"}}\n").as_bytes());
+        }
+        _ => out.json(&OutcomeAnswer::from(outcome)),
+    }
+}

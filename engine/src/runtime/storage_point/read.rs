@@ -1,0 +1,318 @@
+//! GET and HEAD: everything that is read.
+
+use crate::{
+    protocol::{
+        Duration, Hash, IndexEntry, Instant, Path, Prefix, Uid,
+        api::{ListedEntry, PublicationAnswer},
+        durable::INLINE_LEN_MAX,
+    },
+    runtime::{
+        http::{
+            answer::Outbox,
+            head::Head,
+            range::{self, Wanted},
+            target::Resource,
+        },
+        storage_point::{
+            connection::{ConnectionId, State},
+            core::Core,
+            held,
+            publish::Refusal,
+            status,
+        },
+    },
+    store::StoreError,
+};
+use bytes::Bytes;
+use std::{fs::File, sync::Arc};
+
+/// How long a read waits for the UID that it asks for.
+const AT_LEAST_TIME: Duration = Duration::from_secs(10);
+/// Longest wait that `Prefer: wait` gets.
+const PREFER_WAIT_MAX: Duration = Duration::from_secs(60);
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+const BINARY: &str = "application/octet-stream";
+const JSON: &str = "application/json";
+
+fn not_found(reason: &str, remedy: &'static str) -> Refusal {
+    Refusal { status: 404, reason: reason.to_owned(), remedy }
+}
+
+fn malformed(reason: &str) -> Refusal {
+    Refusal { status: 400, reason: reason.to_owned(), remedy: "correct the header" }
+}
+
+/// Answers a GET or HEAD of `resource`, or puts it among those that wait.
+pub(super) fn answer(
+    core: &mut Core,
+    id: ConnectionId,
+    resource: Resource,
+    head: &Head<'_>,
+    out: &mut Outbox<'_>,
+) -> Result<(State, usize), Refusal> {
+    let state = match resource {
+        Resource::Changes(cursor, prefix) => held::changes(core, id, cursor, prefix, out),
+        Resource::Config(path) => config(core, id, path, head, out)?,
+        other => {
+            answer_at_once(core, other, head, out)?;
+            State::Head
+        }
+    };
+    Ok((state, 0))
+}
+
+fn answer_at_once(core: &mut Core, resource: Resource, head: &Head<'_>, out: &mut Outbox<'_>) -> Result<(), Refusal> {
+    match resource {
+        Resource::Snapshot => {
+            let snapshot = core.sp.snapshot(core.now.wall);
+            out.begin(200).header("Cache-Control", "max-age=1, stale-while-revalidate=0");
+            out.header("Content-Type", JSON).json(&snapshot);
+        }
+        Resource::Object(hash) => return object(core, hash, head, out),
+        Resource::Publication(uid) => return publication(core.sp.publication(uid), out),
+        Resource::PublicationByKey { key, publisher } => {
+            return publication(core.sp.publication_by_key(&publisher, &key), out);
+        }
+        Resource::Index { prefix, after, limit } => index(core, &prefix, &after, limit, out),
+        Resource::Status => no_store(out, JSON).json(&status::status(core)),
+        Resource::Metrics => {
+            let text = status::metrics(core);
+            no_store(out, "text/plain; version=0.0.4").body(text.as_bytes());
+        }
+        Resource::Health => no_store(out, "text/plain").body(b"ok\n"),
+        Resource::Changes(..) | Resource::Config(_) => {}
+    }
+    Ok(())
+}
+
+fn no_store<'a, 'b>(out: &'a mut Outbox<'b>, content_type: &str) -> &'a mut Outbox<'b> {
+    out.begin(200).header("Cache-Control", "no-store").header("Content-Type", content_type)
+}
+
+fn publication(found: Option<PublicationAnswer>, out: &mut Outbox<'_>) -> Result<(), Refusal> {
+    let Some(answer) = found else {
+        let remedy = "ask another storage point; what none of them knows is undetermined, not rejected";
+        return Err(not_found("not known at this storage point", remedy));
+    };
+    no_store(out, JSON).json(&answer);
+    Ok(())
+}
+
+#[derive(serde::Serialize)]
+struct Listing {
+    entries: Vec<ListedEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+fn index(core: &Core, prefix: &Prefix, after: &str, limit: usize, out: &mut Outbox<'_>) {
+    let mut entries = core.sp.list(prefix, after, limit + 1);
+    let has_more = entries.len() > limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| has_more).map(|entry| entry.path.to_string());
+    no_store(out, JSON).json(&Listing { entries, next });
+}
+
+// ---- Objects ------------------------------------------------------------------------------------------------------
+
+/// The bytes of an object.
+enum Body {
+    Memory(Bytes),
+    File(Arc<File>, u64),
+}
+
+fn unreadable(hash: Hash, error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!("object {hash} cannot be read: {error}");
+    Refusal { status: 500, reason: error.to_string(), remedy: "read it at another storage point" }
+}
+
+fn content(core: &Core, hash: Hash) -> Result<Option<Body>, Refusal> {
+    let Some(len) = core.io.contents.len(&hash) else {
+        return Ok((hash == Hash::of(b"")).then(|| Body::Memory(Bytes::new())));
+    };
+    if len > INLINE_LEN_MAX
+        && let Some(path) = core.io.contents.path(&hash)
+    {
+        let file = File::open(path).map_err(|error| unreadable(hash, &error))?;
+        return Ok(Some(Body::File(Arc::new(file), len)));
+    }
+    match core.io.contents.read(&hash, 0, len) {
+        Ok(bytes) => Ok(Some(Body::Memory(bytes))),
+        Err(StoreError::Missing(_)) => Ok(None),
+        Err(error) => Err(unreadable(hash, &error)),
+    }
+}
+
+fn write_body(body: Body, range: Option<(u64, u64)>, out: &mut Outbox<'_>) {
+    match body {
+        Body::Memory(bytes) => {
+            let (start, end) = range.unwrap_or((0, bytes.len() as u64));
+            out.shared_body(bytes.slice(start as usize..end as usize));
+        }
+        Body::File(file, len) => {
+            let (start, end) = range.unwrap_or((0, len));
+            out.file_body(file, start, end);
+        }
+    }
+}
+
+fn object(core: &mut Core, hash: Hash, head: &Head<'_>, out: &mut Outbox<'_>) -> Result<(), Refusal> {
+    let body = match core.sp.node(&hash) {
+        Some(node) => Some(Body::Memory(node)),
+        None => content(core, hash)?,
+    };
+    let Some(body) = body else {
+        return Err(not_found("no such object here", "begin again at the snapshot, or ask another storage point"));
+    };
+    core.counters.objects_total += 1;
+    let len = match &body {
+        Body::Memory(bytes) => bytes.len() as u64,
+        Body::File(_, len) => *len,
+    };
+    let etag = format!("\"{hash}\"");
+    if head.single("if-none-match")?.is_some_and(|tags| matches_tag(tags, &etag)) {
+        out.begin(304).header("ETag", &etag).header("Cache-Control", IMMUTABLE).no_body();
+        return Ok(());
+    }
+    let may_cut = head.single("if-range")?.is_none_or(|tag| tag.trim() == etag);
+    let range = match head.single("range")? {
+        Some(text) if may_cut => range::parse(text, len),
+        _ => Wanted::Whole,
+    };
+    let status = if matches!(range, Wanted::Part(..)) { 206 } else { 200 };
+    let part = match range {
+        Wanted::Unsatisfiable => {
+            let reason = "the range lies beyond the object's end";
+            out.error(416, reason, "ask for a part of the object", |out| {
+                out.header("Content-Range", format_args!("bytes */{len}"));
+            });
+            return Ok(());
+        }
+        Wanted::Part(start, end) => Some((start, end)),
+        Wanted::Whole => None,
+    };
+    out.begin(status).header("ETag", &etag).header("Cache-Control", IMMUTABLE);
+    out.header("Accept-Ranges", "bytes").header("Content-Type", BINARY);
+    if let Some((start, end)) = part {
+        out.header("Content-Range", format_args!("bytes {start}-{}/{len}", end - 1));
+    }
+    write_body(body, part, out);
+    Ok(())
+}
+
+/// Whether a list of entity tags names `etag`, by weak comparison.
+fn matches_tag(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+// ---- Config -------------------------------------------------------------------------------------------------------
+
+/// A read of the latest content of a path, which may have to wait.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ConfigRead {
+    pub(super) path: Path,
+    if_none_match: Option<String>,
+    /// Holds an answer of 304 back until then.
+    wait_until: Option<Instant>,
+    /// This UID must be known agreed, or superseded ...
+    pub(super) at_least: Option<Uid>,
+    /// ... by then.
+    at_least_until: Instant,
+}
+
+impl ConfigRead {
+    fn new(path: Path, head: &Head<'_>, now: Instant) -> Result<ConfigRead, Refusal> {
+        let at_least = match head.single("acms-at-least")? {
+            Some(text) => Some(text.parse().map_err(|_| malformed("ACMS-At-Least is no UID"))?),
+            None => None,
+        };
+        let wait = match head.single("prefer")? {
+            Some(text) => prefer_wait(text),
+            None => None,
+        };
+        Ok(ConfigRead {
+            path,
+            if_none_match: head.single("if-none-match")?.map(str::to_owned),
+            wait_until: wait.map(|wait| now.after(wait.min(PREFER_WAIT_MAX))),
+            at_least,
+            at_least_until: now.after(AT_LEAST_TIME),
+        })
+    }
+}
+
+/// The seconds of `wait=N` among preferences; others are passed over, as RFC 7240 wants it.
+fn prefer_wait(text: &str) -> Option<Duration> {
+    let preferences = text.split([',', ';']).map(str::trim);
+    let seconds = preferences.filter_map(|preference| preference.strip_prefix("wait=")).next()?;
+    seconds.parse().ok().map(Duration::from_secs)
+}
+
+fn config(
+    core: &mut Core,
+    id: ConnectionId,
+    path: Path,
+    head: &Head<'_>,
+    out: &mut Outbox<'_>,
+) -> Result<State, Refusal> {
+    let read = ConfigRead::new(path, head, core.now.instant)?;
+    match try_config(core, &read, out) {
+        None => Ok(State::Head),
+        Some(until) => {
+            core.holds.hold_config(id, read, until);
+            Ok(State::Held)
+        }
+    }
+}
+
+/// Answers a read of a path. If that has to wait: until when.
+pub(super) fn try_config(core: &mut Core, read: &ConfigRead, out: &mut Outbox<'_>) -> Option<Instant> {
+    let now = core.now.instant;
+    if let Some(uid) = read.at_least.filter(|uid| !is_known(core, &read.path, *uid)) {
+        if now < read.at_least_until {
+            return Some(read.at_least_until);
+        }
+        let reason = format!("publication {uid} is not yet known agreed at this storage point");
+        out.error(503, &reason, "read again after a while, or at the storage point that accepted it", |_| {});
+        return None;
+    }
+    let Some(entry) = core.sp.lookup(&read.path).filter(|entry| !entry.flags.deleted).cloned() else {
+        out.error(404, "no such path", "`acms ls` or /v1/index lists what there is", |_| {});
+        return None;
+    };
+    let etag = format!("\"{}\"", entry.uid);
+    if read.if_none_match.as_deref().is_some_and(|tags| matches_tag(tags, &etag)) {
+        if read.wait_until.is_some_and(|until| now < until) {
+            return read.wait_until;
+        }
+        out.begin(304).header("ETag", &etag).header("Cache-Control", "no-store").no_body();
+        return None;
+    }
+    core.counters.configs_total += 1;
+    match content(core, entry.hash) {
+        Ok(Some(body)) => {
+            write_config_head(&entry, &etag, out);
+            write_body(body, None, out);
+        }
+        Ok(None) => {
+            out.error(503, "the content is not here yet", "read again after a while", |_| {});
+        }
+        Err(refusal) => out.error(refusal.status, &refusal.reason, refusal.remedy, |_| {}),
+    }
+    None
+}
+
+fn write_config_head(entry: &IndexEntry, etag: &str, out: &mut Outbox<'_>) {
+    let content_type = if entry.content_type.is_empty() { BINARY } else { &entry.content_type };
+    out.begin(200).header("ETag", etag).header("ACMS-UID", entry.uid).header("Cache-Control", "no-store");
+    out.header("Content-Type", content_type);
+    let flags: Vec<&str> = entry.flags.names().collect();
+    if !flags.is_empty() {
+        out.header("ACMS-Flags", flags.join(", "));
+    }
+}
+
+/// Whether this SP knows `uid` agreed, or superseded.
+fn is_known(core: &Core, path: &Path, uid: Uid) -> bool {
+    core.sp.lookup(path).is_some_and(|entry| entry.uid >= uid)
+        || core.sp.publication(uid).is_some_and(|known| known.agreed || known.outcome.superseded_by.is_some())
+}

@@ -1,0 +1,90 @@
+//! What a storage point says of itself: `/v1/status` for people, `/metrics` for Prometheus.
+
+use crate::runtime::storage_point::core::Core;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// What the HTTP side counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) connections: u64,
+    pub(super) connections_total: u64,
+    pub(super) connections_refused_total: u64,
+    pub(super) requests_total: u64,
+    pub(super) bad_requests_total: u64,
+    pub(super) objects_total: u64,
+    pub(super) configs_total: u64,
+    pub(super) changes_total: u64,
+    pub(super) changes_answered_total: u64,
+    pub(super) bytes_out_total: u64,
+    pub(super) commits_total: u64,
+}
+
+/// The JSON of `/v1/status`.
+pub(super) fn status(core: &Core) -> Value {
+    let snapshot = core.sp.snapshot(core.now.wall);
+    let up: Vec<(u8, usize)> = core.io.peers.up().map(|(sp, queued)| (sp.0, queued)).collect();
+    let others = core.config.members.iter().filter(|member| member.id != core.config.me.0);
+    let peers: Vec<Value> = others
+        .map(|member| {
+            let queued = up.iter().find(|(sp, _)| *sp == member.id).map(|(_, queued)| *queued);
+            json!({
+                "id": member.id, "url": member.url, "connected": queued.is_some(),
+                "queued_bytes": queued.unwrap_or_default(),
+            })
+        })
+        .collect();
+    json!({
+        "cluster": snapshot.cluster,
+        "sp": snapshot.sp,
+        "incarnation": snapshot.incarnation,
+        "epoch": core.config.epoch,
+        "sequence": core.sp.cursor().sequence,
+        "root": snapshot.root,
+        "root_sequence": snapshot.sequence,
+        "as_of_us": snapshot.as_of_us,
+        "clock_us": core.now.wall.0,
+        "uptime_s": core.now.instant.since(core.started.instant).as_secs(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "peers": peers,
+        "protocol": core.sp.status(),
+        "http": {
+            "connections": core.counters.connections,
+            "held": core.holds.len(),
+            "requests_total": core.counters.requests_total,
+        },
+    })
+}
+
+/// The text of `/metrics`.
+pub(super) fn metrics(core: &Core) -> String {
+    let (protocol, http) = (core.sp.status(), &core.counters);
+    let mut text = String::with_capacity(4096);
+    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+        let _ = writeln!(text, "# HELP acms_{name} {help}\n# TYPE acms_{name} {kind}\nacms_{name} {value}");
+    };
+    metric("publications_agreed_total", "counter", "Publications agreed since the start.", protocol.agreed_total);
+    metric("submissions_accepted_total", "counter", "Submissions accepted since the start.", protocol.accepted_total);
+    metric("submissions_rejected_total", "counter", "Submissions rejected since the start.", protocol.rejected_total);
+    let undetermined = protocol.undetermined_total;
+    metric("submissions_undetermined_total", "counter", "Submissions left undetermined since the start.", undetermined);
+    metric("submissions", "gauge", "Submissions under way.", protocol.submissions as u64);
+    metric("publications_pending", "gauge", "Publications not yet agreed.", protocol.pending as u64);
+    metric("paths", "gauge", "Live paths in the index.", protocol.paths as u64);
+    metric("peers_connected", "gauge", "Other storage points with a link.", protocol.peers_connected as u64);
+    metric("commits_total", "counter", "Commits of the log.", http.commits_total);
+    metric("http_connections", "gauge", "Open HTTP connections.", http.connections);
+    metric("http_connections_total", "counter", "HTTP connections taken.", http.connections_total);
+    let refused = http.connections_refused_total;
+    metric("http_connections_refused_total", "counter", "HTTP connections over the limit.", refused);
+    metric("http_requests_total", "counter", "HTTP requests.", http.requests_total);
+    metric("http_bad_requests_total", "counter", "HTTP requests with a malformed head.", http.bad_requests_total);
+    metric("http_objects_total", "counter", "Objects served.", http.objects_total);
+    metric("http_configs_total", "counter", "Contents served by path.", http.configs_total);
+    metric("http_changes_total", "counter", "Requests of the changes feed.", http.changes_total);
+    let answered = http.changes_answered_total;
+    metric("http_changes_held_answered_total", "counter", "Held requests of the changes feed answered.", answered);
+    metric("http_held", "gauge", "Held requests.", core.holds.len() as u64);
+    metric("http_bytes_out_total", "counter", "Bytes of answers.", http.bytes_out_total);
+    text
+}
