@@ -270,3 +270,62 @@ impl BodyChecksum {
         self.0 == head.body
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn seal() -> Seal {
+        Seal::new([7; 8], 3)
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_heads(bytes in proptest::collection::vec(any::<u8>(), 0..100), offset in 0u64..1 << 30) {
+            prop_assert_eq!(CommitHead::decode(&bytes, seal(), offset, 1 << 30), None);
+            if let Some(head) = RecordHead::decode(&bytes, seal(), offset, bytes.len() as u64) {
+                let checked = &bytes[..head.checked_len() as usize];
+                prop_assert!(!head.check(checked, seal(), offset, &mut Vec::new()));
+            }
+        }
+
+        #[test]
+        fn a_head_with_a_good_checksum_is_bounded_by_its_segment(
+            sequence: u64, offset: u32, len: u32, records: u32, body: u32, segment_len in 0u64..1 << 30,
+        ) {
+            let head = CommitHead { sequence, offset, len, records, body };
+            let bytes = head.encode(seal());
+            if let Some(found) = CommitHead::decode(&bytes, seal(), offset.into(), segment_len) {
+                prop_assert_eq!(found, head);
+                prop_assert!(u64::from(offset) + u64::from(len) <= segment_len && len as usize >= COMMIT_HEAD_LEN);
+            }
+            prop_assert_eq!(CommitHead::decode(&bytes, Seal::new([7; 8], 4), offset.into(), 1 << 33), None);
+            prop_assert_eq!(CommitHead::decode(&bytes, Seal::new([8; 8], 3), offset.into(), 1 << 33), None);
+        }
+
+        #[test]
+        fn a_record_with_a_good_checksum_decodes_or_not_but_never_panics(
+            kind: u8, contents in 0u16..4, payload in proptest::collection::vec(any::<u8>(), 0..200), extra in 0u32..300,
+        ) {
+            let checked_len = RECORD_HEAD_LEN + payload.len();
+            let mut bytes = vec![0; 4];
+            bytes.extend((checked_len as u32 + extra).to_le_bytes());
+            bytes.extend([kind, 0]);
+            bytes.extend(contents.to_le_bytes());
+            let table_len = usize::from(contents) * CONTENT_LINE_LEN;
+            bytes.extend((payload.len().saturating_sub(table_len) as u32).to_le_bytes());
+            bytes.extend(3u64.to_le_bytes());
+            bytes.extend(512u32.to_le_bytes());
+            bytes.extend(&payload);
+            let crc = seal().checksum(&bytes[4..]);
+            bytes[..4].copy_from_slice(&crc.to_le_bytes());
+            bytes.resize(checked_len + extra as usize, 0);
+            if let Some(head) = RecordHead::decode(&bytes, seal(), 512, bytes.len() as u64) {
+                let checked = &bytes[..head.checked_len() as usize];
+                head.check(checked, seal(), 512, &mut Vec::new());
+                head.record(checked).ok();
+            }
+        }
+    }
+}

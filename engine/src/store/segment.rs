@@ -17,8 +17,8 @@ use std::{
 
 /// Bytes between two flushes while a segment is filled: an unpaced writer would hold up the commits beside it.
 const FILL_STEP_LEN: usize = 256 << 10;
-/// Rate of filling in the background when there is no hurry.
-const FILL_BYTES_PER_S: u64 = 40 << 20;
+/// Rate of filling in the background while it is ahead of need.
+const FILL_BYTES_PER_S: u64 = 8 << 20;
 
 const PREPARING: &str = "preparing-segment";
 const SEGMENT: &str = "segment-";
@@ -99,7 +99,8 @@ fn fill<F: StorageFile>(file: &F, seal: Seal, len: u64, progress: Option<&Progre
         if progress.cancel.load(Ordering::Relaxed) {
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }
-        let ahead = offset * 1000 / len >= 2 * progress.used_permille.load(Ordering::Relaxed);
+        // Ready when four fifths of the current one are used.
+        let ahead = 4 * (offset * 1000 / len) >= 5 * progress.used_permille.load(Ordering::Relaxed);
         if ahead && !progress.hurry.load(Ordering::Relaxed) {
             thread::park_timeout(step_time.saturating_sub(started.elapsed()));
         }

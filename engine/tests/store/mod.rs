@@ -1,0 +1,55 @@
+//! What the tests of the store share.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use acms_engine::{
+    protocol::{Durable, Entry, Flags, Hash, Manifest, SpId, StoreId, Uid, durable::InlineContent},
+    store::StoreIdentity,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+pub(crate) fn identity() -> StoreIdentity {
+    StoreIdentity { cluster: "demo".into(), sp: SpId(2), store: StoreId { number: 0, nonce: 7 } }
+}
+
+pub(crate) fn uid(micros: u64) -> Uid {
+    Uid { micros, sp: SpId(1), store: 0 }
+}
+
+pub(crate) fn held(micros: u64, content: &[u8]) -> Durable {
+    let bytes = Bytes::copy_from_slice(content);
+    let hash = Hash::of(&bytes);
+    let entry = Entry {
+        path: format!("etc/{micros}").parse().unwrap(),
+        hash,
+        size: bytes.len() as u64,
+        content_type: String::new(),
+        flags: Flags::default(),
+    };
+    let manifest =
+        Manifest { uid: uid(micros), publisher: "p".into(), key: None, entries: vec![entry], unknown: Vec::new() };
+    Durable::Held { manifest: Arc::new(manifest), contents: vec![InlineContent { hash, bytes }], own_bit: true }
+}
+
+/// As it comes back: without contents.
+pub(crate) fn read_back(record: &Durable) -> Durable {
+    let mut record = record.clone();
+    if let Durable::Held { contents, .. } = &mut record {
+        contents.clear();
+    }
+    record
+}
+
+/// Splitmix64: the same seed, the same run.
+pub(crate) struct Draw(pub(crate) u64);
+
+impl Draw {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound.max(1)
+    }
+}

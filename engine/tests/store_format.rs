@@ -1,0 +1,75 @@
+//! The store's bytes are those in `docs/LOG.md`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod store;
+
+use acms_engine::{
+    protocol::{Durable, Entry, Flags, Hash, Manifest, SpId, Uid, durable::InlineContent},
+    store::{MemoryStorage, Options, Prepare, Store},
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The block of `docs/LOG.md` of this language and name.
+fn vector(language: &str, name: &str) -> &'static str {
+    let text = include_str!("../docs/LOG.md");
+    let start = format!("```{language} {name}\n");
+    let (_, rest) = text.split_once(start.as_str()).unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n");
+    lines.collect()
+}
+
+fn held() -> Durable {
+    let bytes = Bytes::from_static(b"hello");
+    let hash = Hash::of(&bytes);
+    let (content_type, flags) = (String::new(), Flags::default());
+    let entry = Entry { path: "a".parse().unwrap(), hash, size: 5, content_type, flags };
+    let uid = Uid { micros: 5, sp: SpId(1), store: 0 };
+    let manifest = Manifest { uid, publisher: "p".into(), key: None, entries: vec![entry], unknown: Vec::new() };
+    Durable::Held { manifest: Arc::new(manifest), contents: vec![InlineContent { hash, bytes }], own_bit: false }
+}
+
+#[test]
+fn the_bytes_are_as_documented() {
+    let disk = MemoryStorage::new();
+    Store::create(disk.clone(), &store::identity()).unwrap();
+    let options = Options { segment_len: 4 << 10, prepare: Prepare::Foreground };
+    let mut opened = Store::open_with(disk.clone(), options).unwrap();
+    opened.log.commit(&[Durable::Started { starts: 1 }, held()]).unwrap();
+
+    let identity = disk.bytes("identity").unwrap();
+    assert_eq!(String::from_utf8_lossy(&identity), vector("text", "identity"));
+    assert_eq!(hex(&Hash::of(&identity).0[..8]), vector("hex", "binding"));
+    let segment = disk.bytes("segment-0000000000000001").unwrap();
+    assert_eq!(segment.len(), 1 << 20);
+    assert_eq!(hex(&segment[..32]), vector("hex", "segment"));
+    assert!(segment[32..512].iter().all(|byte| *byte == 0));
+    let len = u32::from_le_bytes(segment[512 + 28..512 + 32].try_into().unwrap()) as usize;
+    assert_eq!(hex(&segment[512..512 + len]), vector("hex", "commit"));
+    assert!(segment[512 + len..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn checksums_are_those_of_the_text() {
+    let binding: Vec<u8> = bytes_of(vector("hex", "binding"));
+    let commit = bytes_of(vector("hex", "commit"));
+    let sealed = |bytes: &[u8]| crc32c::crc32c(&[&binding, bytes].concat());
+    let number = |at: usize| u32::from_le_bytes(commit[at..at + 4].try_into().unwrap());
+    assert_eq!(number(4), sealed(&commit[8..40]));
+    let first_len = number(40 + 4) as usize;
+    assert_eq!(number(40), sealed(&commit[44..40 + first_len]));
+    let second = 40 + first_len;
+    assert_eq!(number(second), sealed(&commit[second + 4..commit.len() - 5]));
+    assert_eq!(&commit[commit.len() - 5..], b"hello");
+    assert_eq!(number(36), sealed(&[&commit[40..44], &commit[second..second + 4]].concat()));
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
