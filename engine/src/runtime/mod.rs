@@ -7,6 +7,7 @@ pub mod events;
 pub mod http;
 pub mod net;
 pub mod process;
+pub mod receive;
 pub mod signal;
 pub mod storage_point;
 pub mod units;

@@ -155,6 +155,15 @@ impl<T> Holdings<T> {
                     self.held.insert(path, entry);
                 }
                 (_, None) => {}
+                (Applied::Lost, Some(want)) => {
+                    if let Some(held) = self.held.get_mut(&path) {
+                        held.presence = Presence::Missing;
+                    }
+                    match self.wanted.contains_key(&path) {
+                        true => drop(self.open.remove(&want.order)),
+                        false => self.requeue(want),
+                    }
+                }
                 (Applied::Blocked(cause), Some(want)) => {
                     self.close(&path, want.order);
                     out.push_back(Output::Event(Event::Blocked { path: path.clone(), cause }));

@@ -179,6 +179,8 @@ pub enum Applied {
     Done,
     /// The file system cannot hold it beside what is there. Nothing changed; other paths are not concerned.
     Blocked(String),
+    /// The file that was to be there already is not: its content is needed after all. Nothing changed.
+    Lost,
     /// The disk refused. Nothing, or nothing durable, changed; worth another try.
     Failed(String),
 }

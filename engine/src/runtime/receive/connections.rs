@@ -1,0 +1,376 @@
+//! HTTP connections to the sources, all on one event loop: one request at a time on each, kept for the next one.
+//!
+//! Bounded: as many connections as the receiver has requests in flight, each with one buffer of its answer.
+
+use super::staging::{Staging, StagingArea};
+use crate::{
+    client::{
+        Url,
+        response::{Progress, ResponseError, ResponseParser, encode_request},
+    },
+    protocol::{
+        Duration, Instant,
+        receiver::{Body, Failure, Request, RequestId, RequestKind},
+    },
+};
+use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
+use slab::Slab;
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, ToSocketAddrs as _},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Idle connections are closed after this, long before a source does so.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer in memory must be complete after so many time-outs, however it dribbles.
+const TIMEOUTS_MAX: u32 = 4;
+/// Slowest rate at which a large content may come.
+const RATE_MIN_BYTES_PER_S: u64 = 16 << 10;
+const READ_LEN: usize = 64 << 10;
+/// So many reads of one socket before the others have their turn.
+const READS_MAX: usize = 8;
+
+/// How a request ended.
+pub(super) type Outcome = (RequestId, Result<(u16, Body), Failure>);
+
+/// A source's addresses.
+#[derive(Debug)]
+struct Source {
+    url: Url,
+    addresses: Vec<SocketAddr>,
+    /// The address that worked last.
+    at: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Sending,
+    Receiving,
+    Idle,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    source: usize,
+    phase: Phase,
+    exchange: Option<Exchange>,
+    /// When the current phase has taken too long.
+    deadline: Instant,
+    used: bool,
+}
+
+/// A request and its answer so far.
+#[derive(Debug)]
+struct Exchange {
+    request: Request,
+    head: Vec<u8>,
+    sent: usize,
+    parser: ResponseParser,
+    memory: Vec<u8>,
+    staging: Option<Staging>,
+    /// When all of it has taken too long.
+    deadline: Instant,
+    addresses_tried: usize,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Connections {
+    sources: Vec<Source>,
+    connections: Slab<Connection>,
+    first_token: usize,
+    buffer: Vec<u8>,
+    pub(super) staging: StagingArea,
+    outcomes: Vec<Outcome>,
+}
+
+impl Connections {
+    /// Looks up the sources' addresses. One that has none now has none for good, which is the same as being down.
+    pub(super) fn new(urls: Vec<Url>, first_token: usize, staging: StagingArea) -> Connections {
+        let sources = urls.into_iter().map(|url| {
+            let addresses = (url.host(), url.port()).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+            Source { url, addresses, at: 0 }
+        });
+        Connections {
+            sources: sources.collect(),
+            connections: Slab::new(),
+            first_token,
+            buffer: vec![0; READ_LEN],
+            staging,
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// When [`expire`](Connections::expire) is due.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.connections.iter().map(|(_, connection)| connection.due()).min()
+    }
+
+    /// What has ended since.
+    pub(super) fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Drops every exchange and connection.
+    pub(super) fn cancel_all(&mut self) {
+        self.connections.clear();
+        for (_, outcome) in self.outcomes.drain(..) {
+            if let Ok((_, Body::Staged(id))) = outcome {
+                self.staging.discard(id);
+            }
+        }
+    }
+
+    /// Begins a request, on an idle connection if there is one.
+    pub(super) fn begin(&mut self, registry: &Registry, now: Instant, request: Request) {
+        let source = &self.sources[request.source];
+        let host = source.url.authority();
+        let overall = match request.kind {
+            RequestKind::LargeContent { .. } => Duration::from_secs(request.body_len_max / RATE_MIN_BYTES_PER_S),
+            _ => Duration::ZERO,
+        };
+        let exchange = Exchange {
+            head: encode_request("GET", &host, &request.target, &[("User-Agent", "acms-receiver")]),
+            sent: 0,
+            parser: ResponseParser::new(false, request.body_len_max.max(4 << 10)),
+            memory: Vec::new(),
+            staging: None,
+            deadline: now.after(request.timeout * TIMEOUTS_MAX + overall),
+            addresses_tried: 0,
+            request,
+        };
+        let idle = |(_, connection): &(usize, &mut Connection)| {
+            connection.phase == Phase::Idle && connection.source == exchange.request.source
+        };
+        if let Some((key, connection)) = self.connections.iter_mut().find(idle) {
+            connection.phase = Phase::Sending;
+            connection.deadline = now.after(exchange.request.timeout);
+            connection.exchange = Some(exchange);
+            self.drive(registry, now, key);
+            return;
+        }
+        self.connect(registry, now, exchange);
+    }
+
+    fn connect(&mut self, registry: &Registry, now: Instant, mut exchange: Exchange) {
+        let source = &mut self.sources[exchange.request.source];
+        let mut last = "its name has no address".to_owned();
+        while exchange.addresses_tried < source.addresses.len() {
+            let address = source.addresses[source.at % source.addresses.len()];
+            exchange.addresses_tried += 1;
+            match TcpStream::connect(address) {
+                Ok(mut stream) => {
+                    let entry = self.connections.vacant_entry();
+                    let token = Token(self.first_token + entry.key());
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    if let Err(error) = registry.register(&mut stream, token, interest) {
+                        self.outcomes.push((exchange.request.id, Err(Failure::Unreachable(error.to_string()))));
+                        return;
+                    }
+                    let _ = stream.set_nodelay(true);
+                    entry.insert(Connection {
+                        stream,
+                        source: exchange.request.source,
+                        phase: Phase::Connecting,
+                        deadline: now.after(CONNECT_TIMEOUT),
+                        exchange: Some(exchange),
+                        used: false,
+                    });
+                    return;
+                }
+                Err(error) => {
+                    last = error.to_string();
+                    source.at += 1;
+                }
+            }
+        }
+        self.outcomes.push((exchange.request.id, Err(Failure::Unreachable(last))));
+    }
+
+    /// A connection is ready for something.
+    pub(super) fn handle_event(&mut self, registry: &Registry, now: Instant, event: &Event) {
+        let Some(key) = event.token().0.checked_sub(self.first_token) else { return };
+        if self.connections.contains(key) {
+            self.drive(registry, now, key);
+        }
+    }
+
+    /// Ends what has taken too long.
+    pub(super) fn expire(&mut self, registry: &Registry, now: Instant) {
+        let due = |(_, connection): &(usize, &Connection)| connection.due() <= now;
+        let keys: Vec<usize> = self.connections.iter().filter(due).map(|(key, _)| key).collect();
+        for key in keys {
+            let connecting = self.connections[key].phase == Phase::Connecting;
+            let failure = if connecting { Failure::Unreachable("no answer".into()) } else { Failure::TimedOut };
+            self.fail(registry, now, key, failure);
+        }
+    }
+
+    /// Goes on with a connection as far as it goes.
+    fn drive(&mut self, registry: &Registry, now: Instant, key: usize) {
+        let connection = &mut self.connections[key];
+        match connection.step(now, &mut self.buffer, &mut self.staging) {
+            Ok(Stepped::Waits) => {}
+            Ok(Stepped::ReadsOn) => {
+                // Readiness is told once only: asking for it anew brings the connection its next turn.
+                let token = Token(self.first_token + key);
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                if let Err(error) = registry.reregister(&mut connection.stream, token, interest) {
+                    self.fail(registry, now, key, Failure::Broken(error.to_string()));
+                }
+            }
+            Ok(Stepped::Done { keeps }) => {
+                let exchange = connection.exchange.take().expect("an answer has its request");
+                if keeps {
+                    connection.phase = Phase::Idle;
+                    connection.deadline = now.after(IDLE_TIMEOUT);
+                    connection.used = true;
+                } else {
+                    self.connections.remove(key);
+                }
+                self.outcomes.push(exchange.outcome());
+            }
+            Err(failure) => self.fail(registry, now, key, failure),
+        }
+    }
+
+    fn fail(&mut self, registry: &Registry, now: Instant, key: usize, failure: Failure) {
+        let connection = self.connections.remove(key);
+        let Some(mut exchange) = connection.exchange else { return };
+        // A connection that was kept may have been closed before the request reached the source.
+        let silent = connection.used && !exchange.parser.has_begun() && matches!(failure, Failure::Broken(_));
+        if connection.phase == Phase::Connecting {
+            self.sources[connection.source].at += 1;
+            self.connect(registry, now, exchange);
+        } else if silent {
+            exchange.sent = 0;
+            exchange.addresses_tried = 0;
+            self.connect(registry, now, exchange);
+        } else {
+            self.outcomes.push((exchange.request.id, Err(failure)));
+        }
+    }
+}
+
+enum Stepped {
+    Waits,
+    ReadsOn,
+    Done { keeps: bool },
+}
+
+fn broken(error: impl ToString) -> Failure {
+    Failure::Broken(error.to_string())
+}
+
+impl Connection {
+    fn due(&self) -> Instant {
+        self.exchange.as_ref().map_or(self.deadline, |exchange| self.deadline.min(exchange.deadline))
+    }
+
+    fn step(&mut self, now: Instant, buffer: &mut [u8], staging: &mut StagingArea) -> Result<Stepped, Failure> {
+        if self.phase == Phase::Connecting {
+            if let Ok(Some(error)) | Err(error) = self.stream.take_error() {
+                return Err(Failure::Unreachable(error.to_string()));
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => self.phase = Phase::Sending,
+                Err(error) if matches!(error.kind(), ErrorKind::NotConnected | ErrorKind::WouldBlock) => {
+                    return Ok(Stepped::Waits);
+                }
+                Err(error) => return Err(Failure::Unreachable(error.to_string())),
+            }
+            self.renew(now);
+        }
+        if self.phase == Phase::Sending && !self.send()? {
+            return Ok(Stepped::Waits);
+        }
+        self.receive(now, buffer, staging)
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if let Some(exchange) = &self.exchange {
+            self.deadline = now.after(exchange.request.timeout);
+        }
+    }
+
+    /// Whether all of the request is sent.
+    fn send(&mut self) -> Result<bool, Failure> {
+        let Some(exchange) = &mut self.exchange else { return Ok(true) };
+        while exchange.sent < exchange.head.len() {
+            match self.stream.write(&exchange.head[exchange.sent..]) {
+                Ok(0) => return Err(broken("it takes no more")),
+                Ok(len) => exchange.sent += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(error)),
+            }
+        }
+        self.phase = Phase::Receiving;
+        Ok(true)
+    }
+
+    fn receive(&mut self, now: Instant, buffer: &mut [u8], staging: &mut StagingArea) -> Result<Stepped, Failure> {
+        for _ in 0..READS_MAX {
+            let len = match self.stream.read(buffer) {
+                Ok(len) => len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Stepped::Waits),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(broken(error)),
+            };
+            let Some(exchange) = &mut self.exchange else {
+                // Nothing was asked: the end, or noise.
+                return Err(broken("closed"));
+            };
+            if len == 0 {
+                exchange.parser.end().map_err(broken)?;
+                exchange.take(staging)?;
+                return Ok(Stepped::Done { keeps: false });
+            }
+            let progress = exchange.parser.push(&buffer[..len]).map_err(|error: ResponseError| broken(error))?;
+            exchange.take(staging)?;
+            if let Progress::Done { unread } = progress {
+                return Ok(Stepped::Done { keeps: unread == 0 && exchange.parser.keeps_alive() });
+            }
+            self.renew(now);
+        }
+        Ok(Stepped::ReadsOn)
+    }
+}
+
+impl Exchange {
+    /// Moves what has come of the body to where it goes.
+    fn take(&mut self, staging: &mut StagingArea) -> Result<(), Failure> {
+        let Some(head) = self.parser.head() else { return Ok(()) };
+        let large = matches!(self.request.kind, RequestKind::LargeContent { .. }) && head.status == 200;
+        let part = self.parser.take_body();
+        let stored = |error: io::Error| Failure::Disk(error.to_string());
+        if !large {
+            if self.memory.is_empty() {
+                self.memory = part
+            } else {
+                self.memory.extend_from_slice(&part)
+            };
+            return Ok(());
+        }
+        if self.staging.is_none() {
+            self.staging = Some(staging.begin().map_err(stored)?);
+        }
+        self.staging.as_mut().map_or(Ok(()), |staging| staging.write(&part)).map_err(stored)
+    }
+
+    fn outcome(self) -> Outcome {
+        let (id, kind) = (self.request.id, self.request.kind);
+        let status = self.parser.head().map_or(0, |head| head.status);
+        let body = match (kind, self.staging) {
+            (RequestKind::LargeContent { hash }, Some(staging)) => match staging.finish(hash) {
+                Some(staged) => Body::Staged(staged),
+                None => return (id, Err(Failure::WrongHash)),
+            },
+            _ => Body::Bytes(self.memory.into()),
+        };
+        (id, Ok((status, body)))
+    }
+}
