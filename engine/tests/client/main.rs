@@ -1,5 +1,6 @@
 //! The client and the command line against a server that says what a test wants it to say.
 
+mod commands;
 mod publishing;
 mod reading;
 mod server;
