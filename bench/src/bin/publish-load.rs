@@ -1,0 +1,266 @@
+//! How fast a cluster on this machine accepts publications, and where the time goes.
+//!
+//! Starts storage points as processes, publishes in a closed loop from one event loop, and prints acceptance latency,
+//! publications per second, the processor time of each side, and the disk's own flush beside them.
+
+use acms_engine::client::{ResponseParser, encode_request};
+use clap::Parser;
+use hdrhistogram::Histogram;
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use std::{
+    error::Error,
+    fs::File,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::SocketAddr,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Publishes as fast as a cluster on this machine accepts.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Publishers, each with one publication under way.
+    #[arg(long, default_value_t = 64)]
+    publishers: usize,
+    /// Seconds to measure, after two of warming up.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Bytes of each publication's content.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Storage points.
+    #[arg(long, default_value_t = 5)]
+    storage_points: u8,
+    /// Order of UIDs.
+    #[arg(long, default_value = "strict", value_parser = ["strict", "fast"])]
+    order: String,
+    /// The acms program; by default the one beside this program.
+    #[arg(long)]
+    acms: Option<PathBuf>,
+    /// Where the stores are made (and removed); by default beside this program.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// One JSON object instead of lines of name and value.
+    #[arg(long)]
+    json: bool,
+}
+
+type Failure = Box<dyn Error>;
+
+struct Cluster {
+    children: Vec<Child>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+fn start(args: &Args, acms: &Path, dir: &Path) -> Result<Cluster, Failure> {
+    let block = std::process::id() % 60_000;
+    let base = format!("127.{}.{}.0", 10 + block / 250, block % 250);
+    let made = Command::new(acms)
+        .args(["init", "--storage-points", &args.storage_points.to_string(), "--address-base", &base])
+        .arg(dir)
+        .stdout(Stdio::null())
+        .status()?;
+    if !made.success() {
+        return Err(format!("{} init failed", acms.display()).into());
+    }
+    let mut cluster = Cluster { children: Vec::new(), addresses: Vec::new() };
+    for sp in 1..=args.storage_points {
+        let config = dir.join(format!("sp{sp}/acms.toml"));
+        let child = Command::new(acms)
+            .args(["storage-point", "--exit-with-parent", "--events", "-", "--config"])
+            .arg(config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        cluster.children.push(child);
+    }
+    for child in &mut cluster.children {
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
+        let ready: serde_json::Value = serde_json::from_str(&lines.next().ok_or("a storage point did not start")??)?;
+        cluster.addresses.push(ready["publish"].as_str().ok_or("no address")?.parse()?);
+        // The pipe is drained as long as the storage point lives; events are part of what it costs.
+        std::thread::spawn(move || lines.for_each(drop));
+    }
+    Ok(cluster)
+}
+
+struct Publisher {
+    stream: TcpStream,
+    parser: ResponseParser,
+    request: Vec<u8>,
+    written: usize,
+    began: Instant,
+    number: u64,
+    name: usize,
+}
+
+impl Publisher {
+    fn connect(name: usize, address: SocketAddr) -> Result<Publisher, Failure> {
+        let stream = TcpStream::from_std({
+            let stream = std::net::TcpStream::connect(address)?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            stream
+        });
+        let parser = ResponseParser::new(false, 1 << 20);
+        Ok(Publisher { stream, parser, request: Vec::new(), written: 0, began: Instant::now(), number: 0, name })
+    }
+
+    fn begin(&mut self, args: &Args) {
+        self.number += 1;
+        let target = format!("/v1/config/bench/p{}/f{}", self.name, self.number % 16);
+        let key = format!("{}-{}", self.name, self.number);
+        let length = args.size.to_string();
+        let headers = [("Idempotency-Key", &*key), ("ACMS-Order", &*args.order), ("Content-Length", &*length)];
+        self.request = encode_request("PUT", "bench", &target, &headers);
+        let filler = (self.name as u64) << 32 | self.number;
+        self.request.extend(filler.to_le_bytes().iter().cycle().take(args.size));
+        self.written = 0;
+        self.parser = ResponseParser::new(false, 1 << 20);
+        self.began = Instant::now();
+    }
+
+    /// Writes and reads what goes; the outcome's status once it is there.
+    fn advance(&mut self) -> Result<Option<u16>, Failure> {
+        while self.written < self.request.len() {
+            match self.stream.write(&self.request[self.written..]) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err("the storage point closed the connection".into()),
+                Ok(len) => {
+                    self.parser.push(&buffer[..len])?;
+                    if self.parser.is_done() {
+                        return Ok(self.parser.head().map(|head| head.status));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+struct Measured {
+    latency_us: Histogram<u64>,
+    accepted: u64,
+    others: u64,
+    elapsed: Duration,
+}
+
+fn publish(args: &Args, addresses: &[SocketAddr], duration: Duration) -> Result<Measured, Failure> {
+    let mut poll = Poll::new()?;
+    let mut publishers = Vec::new();
+    for name in 0..args.publishers {
+        let mut publisher = Publisher::connect(name, addresses[name % addresses.len()])?;
+        poll.registry().register(&mut publisher.stream, Token(name), Interest::READABLE | Interest::WRITABLE)?;
+        publishers.push(publisher);
+    }
+    let started = Instant::now();
+    let mut measured = Measured { latency_us: Histogram::new(3)?, accepted: 0, others: 0, elapsed: duration };
+    for publisher in &mut publishers {
+        publisher.begin(args);
+        publisher.advance()?;
+    }
+    let mut events = Events::with_capacity(1024);
+    while started.elapsed() < duration {
+        poll.poll(&mut events, Some(Duration::from_secs(1)))?;
+        for event in &events {
+            let publisher = &mut publishers[event.token().0];
+            while let Some(status) = publisher.advance()? {
+                measured.latency_us.record(publisher.began.elapsed().as_micros() as u64)?;
+                *if status == 201 { &mut measured.accepted } else { &mut measured.others } += 1;
+                publisher.begin(args);
+            }
+        }
+    }
+    measured.elapsed = started.elapsed();
+    Ok(measured)
+}
+
+/// Seconds of processor time that a process has used.
+fn cpu_s(pid: u32) -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("stat")?.1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+    Ok(ticks / 100.0)
+}
+
+/// Microseconds of flushing 4 KiB into a file whose blocks are there: the least that durability costs here.
+fn flush_us(dir: &Path) -> Result<Histogram<u64>, Failure> {
+    let file = File::create(dir.join("flush"))?;
+    let block = [7; 4096];
+    for i in 0..64 {
+        file.write_all_at(&block, i * 4096)?;
+    }
+    file.sync_all()?;
+    let mut histogram = Histogram::new(3)?;
+    for i in 0..500 {
+        let began = Instant::now();
+        file.write_all_at(&block, i % 64 * 4096)?;
+        file.sync_data()?;
+        histogram.record(began.elapsed().as_micros() as u64)?;
+    }
+    Ok(histogram)
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    let here = std::env::current_exe()?;
+    let beside = here.parent().ok_or("no directory")?.to_owned();
+    let acms = args.acms.clone().unwrap_or_else(|| beside.join("acms"));
+    let dir = tempfile::tempdir_in(args.dir.as_ref().unwrap_or(&beside))?;
+    let flush_before = flush_us(dir.path())?;
+    let cluster = start(&args, &acms, &dir.path().join("cluster"))?;
+    publish(&args, &cluster.addresses, Duration::from_secs(2))?;
+    let pids: Vec<u32> = cluster.children.iter().map(Child::id).collect();
+    let cpu = || -> Result<(f64, f64), Failure> {
+        Ok((pids.iter().map(|pid| cpu_s(*pid)).sum::<Result<f64, _>>()?, cpu_s(std::process::id())?))
+    };
+    let before = cpu()?;
+    let measured = publish(&args, &cluster.addresses, Duration::from_secs(args.seconds))?;
+    let after = cpu()?;
+    drop(cluster);
+    let flush_after = flush_us(dir.path())?;
+    let total = (measured.accepted + measured.others).max(1) as f64;
+    let us = |quantile: f64| measured.latency_us.value_at_quantile(quantile) as f64;
+    let rows = [
+        ("publishers", args.publishers as f64),
+        ("size_bytes", args.size as f64),
+        ("accepted", measured.accepted as f64),
+        ("others", measured.others as f64),
+        ("accepted_per_s", measured.accepted as f64 / measured.elapsed.as_secs_f64()),
+        ("latency_us_p50", us(0.5)),
+        ("latency_us_p90", us(0.9)),
+        ("latency_us_p99", us(0.99)),
+        ("latency_us_max", measured.latency_us.max() as f64),
+        ("storage_points_cpu_us_per_publication", (after.0 - before.0) * 1e6 / total),
+        ("publishers_cpu_us_per_publication", (after.1 - before.1) * 1e6 / total),
+        ("flush_us_p50_before", flush_before.value_at_quantile(0.5) as f64),
+        ("flush_us_p50_after", flush_after.value_at_quantile(0.5) as f64),
+    ];
+    if args.json {
+        let object: serde_json::Map<_, _> = rows.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
+        println!("{}", serde_json::Value::Object(object));
+    } else {
+        rows.iter().for_each(|(name, value)| println!("{name}\t{value:.1}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! The checks of `crash.rs` catch an engine that sends its own bit before it is durable.
+//!
+//! Only with the feature `mutants`. The variable that chooses a mutant holds for a whole process, so the run that is to
+//! fail is a process of its own.
+#![cfg(feature = "mutants")]
+
+mod support;
+
+use std::process::Command;
+use support::power;
+
+const CHILD: &str = "ACMS_TEST_CHILD";
+
+/// What breaks when power is lost everywhere at each flush in turn.
+#[test]
+fn report_what_breaks() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    for flush in 0.. {
+        let run = power::lose_power_at(1, flush, true);
+        if !run.happened {
+            return;
+        }
+        run.broken.iter().for_each(|line| println!("BROKEN at flush {flush}: {line}"));
+    }
+}
+
+fn broken_with(mutant: Option<&str>) -> String {
+    let mut command = Command::new(std::env::current_exe().expect("this test"));
+    command.args(["--exact", "report_what_breaks", "--nocapture"]).env(CHILD, "1").env_remove("ACMS_MUTANT");
+    if let Some(mutant) = mutant {
+        command.env("ACMS_MUTANT", mutant);
+    }
+    let output = command.output().expect("this test runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().filter(|line| line.starts_with("BROKEN")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn a_bit_before_its_write_breaks_durability() {
+    let broken = broken_with(Some("bit-before-durable"));
+    assert!(broken.contains("P1: "), "P1 must be named, not: {broken}");
+}
+
+#[test]
+fn the_honest_build_holds() {
+    assert_eq!(broken_with(None), "");
+}

@@ -1,0 +1,466 @@
+//! A whole cluster in one thread: the real state machines, the real frames, the real store over a disk in memory that
+//! loses unsynced writes at a crash. Nothing happens unless it is asked for, so that every order can be tried.
+
+use acms_engine::{
+    protocol::{
+        Config, Durable, Entry, Flags, Hash, Instant, Limits, Message, Micros, Mode, Now, Order, Outcome, Path, SpId,
+        StoragePoint, StoreId, Uid,
+        durable::{INLINE_LEN_MAX, InlineContent},
+        io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
+        message::{Header, Wanted},
+    },
+    store::{Contents, Log, MemoryStorage, Staging, Store, StoreIdentity},
+    wire::{self, Decoder, Frame},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+/// What an SP asked for in a cycle.
+#[derive(Default)]
+struct Asked {
+    messages: BTreeMap<SpId, Vec<Message>>,
+    writes: Vec<(WriteId, Vec<Durable>)>,
+    reads: Vec<(SpId, Hash, u64, u32)>,
+    stages: Vec<(Hash, u64, u64, Bytes)>,
+    events: Vec<Event>,
+}
+
+impl Environment for Asked {
+    fn send(&mut self, to: SpId, message: Message) {
+        self.messages.entry(to).or_default().push(message);
+    }
+
+    fn persist(&mut self, id: WriteId, records: Vec<Durable>) {
+        self.writes.push((id, records));
+    }
+
+    fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32) {
+        self.reads.push((to, hash, offset, len));
+    }
+
+    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes) {
+        self.stages.push((hash, offset, total, bytes));
+    }
+
+    fn event(&mut self, _: &StoragePoint, event: Event) {
+        self.events.push(event);
+    }
+}
+
+struct Running {
+    sp: StoragePoint,
+    log: Log<MemoryStorage>,
+    contents: Contents<MemoryStorage>,
+    writes: VecDeque<(WriteId, Vec<Durable>)>,
+    staging: BTreeMap<Hash, Staging<MemoryStorage>>,
+}
+
+struct Node {
+    disk: MemoryStorage,
+    clock_offset_us: i64,
+    running: Option<Running>,
+}
+
+/// What publishers were told, by the name that the test gave the submission.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub sp: SpId,
+    pub path: Path,
+    pub hash: Hash,
+    pub outcome: Outcome,
+}
+
+/// The cluster, its network and its publishers.
+pub struct Cluster {
+    pub order: Order,
+    pub now: Instant,
+    nodes: BTreeMap<SpId, Node>,
+    links: BTreeSet<(SpId, SpId)>,
+    cut: BTreeSet<(SpId, SpId)>,
+    frames: BTreeMap<(SpId, SpId), VecDeque<Vec<u8>>>,
+    tickets: BTreeMap<(SpId, Ticket), (String, Path, Hash)>,
+    /// Outcomes by name of submission.
+    pub told: BTreeMap<String, Told>,
+    /// Lines of what happened since they were last taken.
+    pub news: Vec<String>,
+    submitted: u64,
+}
+
+/// The wall clock at the start.
+const WALL: u64 = 1_700_000_000_000_000;
+
+impl Cluster {
+    /// `n` SPs, all started and connected, nothing pending.
+    pub fn new(n: u8, order: Order) -> Cluster {
+        let mut cluster = Cluster {
+            order,
+            now: Instant(1_000_000_000),
+            nodes: BTreeMap::new(),
+            links: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            frames: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            told: BTreeMap::new(),
+            news: Vec::new(),
+            submitted: 0,
+        };
+        for sp in (1..=n).map(SpId) {
+            let disk = MemoryStorage::new(u64::from(sp.0));
+            let store = StoreId { number: 0, nonce: u64::from(sp.0) };
+            Store::create(disk.clone(), StoreIdentity { cluster: "test".into(), sp, store }).expect("an empty disk");
+            cluster.nodes.insert(sp, Node { disk, clock_offset_us: 0, running: None });
+        }
+        let sps: Vec<SpId> = cluster.sps().collect();
+        sps.into_iter().for_each(|sp| cluster.start(sp));
+        cluster.run();
+        cluster.news.clear();
+        cluster
+    }
+
+    pub fn sps(&self) -> impl Iterator<Item = SpId> + '_ {
+        self.nodes.keys().copied()
+    }
+
+    pub fn disk(&self, sp: SpId) -> &MemoryStorage {
+        &self.nodes[&sp].disk
+    }
+
+    pub fn set_clock(&mut self, sp: SpId, offset: i64) {
+        self.nodes.get_mut(&sp).expect("a member").clock_offset_us = offset;
+    }
+
+    fn now_at(&self, sp: SpId) -> Now {
+        let wall = WALL as i64 + (self.now.0 / 1_000) as i64 + self.nodes[&sp].clock_offset_us;
+        Now { instant: self.now, wall: Micros(wall as u64) }
+    }
+
+    pub fn is_up(&self, sp: SpId) -> bool {
+        self.nodes[&sp].running.is_some()
+    }
+
+    /// The state machine of a running SP.
+    pub fn sp(&self, sp: SpId) -> &StoragePoint {
+        &self.nodes[&sp].running.as_ref().expect("the SP runs").sp
+    }
+
+    // ---- Faults -----------------------------------------------------------------------------------------------------
+
+    /// Starts `sp` from its disk and connects it.
+    pub fn start(&mut self, sp: SpId) {
+        let members: Vec<SpId> = self.sps().collect();
+        let node = self.nodes.get_mut(&sp).expect("a member");
+        assert!(node.running.is_none(), "{sp} runs already");
+        let opened = Store::open(node.disk.clone()).expect("the store opens");
+        let config = Config {
+            cluster: "test".into(),
+            epoch: 1,
+            me: sp,
+            store: opened.identity.store,
+            members,
+            mode: Mode::Fused,
+            order: self.order,
+            max_drift: Duration::from_secs(3_600),
+            limits: Limits::default(),
+        };
+        let now = self.now_at(sp);
+        let machine = StoragePoint::new(config, u64::from(sp.0), opened.records, now).expect("a valid configuration");
+        let running = Running {
+            sp: machine,
+            log: opened.log,
+            contents: opened.contents,
+            writes: VecDeque::new(),
+            staging: BTreeMap::new(),
+        };
+        self.nodes.get_mut(&sp).expect("a member").running = Some(running);
+        self.cycle(sp);
+        while self.flush(sp) {}
+        self.connect(sp);
+    }
+
+    /// The process of `sp` dies, and so does the power of its disk: what was not synced is gone.
+    pub fn crash(&mut self, sp: SpId) {
+        let node = self.nodes.get_mut(&sp).expect("a member");
+        node.running = None;
+        node.disk.crash();
+        self.disconnect(sp);
+        self.tickets.retain(|(at, _), _| *at != sp);
+    }
+
+    pub fn cut(&mut self, a: SpId, b: SpId) {
+        self.cut.extend([(a, b), (b, a)]);
+        self.disconnect_pair(a, b);
+    }
+
+    pub fn heal(&mut self, a: SpId, b: SpId) {
+        self.cut.remove(&(a, b));
+        self.cut.remove(&(b, a));
+        self.connect(a);
+    }
+
+    fn connect(&mut self, sp: SpId) {
+        let others: Vec<SpId> = self.sps().filter(|other| *other != sp && self.is_up(*other)).collect();
+        for other in others {
+            if self.is_up(sp) && !self.cut.contains(&(sp, other)) && self.links.insert((sp, other)) {
+                self.links.insert((other, sp));
+                for (at, peer) in [(sp, other), (other, sp)] {
+                    let now = self.now_at(at);
+                    self.machine(at).handle_connected(now, peer);
+                    self.cycle(at);
+                }
+            }
+        }
+    }
+
+    fn disconnect(&mut self, sp: SpId) {
+        let others: Vec<SpId> = self.sps().filter(|other| *other != sp).collect();
+        others.into_iter().for_each(|other| self.disconnect_pair(sp, other));
+    }
+
+    fn disconnect_pair(&mut self, a: SpId, b: SpId) {
+        for (at, peer) in [(a, b), (b, a)] {
+            self.frames.remove(&(at, peer));
+            if self.links.remove(&(at, peer)) && self.is_up(at) {
+                let now = self.now_at(at);
+                self.machine(at).handle_disconnected(now, peer);
+                self.cycle(at);
+            }
+        }
+    }
+
+    // ---- Steps ------------------------------------------------------------------------------------------------------
+
+    fn machine(&mut self, sp: SpId) -> &mut StoragePoint {
+        &mut self.nodes.get_mut(&sp).expect("a member").running.as_mut().expect("the SP runs").sp
+    }
+
+    /// Hands in a publication (`content` none: a deletion) under the name that the test gives it.
+    pub fn submit(&mut self, name: &str, sp: SpId, path: &str, content: Option<&[u8]>, options: Options) {
+        self.submitted += 1;
+        let bytes = Bytes::copy_from_slice(content.unwrap_or_default());
+        let hash = Hash::of(&bytes);
+        let path: Path = path.parse().expect("a path");
+        let entry = Entry {
+            path: path.clone(),
+            hash,
+            size: bytes.len() as u64,
+            content_type: String::new(),
+            flags: Flags { executable: false, deleted: content.is_none() },
+        };
+        let mut contents = Vec::new();
+        if entry.size > INLINE_LEN_MAX {
+            let running = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()).expect("the SP runs");
+            let mut staging = running.contents.stage().expect("a staged content");
+            staging.write(&bytes).expect("a healthy disk");
+            staging.finish(Some(hash)).expect("a healthy disk");
+        } else {
+            contents.push(InlineContent { hash, bytes });
+        }
+        let submission = Submission {
+            publisher: "test".into(),
+            key: options.key,
+            known: options.known,
+            order: None,
+            entries: vec![entry],
+            contents,
+        };
+        let now = self.now_at(sp);
+        let ticket = self.machine(sp).submit(now, submission);
+        self.tickets.insert((sp, ticket), (name.to_owned(), path, hash));
+        self.cycle(sp);
+    }
+
+    /// Carries out what `sp` asks for, as far as that needs no one else.
+    fn cycle(&mut self, sp: SpId) {
+        let now = self.now_at(sp);
+        loop {
+            let running = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()).expect("the SP runs");
+            let mut asked = Asked::default();
+            drain(&mut running.sp, &mut asked);
+            running.writes.extend(asked.writes);
+            let header = running.sp.header();
+            for (to, hash, offset, len) in asked.reads {
+                let total = running.contents.len(&hash);
+                let read = running.contents.read(&hash, offset, len.into());
+                let message = match (total, read) {
+                    (Some(total), Ok(bytes)) => Message::ContentChunk { hash, offset, total, bytes },
+                    _ => Message::Missing { what: Wanted::Content(hash) },
+                };
+                asked.messages.entry(to).or_default().push(message);
+            }
+            let staged = !asked.stages.is_empty();
+            for (hash, offset, total, bytes) in asked.stages {
+                let end = offset + bytes.len() as u64;
+                let result = running.stage(hash, offset, total, &bytes);
+                running.sp.handle_staged(now, hash, end, result);
+            }
+            for (to, messages) in asked.messages {
+                self.put_on_wire(sp, to, &header, &messages);
+            }
+            for event in asked.events {
+                self.note(sp, event);
+            }
+            if !staged {
+                return;
+            }
+        }
+    }
+
+    fn put_on_wire(&mut self, from: SpId, to: SpId, header: &Header, messages: &[Message]) {
+        if self.links.contains(&(from, to)) {
+            let frame = wire::encode_frame(header, messages).expect("a frame within its bounds");
+            self.frames.entry((from, to)).or_default().push_back(frame);
+        }
+    }
+
+    fn note(&mut self, sp: SpId, event: Event) {
+        match event {
+            Event::Outcome { ticket, outcome } => {
+                let Some((name, path, hash)) = self.tickets.remove(&(sp, ticket)) else { return };
+                self.news.push(format!("{name}: {}", describe(&outcome)));
+                self.told.insert(name, Told { sp, path, hash, outcome });
+            }
+            Event::Agreed { manifest } => {
+                self.news.push(format!("sp{sp}: agreed {} {}", short(manifest.uid), manifest.entries[0].path));
+            }
+            Event::Merged { entry } => self.news.push(format!("sp{sp}: merged {} {}", short(entry.uid), entry.path)),
+            Event::Dropped { uid, superseded_by } => {
+                self.news.push(format!("sp{sp}: dropped {}, superseded by {}", short(uid), short(superseded_by)));
+            }
+            Event::PeerProblem { peer, detail } => self.news.push(format!("sp{sp}: sp{peer} {detail}")),
+            _ => {}
+        }
+    }
+
+    /// The oldest write of `sp` becomes durable. False: there is none.
+    pub fn flush(&mut self, sp: SpId) -> bool {
+        let now = self.now_at(sp);
+        let Some(running) = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()) else { return false };
+        let Some((id, records)) = running.writes.pop_front() else { return false };
+        if running.log.commit(&records).is_err() {
+            // The power went during this flush; what follows is the test's to say.
+            return true;
+        }
+        running.sp.handle_persisted(now, id);
+        self.cycle(sp);
+        true
+    }
+
+    /// The oldest frame from `from` to `to` arrives. False: there is none.
+    pub fn deliver(&mut self, from: SpId, to: SpId) -> bool {
+        let Some(bytes) = self.frames.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return false };
+        let mut decoder = Decoder::new();
+        decoder.push(&bytes);
+        let frame = decoder.next().expect("a good frame").expect("a whole frame");
+        let Frame::Messages { header, messages, .. } = frame else { panic!("a frame of messages") };
+        let now = self.now_at(to);
+        let machine = self.machine(to);
+        if machine.handle_header(now, &header) {
+            messages.into_iter().for_each(|message| machine.handle_message(now, from, message));
+        }
+        self.cycle(to);
+        true
+    }
+
+    /// The oldest frame is lost.
+    pub fn drop_frame(&mut self, from: SpId, to: SpId) -> bool {
+        self.frames.get_mut(&(from, to)).and_then(VecDeque::pop_front).is_some()
+    }
+
+    /// SPs with a write, and links with a frame, that could go on now.
+    pub fn enabled(&self) -> (Vec<SpId>, Vec<(SpId, SpId)>) {
+        let has_writes = |node: &Node| node.running.as_ref().is_some_and(|running| !running.writes.is_empty());
+        let writes = self.nodes.iter().filter(|(_, node)| has_writes(node)).map(|(sp, _)| *sp);
+        let frames = self.frames.iter().filter(|(_, frames)| !frames.is_empty()).map(|(link, _)| *link);
+        (writes.collect(), frames.collect())
+    }
+
+    /// Everything that can go on without time passing: flushes first, then frames, each in order of SP.
+    pub fn run(&mut self) {
+        loop {
+            let (writes, links) = self.enabled();
+            if let Some(sp) = writes.first() {
+                self.flush(*sp);
+            } else if let Some((from, to)) = links.first() {
+                self.deliver(*from, *to);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Time passes; timers fire when due, and everything goes on as in [`run`](Self::run).
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now.after(duration);
+        loop {
+            self.run();
+            let due = |node: &Node| node.running.as_ref().and_then(|running| running.sp.poll_timeout());
+            let next = self.nodes.iter().filter_map(|(sp, node)| Some((due(node)?, *sp))).min();
+            let Some((at, sp)) = next.filter(|(at, _)| *at <= end) else { break };
+            self.now = self.now.max(at);
+            let now = self.now_at(sp);
+            self.machine(sp).handle_timeout(now);
+            self.cycle(sp);
+        }
+        self.now = end;
+    }
+
+    /// What an SP would answer for `path`: the UID and the content read back from its store.
+    pub fn read(&self, sp: SpId, path: &str) -> Option<(Uid, Option<Vec<u8>>)> {
+        let running = self.nodes[&sp].running.as_ref()?;
+        let entry = running.sp.lookup(&path.parse().expect("a path"))?;
+        if entry.flags.deleted {
+            return Some((entry.uid, None));
+        }
+        let content = match entry.size {
+            0 => Vec::new(),
+            size => running.contents.read(&entry.hash, 0, size).expect("an indexed content is held").to_vec(),
+        };
+        Some((entry.uid, Some(content)))
+    }
+}
+
+impl Running {
+    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Staged {
+        if offset == 0 {
+            self.staging.insert(hash, self.contents.stage().expect("a staged content"));
+        }
+        let Some(staging) = self.staging.get_mut(&hash) else { return Staged::Failed };
+        staging.write(bytes).expect("a healthy disk");
+        if offset + (bytes.len() as u64) < total {
+            return Staged::Part;
+        }
+        match self.staging.remove(&hash).expect("staged above").finish(Some(hash)) {
+            Ok(_) => Staged::Whole,
+            Err(_) => Staged::HashMismatch,
+        }
+    }
+}
+
+/// What a submission may come with.
+#[derive(Clone, Default)]
+pub struct Options {
+    pub key: Option<String>,
+    pub known: Option<Uid>,
+}
+
+/// A UID as scripts show it: seconds since the start, SP.
+pub fn short(uid: Uid) -> String {
+    let since = uid.micros as i64 - WALL as i64;
+    format!("{}us.{}", since, uid.sp)
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Accepted { uid } => format!("accepted {}", short(*uid)),
+        Outcome::Rejected { reason } => format!("rejected: {reason}"),
+        Outcome::Undetermined { uid, superseded_by: Some(by), .. } => {
+            format!("undetermined {}, superseded by {}", uid.map(short).unwrap_or_default(), short(*by))
+        }
+        Outcome::Undetermined { uid, reason, .. } => {
+            format!("undetermined {}: {reason}", uid.map(short).unwrap_or_default())
+        }
+    }
+}

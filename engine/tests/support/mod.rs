@@ -1,0 +1,6 @@
+//! What the tests of the protocol share.
+#![allow(dead_code, missing_docs, reason = "each test binary uses its own part of it")]
+
+pub mod cluster;
+pub mod datadriven;
+pub mod power;

@@ -1,0 +1,90 @@
+//! Runs of a cluster in which power is lost at a chosen flush, and what must hold afterwards.
+
+use super::cluster::{Cluster, Options};
+use acms_engine::protocol::{Order, Outcome, SpId, random::Random};
+use std::time::Duration;
+
+/// What became of a run.
+pub struct Run {
+    /// Whether it had that many flushes, so that power was lost.
+    pub happened: bool,
+    /// Promises broken, by name.
+    pub broken: Vec<String>,
+}
+
+const PUBLICATIONS: usize = 8;
+
+/// Publications through rotating SPs of three, every order of frames and flushes drawn from `seed`; during flush number
+/// `at` the SP whose flush it is (or all of them) loses power: the write is begun, and torn where the disk says.
+pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
+    let mut cluster = Cluster::new(3, Order::Strict);
+    let mut random = Random::new(seed);
+    let (mut flushes, mut submitted, mut happened) = (0, 0, false);
+    loop {
+        let (writes, links) = cluster.enabled();
+        let choices = writes.len() + links.len();
+        if submitted < PUBLICATIONS && (choices == 0 || random.below(6) == 0) {
+            submit(&mut cluster, submitted);
+            submitted += 1;
+            continue;
+        }
+        if choices == 0 {
+            break;
+        }
+        let choice = random.below(choices as u64) as usize;
+        let Some(sp) = writes.get(choice).copied() else {
+            let (from, to) = links[choice - writes.len()];
+            cluster.deliver(from, to);
+            continue;
+        };
+        if flushes == at {
+            happened = true;
+            cluster.disk(sp).cut_power_at_next_sync();
+            cluster.flush(sp);
+            let victims: Vec<SpId> = cluster.sps().filter(|other| whole_cluster || *other == sp).collect();
+            victims.iter().for_each(|victim| cluster.crash(*victim));
+            victims.iter().for_each(|victim| cluster.start(*victim));
+        } else {
+            cluster.flush(sp);
+        }
+        flushes += 1;
+    }
+    cluster.run_for(Duration::from_secs(30));
+    Run { happened, broken: broken(&cluster) }
+}
+
+fn submit(cluster: &mut Cluster, number: usize) {
+    let sp = SpId(1 + (number % 3) as u8);
+    let (path, content) = (["a", "b", "c/d"][number % 3 / 2], format!("content {number}"));
+    cluster.submit(&format!("s{number}"), sp, path, Some(content.as_bytes()), Options::default());
+}
+
+fn broken(cluster: &Cluster) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (name, told) in &cluster.told {
+        for sp in cluster.sps() {
+            let served = cluster.sp(sp).lookup(&told.path).cloned();
+            match &told.outcome {
+                Outcome::Accepted { uid } => {
+                    let kept = served.as_ref().is_some_and(|entry| entry.uid > *uid || (entry.uid, entry.hash) == (*uid, told.hash));
+                    if !kept {
+                        broken.push(format!("P1: {name} was accepted as {uid} at sp{}, sp{sp} serves {served:?}", told.sp));
+                    }
+                }
+                Outcome::Rejected { .. } if served.is_some_and(|entry| entry.hash == told.hash) => {
+                    broken.push(format!("P8: {name} was rejected, sp{sp} serves it"));
+                }
+                _ => {}
+            }
+        }
+    }
+    let roots = cluster.sps().map(|sp| cluster.sp(sp).snapshot(Default::default()).root);
+    if roots.collect::<std::collections::BTreeSet<_>>().len() != 1 {
+        broken.push("P2: roots differ at the end".to_owned());
+    }
+    let pending: usize = cluster.sps().map(|sp| cluster.sp(sp).status().pending).sum();
+    if pending > 0 {
+        broken.push(format!("P2: {pending} publications are pending for ever"));
+    }
+    broken
+}
