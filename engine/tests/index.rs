@@ -37,7 +37,8 @@ fn walk(index: &Index, hash: Hash, directory: &str, found: &mut BTreeMap<String,
 }
 
 fn paths() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "a-b", "c.d", "z"]), 1..4).prop_map(|parts| parts.join("/"))
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "a-b", "c.d", "z"]), 1..4)
+        .prop_map(|parts| parts.join("/"))
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 //! Starts storage points as processes, publishes in a closed loop from one event loop, and prints acceptance latency,
 //! publications per second, the processor time of each side, and the disk's own flush beside them.
 
-use acms_engine::client::{ResponseParser, encode_request};
+use acms_engine::client::response::{ResponseParser, encode_request};
 use clap::Parser;
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
@@ -257,7 +257,8 @@ fn main() -> Result<(), Failure> {
         ("flush_us_p50_after", flush_after.value_at_quantile(0.5) as f64),
     ];
     if args.json {
-        let object: serde_json::Map<_, _> = rows.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
+        let object: serde_json::Map<_, _> =
+            rows.iter().map(|(name, value)| (name.to_string(), (*value).into())).collect();
         println!("{}", serde_json::Value::Object(object));
     } else {
         rows.iter().for_each(|(name, value)| println!("{name}\t{value:.1}"));

@@ -241,6 +241,9 @@ impl StoragePoint {
         self.begin(now);
         let Some(state) = self.peers.get_mut(&peer) else { return };
         *state = Peer { connected: true, clock_offset_us: state.clock_offset_us, ..Peer::default() };
+        // The peer merges with this root, so it must have everything that is agreed here.
+        self.mint_sequence();
+        self.mint_root();
         let root = self.index.root();
         self.send(peer, Message::Root { root });
         self.ask_again(peer);

@@ -9,7 +9,7 @@ use acms_engine::{
         io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
     },
-    store::{Contents, Log, MemoryStorage, Staging, Store, StoreIdentity},
+    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Prepare, Staging, Store, StoreIdentity},
     wire::{self, Decoder, Frame},
 };
 use bytes::Bytes;
@@ -86,8 +86,11 @@ pub struct Cluster {
     pub told: BTreeMap<String, Told>,
     /// Lines of what happened since they were last taken.
     pub news: Vec<String>,
-    submitted: u64,
+    crashes: u64,
 }
+
+/// Small segments, made by the commits that need them, so that every run does the same.
+const STORE: StoreOptions = StoreOptions { segment_len: 1 << 20, prepare: Prepare::Foreground };
 
 /// The wall clock at the start.
 const WALL: u64 = 1_700_000_000_000_000;
@@ -105,12 +108,13 @@ impl Cluster {
             tickets: BTreeMap::new(),
             told: BTreeMap::new(),
             news: Vec::new(),
-            submitted: 0,
+            crashes: 0,
         };
         for sp in (1..=n).map(SpId) {
-            let disk = MemoryStorage::new(u64::from(sp.0));
+            let disk = MemoryStorage::new();
             let store = StoreId { number: 0, nonce: u64::from(sp.0) };
-            Store::create(disk.clone(), StoreIdentity { cluster: "test".into(), sp, store }).expect("an empty disk");
+            let identity = StoreIdentity { cluster: "test".into(), sp, store };
+            Store::create_with(disk.clone(), &identity, STORE.segment_len).expect("an empty disk");
             cluster.nodes.insert(sp, Node { disk, clock_offset_us: 0, running: None });
         }
         let sps: Vec<SpId> = cluster.sps().collect();
@@ -153,7 +157,7 @@ impl Cluster {
         let members: Vec<SpId> = self.sps().collect();
         let node = self.nodes.get_mut(&sp).expect("a member");
         assert!(node.running.is_none(), "{sp} runs already");
-        let opened = Store::open(node.disk.clone()).expect("the store opens");
+        let opened = Store::open_with(node.disk.clone(), STORE).expect("the store opens");
         let config = Config {
             cluster: "test".into(),
             epoch: 1,
@@ -184,7 +188,8 @@ impl Cluster {
     pub fn crash(&mut self, sp: SpId) {
         let node = self.nodes.get_mut(&sp).expect("a member");
         node.running = None;
-        node.disk.crash();
+        self.crashes += 1;
+        node.disk = node.disk.crash(self.crashes);
         self.disconnect(sp);
         self.tickets.retain(|(at, _), _| *at != sp);
     }
@@ -238,7 +243,6 @@ impl Cluster {
 
     /// Hands in a publication (`content` none: a deletion) under the name that the test gives it.
     pub fn submit(&mut self, name: &str, sp: SpId, path: &str, content: Option<&[u8]>, options: Options) {
-        self.submitted += 1;
         let bytes = Bytes::copy_from_slice(content.unwrap_or_default());
         let hash = Hash::of(&bytes);
         let path: Path = path.parse().expect("a path");
@@ -252,7 +256,7 @@ impl Cluster {
         let mut contents = Vec::new();
         if entry.size > INLINE_LEN_MAX {
             let running = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()).expect("the SP runs");
-            let mut staging = running.contents.stage().expect("a staged content");
+            let mut staging = running.contents.stage();
             staging.write(&bytes).expect("a healthy disk");
             staging.finish(Some(hash)).expect("a healthy disk");
         } else {
@@ -354,7 +358,7 @@ impl Cluster {
         let mut decoder = Decoder::new();
         decoder.push(&bytes);
         let frame = decoder.next().expect("a good frame").expect("a whole frame");
-        let Frame::Messages { header, messages, .. } = frame else { panic!("a frame of messages") };
+        let Frame::Messages(header, messages) = frame else { panic!("a frame of messages") };
         let now = self.now_at(to);
         let machine = self.machine(to);
         if machine.handle_header(now, &header) {
@@ -425,7 +429,7 @@ impl Cluster {
 impl Running {
     fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Staged {
         if offset == 0 {
-            self.staging.insert(hash, self.contents.stage().expect("a staged content"));
+            self.staging.insert(hash, self.contents.stage());
         }
         let Some(staging) = self.staging.get_mut(&hash) else { return Staged::Failed };
         staging.write(bytes).expect("a healthy disk");

@@ -30,6 +30,7 @@ fn run_one<R: FnMut(&str, &mut String)>(file: &Path, name: &str, mut run: R) {
         for line in lines.by_ref().take_while(|line| *line != "----") {
             writeln!(rewritten, "{line}").expect("a string takes all");
             if !line.is_empty() && !line.starts_with('#') {
+                println!("{name}: {line}");
                 run(line, &mut output);
             }
         }
@@ -41,7 +42,8 @@ fn run_one<R: FnMut(&str, &mut String)>(file: &Path, name: &str, mut run: R) {
         if std::env::var_os("REWRITE").is_none() {
             assert_eq!(expected, output, "{name}, after:\n{rewritten}");
         }
-        write!(rewritten, "----\n{output}{}", if lines.peek().is_some() { "\n" } else { "" }).expect("a string takes all");
+        write!(rewritten, "----\n{output}{}", if lines.peek().is_some() { "\n" } else { "" })
+            .expect("a string takes all");
     }
     if std::env::var_os("REWRITE").is_some() {
         fs::write(file, rewritten).expect("the script is rewritten");

@@ -39,7 +39,8 @@ pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
         };
         if flushes == at {
             happened = true;
-            cluster.disk(sp).cut_power_at_next_sync();
+            let disk = cluster.disk(sp);
+            disk.stop_at_sync(disk.syncs() + 1);
             cluster.flush(sp);
             let victims: Vec<SpId> = cluster.sps().filter(|other| whole_cluster || *other == sp).collect();
             victims.iter().for_each(|victim| cluster.crash(*victim));
@@ -55,8 +56,9 @@ pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
 
 fn submit(cluster: &mut Cluster, number: usize) {
     let sp = SpId(1 + (number % 3) as u8);
-    let (path, content) = (["a", "b", "c/d"][number % 3 / 2], format!("content {number}"));
-    cluster.submit(&format!("s{number}"), sp, path, Some(content.as_bytes()), Options::default());
+    // Few paths get a second publication, which would hide the loss of the first.
+    let (path, content) = (format!("d/p{}", number % 6), format!("content {number}"));
+    cluster.submit(&format!("s{number}"), sp, &path, Some(content.as_bytes()), Options::default());
 }
 
 fn broken(cluster: &Cluster) -> Vec<String> {
@@ -66,9 +68,14 @@ fn broken(cluster: &Cluster) -> Vec<String> {
             let served = cluster.sp(sp).lookup(&told.path).cloned();
             match &told.outcome {
                 Outcome::Accepted { uid } => {
-                    let kept = served.as_ref().is_some_and(|entry| entry.uid > *uid || (entry.uid, entry.hash) == (*uid, told.hash));
+                    let kept = served
+                        .as_ref()
+                        .is_some_and(|entry| entry.uid > *uid || (entry.uid, entry.hash) == (*uid, told.hash));
                     if !kept {
-                        broken.push(format!("P1: {name} was accepted as {uid} at sp{}, sp{sp} serves {served:?}", told.sp));
+                        broken.push(format!(
+                            "P1: {name} was accepted as {uid} at sp{}, sp{sp} serves {served:?}",
+                            told.sp
+                        ));
                     }
                 }
                 Outcome::Rejected { .. } if served.is_some_and(|entry| entry.hash == told.hash) => {
