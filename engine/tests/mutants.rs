@@ -17,12 +17,11 @@ fn report_what_breaks() {
     if std::env::var_os(CHILD).is_none() {
         return;
     }
-    for flush in 0.. {
-        let run = power::lose_power_at(1, flush, true);
-        if !run.happened {
-            return;
+    for seed in 0..3 {
+        let runs = (0..).map(|flush| (flush, power::lose_power_at(seed, flush, true)));
+        for (flush, run) in runs.take_while(|(_, run)| run.happened) {
+            run.broken.iter().for_each(|line| println!("\nBROKEN with seed {seed} at flush {flush}: {line}"));
         }
-        run.broken.iter().for_each(|line| println!("BROKEN at flush {flush}: {line}"));
     }
 }
 
