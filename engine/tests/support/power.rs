@@ -12,7 +12,7 @@ pub struct Run {
     pub broken: Vec<String>,
 }
 
-const PUBLICATIONS: usize = 8;
+const PUBLICATIONS: usize = 10;
 
 /// Publications through rotating SPs of three, every order of frames and flushes drawn from `seed`; during flush number
 /// `at` the SP whose flush it is (or all of them) loses power: the write is begun, and torn where the disk says.
@@ -20,6 +20,12 @@ pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
     let mut cluster = Cluster::new(3, Order::Strict);
     let mut random = Random::new(seed);
     let (mut flushes, mut submitted, mut happened) = (0, 0, false);
+    // The first publication of each SP waits for its clock's ceiling; the interesting ones do not.
+    for _ in cluster.sps().collect::<Vec<_>>() {
+        submit(&mut cluster, submitted);
+        submitted += 1;
+        cluster.run();
+    }
     loop {
         let (writes, links) = cluster.enabled();
         let choices = writes.len() + links.len();
@@ -58,7 +64,7 @@ pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
 fn submit(cluster: &mut Cluster, number: usize) {
     let sp = SpId(1 + (number % 3) as u8);
     // Few paths get a second publication, which would hide the loss of the first.
-    let (path, content) = (format!("d/p{}", number % 6), format!("content {number}"));
+    let (path, content) = (format!("d/p{}", number % 8), format!("content {number}"));
     cluster.submit(&format!("s{number}"), sp, &path, Some(content.as_bytes()), Options::default());
 }
 
