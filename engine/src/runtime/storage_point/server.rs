@@ -586,7 +586,7 @@ fn drive(core: &mut Core, connection: &mut Connection, buffers: &mut Buffers) ->
         let kept = connection.input.len();
         let mut filled = kept;
         buffers.read[..kept].copy_from_slice(&connection.input);
-        if kept == 0 || !connection.input_waits {
+        if !connection.input_waits {
             match connection.read(&mut buffers.read[kept..], now)? {
                 ReadResult::Bytes(len) => {
                     filled += len;
