@@ -1,5 +1,8 @@
 //! A cluster of five real processes on loopback: what publishers and plain HTTP clients see of it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes and sockets are the point")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

@@ -1,5 +1,7 @@
 //! HTTP framing: malformed heads and bodies, and the shapes that request smuggling is made of.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use acms_engine::runtime::http::{
     body::{BodyReader, Piece},
     head::{self, Framing, Method},
