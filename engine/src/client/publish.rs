@@ -114,7 +114,9 @@ impl Client {
         let give_up = now() + self.options.retry_timeout;
         let mut pause = PAUSE_MIN;
         let mut useless = vec![false; self.urls.len()];
-        let (mut unsure, mut attempts): (Option<String>, u32) = (None, 0);
+        let mut attempts = 0;
+        // Why the first attempt that may have reached a storage point is undetermined, and what came of later ones.
+        let (mut unsure, mut later): (Option<String>, Option<String>) = (None, None);
         loop {
             let mut not_sent = Vec::new();
             for url in self.order().filter(|url| !useless[*url]).collect::<Vec<_>>() {
@@ -122,8 +124,8 @@ impl Client {
                     Attempt::Answer(answer) if unsure.is_some() && answer.outcome == Verdict::Rejected => {
                         // That says nothing about the attempt before.
                         attempts += 1;
-                        unsure =
-                            answer.reason.map(|reason| format!("a second attempt was rejected: {reason}")).or(unsure);
+                        let reason = answer.reason.unwrap_or_default();
+                        later = Some(format!("; a later attempt was rejected: {reason}"));
                     }
                     Attempt::Answer(answer) => return Ok(PublishResult { attempts: attempts + 1, ..answer }),
                     Attempt::NotSent(error @ ClientError::File { .. }) if unsure.is_none() => return Err(error),
@@ -132,8 +134,14 @@ impl Client {
                     Attempt::Stopped { .. } => {
                         return Ok(submission.undetermined("interrupted before the answer came".into(), attempts + 1));
                     }
-                    Attempt::Unsure(why) => (unsure, attempts) = (Some(why), attempts + 1),
-                    Attempt::Foreign(why) => (unsure, attempts, useless[url]) = (Some(why), attempts + 1, true),
+                    Attempt::Unsure(why) => {
+                        attempts += 1;
+                        unsure.get_or_insert(why);
+                    }
+                    Attempt::Foreign(why) => {
+                        (attempts, useless[url]) = (attempts + 1, true);
+                        unsure.get_or_insert(why);
+                    }
                 }
                 if unsure.is_some() && now() >= give_up {
                     break;
@@ -144,7 +152,7 @@ impl Client {
                 return Ok(PublishResult { attempts, ..found });
             }
             if now() + pause >= give_up || useless.iter().all(|useless| *useless) || !self.rest(pause) {
-                return Ok(submission.undetermined(why.clone(), attempts));
+                return Ok(submission.undetermined(format!("{why}{}", later.unwrap_or_default()), attempts));
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
