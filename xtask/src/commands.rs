@@ -70,6 +70,12 @@ fn test_python(steps: &Steps) -> Result<(), Failure> {
 
 /// Everything that can be said about the code without running it.
 pub(crate) fn lint(steps: &Steps) -> Result<(), Failure> {
+    for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !steps.cargo().args([tool, "--version"]).succeeds() {
+            let remedy = format!("add it to your Rust:  rustup component add {component}");
+            return Err(Failure::new(format!("cargo {tool} is missing"), remedy));
+        }
+    }
     steps.run("Check the format", steps.cargo().args(["fmt", "--all", "--check"]))?;
     let clippy =
         steps.cargo().args(["clippy", "--release", "--locked", "--workspace", "--all-targets", "--all-features"]);

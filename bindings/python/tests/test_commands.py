@@ -33,7 +33,7 @@ def test_version_and_wrong_usage(command: list[str]) -> None:
 
 def test_children_load_only_the_extension() -> None:
     script = "import sys, acms.__main__; print(*(name for name in sys.modules if name.partition('.')[0] in LOOKED_AT))"
-    script = script.replace("LOOKED_AT", "('acms', 'asyncio', 'json', 'subprocess', 'threading')")
+    script = script.replace("LOOKED_AT", "('acms', 'asyncio', 'json', 'subprocess', 'threading', 'typing')")
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert sorted(modules.split()) == ["acms", "acms.__main__", "acms._acms"]
 

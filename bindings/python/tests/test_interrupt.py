@@ -75,7 +75,9 @@ def test_ctrl_c(what: str, tmp_path: Path) -> None:
     assert process.stdout is not None
     with process, process.stdout as output:
         assert output.readline() == "blocked\n"
-        time.sleep(0.1 if what == "cluster" else 0.5)
+        # In the middle of a start: some children are there; of a run: all storage points are.
+        assert eventually(lambda: len(children(process.pid)) >= {"cluster": 2, "scenario": 5}.get(what, 1))
+        time.sleep(0 if what == "cluster" else 0.3)
         descendants = children(process.pid)
         sent = time.monotonic_ns()
         process.send_signal(signal.SIGINT)

@@ -57,9 +57,9 @@ def test_what_failed_is_named(result: acms.Result, tmp_path: Path) -> None:
     assert caught.value.result is broken
 
 
-def test_an_expectation_that_is_not_met() -> None:
+def test_an_expectation_that_is_not_met(tmp_path: Path) -> None:
     scenario = acms.Scenario.load("smoke").override({"expect.convergence_99_ms_p99": 0.001})
-    result = asyncio.run(scenario.run_async())
+    result = asyncio.run(scenario.run_async(out=tmp_path))
     assert not result.held
     with pytest.raises(acms.CheckFailed, match="convergence_99_ms_p99"):
         result.raise_if_violated()

@@ -9,11 +9,10 @@ What is named here is loaded when it is first used: the children that run storag
 ``python -m acms`` and need none of it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from acms._acms import __version__
 
+# As type checkers know it; importing typing would take a child half of its time to start.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from acms._client import AsyncClient, Client, File, Outcome, Publication
     from acms._cluster import AsyncCluster, Cluster
@@ -96,6 +95,8 @@ def __getattr__(name: str) -> object:
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'acms' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f"acms.{module}"), name)
     globals()[name] = value
     return value

@@ -44,6 +44,9 @@ class Cluster:
 
     def client(self, *storage_points: int, publisher: str = "anonymous", timeout: float = 10.0) -> Client:
         """Make a client of these storage points, in this order, or of all."""
+        unknown = [number for number in storage_points if not 1 <= number <= len(self.urls)]
+        if unknown:
+            raise Invalid(f"there is no storage point {unknown[0]}, only 1 to {len(self.urls)}")
         urls = [self.urls[number - 1] for number in storage_points] or self.urls
         return Client(urls, publisher=publisher, timeout=timeout)
 
