@@ -2,10 +2,12 @@
 
 use super::parse::ScenarioError;
 
-const BUILTIN: [(&str, &str); 3] = [
+const BUILTIN: [(&str, &str); 5] = [
     ("quickstart", include_str!("../../scenarios/quickstart.toml")),
     ("smoke", include_str!("../../scenarios/smoke.toml")),
     ("failover", include_str!("../../scenarios/failover.toml")),
+    ("blackout", include_str!("../../scenarios/blackout.toml")),
+    ("stale-source", include_str!("../../scenarios/stale-source.toml")),
 ];
 
 /// Text of the built-in scenario `name`.

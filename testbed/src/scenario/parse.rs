@@ -48,7 +48,11 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 /// The one of `known` that is most like `name`, if any is.
 pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let likeness = |other: &str| strsim::damerau_levenshtein(name, other);
-    known.map(|other| (likeness(other), other)).min().filter(|(distance, _)| *distance <= 3).map(|(_, other)| other)
+    known
+        .map(|other| (likeness(other), other))
+        .min()
+        .filter(|(distance, _)| *distance <= name.chars().count() / 3)
+        .map(|(_, other)| other)
 }
 
 pub(super) fn parse(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Scenario, ScenarioError> {

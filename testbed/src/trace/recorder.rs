@@ -1,7 +1,7 @@
 //! Collects the events of a run while it goes on, and knows at any time who holds what.
 
 use super::{Event, Kind, Text, Trace};
-use acms_engine::protocol::{Hash, Uid};
+use acms_engine::protocol::{Hash, Prefix, Uid};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -98,18 +98,24 @@ impl Recorder {
         self.lock().bad_lines
     }
 
-    /// How many (receiver, path) pairs of `receivers` lack the latest publication, and how many pairs there are.
-    pub fn behind(&self, receivers: &[Text]) -> (u64, u64) {
+    /// How many (receiver, path) pairs of `receivers`, all of which subscribe to `prefixes`, lack the latest
+    /// publication, and how many pairs there are.
+    pub fn behind(&self, receivers: &[Text], prefixes: &[Prefix]) -> (u64, u64) {
         let recording = self.lock();
+        let wanted = |path: &str| prefixes.iter().any(|prefix| prefix.covers(path));
+        let latest: Vec<_> = recording.latest.iter().filter(|(path, _)| wanted(path)).collect();
         let empty = BTreeMap::new();
         let mut behind = 0;
         for receiver in receivers {
-            let held = recording.held.get(receiver).unwrap_or(&empty);
-            behind +=
-                recording.latest.iter().filter(|(path, uid)| held.get(*path).is_none_or(|held| held < uid)).count()
-                    as u64;
+            // Both are in the order of paths: one walk over both, for this is asked often.
+            let mut held = recording.held.get(receiver).unwrap_or(&empty).iter().peekable();
+            for (path, uid) in &latest {
+                while held.next_if(|(other, _)| other < path).is_some() {}
+                let is_latest = held.peek().is_some_and(|(other, held)| other == path && held >= uid);
+                behind += u64::from(!is_latest);
+            }
         }
-        (behind, receivers.len() as u64 * recording.latest.len() as u64)
+        (behind, receivers.len() as u64 * latest.len() as u64)
     }
 
     /// How many events there are.
@@ -167,12 +173,13 @@ mod tests {
         let at = |path, micros| Template { path: Some(path), uid: uid(micros), ..Template::default() };
         recorder.note(&sp, 0, Kind::Agreed, at("a", 1));
         recorder.note(&sp, 0, Kind::Agreed, at("b", 2));
-        assert_eq!(recorder.behind(std::slice::from_ref(&receiver)), (2, 2));
+        let behind = |prefix: &str| recorder.behind(std::slice::from_ref(&receiver), &[prefix.parse().unwrap()]);
+        assert_eq!((behind(""), behind("a"), behind("c")), ((2, 2), (1, 1), (0, 0)));
         recorder.note(&receiver, 0, Kind::Applied, at("a", 1));
         recorder.note(&receiver, 0, Kind::Applied, at("b", 1));
-        assert_eq!(recorder.behind(std::slice::from_ref(&receiver)), (1, 2));
+        assert_eq!(behind(""), (1, 2));
         recorder.note(&receiver, 0, Kind::Applied, at("b", 3));
-        assert_eq!(recorder.behind(&[receiver]), (0, 2));
+        assert_eq!(behind(""), (0, 2));
         let trace = recorder.finish();
         assert_eq!(trace.events().len(), 5);
         assert!(trace.events().is_sorted_by_key(|event| event.time_ns));

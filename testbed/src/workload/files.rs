@@ -96,7 +96,7 @@ impl Contents {
             None => default_prefix(&root),
         };
         check_prefix(&prefix)?;
-        let mut contents = Contents { source: format!("files of {}", tree.display()), ..Contents::default() };
+        let mut contents = Contents { source: tree.display().to_string(), ..Contents::default() };
         let mut candidates = Vec::new();
         for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
             match candidate(entry, &root, &prefix, workload.file_size_max.0) {
@@ -139,7 +139,7 @@ impl Contents {
             let len = ((low + (high - low) * random.unit()).exp() - 1.0).round() as u64;
             files.push(File::new(path, random.bytes(len.clamp(min, max) as usize)));
         }
-        let source = format!("{count} generated files of {}..{}", Size(min), Size(max));
+        let source = format!("generated, {}..{} each", Size(min), Size(max));
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Contents { files, source, ..Contents::default() })
     }

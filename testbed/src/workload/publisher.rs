@@ -192,6 +192,8 @@ impl Publisher {
             .header("host", authority)
             .header("idempotency-key", &key)
             .header("acms-publisher", &*self.name)
+            // Explicitly: without a body it would be left out, and a PUT needs it.
+            .header("content-length", content.as_ref().map_or(0, Bytes::len))
             .body(Full::new(content.unwrap_or_default()))
             .expect("paths and keys have only characters that headers may have");
         let answer = self.client.send(authority, request, Publisher::ANSWER_WITHIN).await;

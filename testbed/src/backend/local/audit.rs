@@ -18,7 +18,7 @@ const CONTENTS_MAX: usize = 200;
 /// Why an audit is not complete.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(super) enum AuditError {
+enum AuditError {
     /// A storage point does not answer.
     #[error(transparent)]
     Client(#[from] crate::workload::ClientError),
@@ -48,7 +48,7 @@ struct IndexPage {
 }
 
 /// Records the whole index of the SP `name`, and whether a sample of its contents has the hashes that it says.
-pub(super) async fn audit_storage_point(client: &Client, authority: &str, name: &Text, recorder: &Recorder, seed: u64) {
+pub async fn audit_storage_point(client: &Client, authority: &str, name: &Text, recorder: &Recorder, seed: u64) {
     let audited = audit_index(client, authority, name, recorder, seed).await;
     end(name, recorder, audited);
 }
@@ -128,13 +128,13 @@ fn percent_encode(text: &str) -> String {
 }
 
 /// The root of the index that an SP serves now.
-pub(super) async fn root(client: &Client, authority: &str) -> Option<Hash> {
+pub async fn root(client: &Client, authority: &str) -> Option<Hash> {
     let answer = client.get(authority, "/v1/snapshot").await.ok()?;
     json::<acms_engine::protocol::api::Snapshot>("/v1/snapshot", &answer).ok().map(|snapshot| snapshot.root)
 }
 
 /// Records a receiver's state and every file of its directory with the hash of the bytes that are there.
-pub(super) fn audit_receiver(name: &Text, dir: &Path, recorder: &Recorder) {
+pub fn audit_receiver(name: &Text, dir: &Path, recorder: &Recorder) {
     end(name, recorder, audit_directory(name, dir, recorder));
 }
 

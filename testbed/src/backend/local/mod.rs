@@ -1,6 +1,6 @@
 //! Real processes, real sockets and real disks on this machine, on loopback addresses.
 
-mod audit;
+pub mod audit;
 pub mod cluster;
 mod hosts;
 mod phases;
@@ -36,12 +36,29 @@ impl Backend for LocalBackend {
         {
             keep_logs(work.path(), logs);
         }
+        if !context.keep {
+            context.progress.phase("removing stores and directories");
+            remove_all(work.path());
+        }
         let mut recording = result?;
         if context.keep {
             recording.notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
         }
         Ok(recording)
     }
+}
+
+/// Removes what hosts have left, many at once: some file systems wait for the disk at each file that was flushed.
+fn remove_all(work: &Path) {
+    const THREADS: usize = 16;
+    let homes = walkdir::WalkDir::new(work).min_depth(2).max_depth(2).into_iter().flatten();
+    let homes: Vec<_> = homes.filter(|entry| entry.file_type().is_dir()).map(walkdir::DirEntry::into_path).collect();
+    std::thread::scope(|scope| {
+        for share in homes.chunks(homes.len().div_ceil(THREADS).max(1)) {
+            // What fails here is tried again, and for the last time, when the temporary directory goes.
+            scope.spawn(move || share.iter().for_each(|home| drop(std::fs::remove_dir_all(home))));
+        }
+    });
 }
 
 /// Copies the processes' logs to where the results are.

@@ -138,11 +138,11 @@ impl Run<'_> {
         let total = contents.files.len();
         let skipped = contents.skipped_text();
         let kib = contents.bytes().div_ceil(1024);
-        self.notes.push(format!("published {total} {} ({kib} KiB)", contents.source));
+        self.notes.push(format!("published {total} files ({}), {kib} KiB", contents.source));
         if !skipped.is_empty() {
             self.notes.push(format!("skipped {skipped}"));
         }
-        self.progress().phase(&format!("publishing {total} {} ({kib} KiB)", contents.source));
+        self.progress().phase(&format!("publishing {total} files ({}), {kib} KiB", contents.source));
         let mut under_way = JoinSet::new();
         let (mut done, mut refused) = (0, Vec::new());
         for (i, file) in contents.files.iter().enumerate() {
@@ -240,11 +240,12 @@ impl Run<'_> {
 
     /// Gives up at the bound of promise P6, whose check then tells who is behind.
     async fn wait_for_receivers(&mut self) -> Result<(), BackendError> {
+        let subscriptions = self.scenario.subscriptions();
         let begun_ns = now_ns();
         let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
         loop {
             let live = lock(&self.hosts).live_receivers();
-            let (behind, pairs) = self.recorder.behind(&live);
+            let (behind, pairs) = self.recorder.behind(&live, &subscriptions);
             self.progress().at(pairs - behind, pairs, "of receivers' files are the latest");
             if behind == 0 && self.context.stop.unless(self.storage_points_agree()).await? {
                 return Ok(());
