@@ -107,7 +107,6 @@ fn ready(socket: &impl AsFd, flags: PollFlags) -> io::Result<bool> {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "time-outs of a client")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }

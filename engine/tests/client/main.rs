@@ -1,5 +1,8 @@
 //! The client and the command line against a server that says what a test wants it to say.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes and sockets are the point")]
+
 mod commands;
 mod publishing;
 mod reading;
