@@ -127,3 +127,23 @@ fn nodes_of_old_roots_are_served_for_a_while() {
     assert!(index.node(&old).is_none(), "its time is over");
     assert!(index.node(&new).is_some(), "this one's is not");
 }
+
+#[test]
+fn nodes_of_old_roots_take_a_bounded_room() {
+    let mut index = index();
+    for i in 0..4_000 {
+        index.insert(&path(&format!("d/{i}")), entry(1 + i, false));
+    }
+    let first = index.mint_root(Instant(0));
+    let mut last = first;
+    for round in 1..400 {
+        index.insert(&path("d/0"), entry(10_000 + round, false));
+        last = index.mint_root(Instant(round));
+    }
+    let mut found = BTreeMap::new();
+    walk(&index, last, "", &mut found);
+    assert_eq!(found.len(), 4_000);
+    let page_of = |root: Hash| Node::decode(&index.node(&root)?).ok()?.items[0].directory;
+    let first_page = page_of(first);
+    assert!(first_page.is_none_or(|page| index.node(&page).is_none()), "400 pages of 200 KiB are too much to keep");
+}

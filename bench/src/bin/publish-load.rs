@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use std::{
     error::Error,
     fs::File,
-    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    io::{ErrorKind, Read, Write},
     net::SocketAddr,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -66,7 +66,7 @@ impl Drop for Cluster {
 
 fn start(args: &Args, acms: &Path, dir: &Path) -> Result<Cluster, Failure> {
     let block = std::process::id() % 60_000;
-    let base = format!("127.{}.{}.0", 10 + block / 250, block % 250);
+    let base = format!("127.{}.{}.0", 10 + block / 250, 1 + block % 250);
     let made = Command::new(acms)
         .args(["init", "--storage-points", &args.storage_points.to_string(), "--address-base", &base])
         .arg(dir)
@@ -77,21 +77,23 @@ fn start(args: &Args, acms: &Path, dir: &Path) -> Result<Cluster, Failure> {
     }
     let mut cluster = Cluster { children: Vec::new(), addresses: Vec::new() };
     for sp in 1..=args.storage_points {
-        let config = dir.join(format!("sp{sp}/acms.toml"));
         let child = Command::new(acms)
-            .args(["storage-point", "--exit-with-parent", "--events", "-", "--config"])
-            .arg(config)
-            .stdout(Stdio::piped())
+            .args(["storage-point", "--exit-with-parent", "--config"])
+            .arg(dir.join(format!("sp{sp}/acms.toml")))
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
         cluster.children.push(child);
+        cluster.addresses.push(format!("{}.{sp}:7400", base.trim_end_matches(".0")).parse()?);
     }
-    for child in &mut cluster.children {
-        let mut lines = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines();
-        let ready: serde_json::Value = serde_json::from_str(&lines.next().ok_or("a storage point did not start")??)?;
-        cluster.addresses.push(ready["publish"].as_str().ok_or("no address")?.parse()?);
-        // The pipe is drained as long as the storage point lives; events are part of what it costs.
-        std::thread::spawn(move || lines.for_each(drop));
+    for address in &cluster.addresses {
+        let up = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            std::net::TcpStream::connect(address).is_ok()
+        });
+        if !up {
+            return Err(format!("the storage point at {address} did not start").into());
+        }
     }
     Ok(cluster)
 }

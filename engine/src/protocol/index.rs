@@ -13,6 +13,9 @@ struct Directory {
     hash: Option<Hash>,
 }
 
+/// Most bytes of nodes that only earlier roots have.
+const EXPIRING_LEN_MAX: usize = 64 << 20;
+
 /// The index of a storage point, its root, and the nodes of roots served of late.
 #[derive(Debug)]
 pub struct Index {
@@ -21,6 +24,8 @@ pub struct Index {
     root: Hash,
     nodes: BTreeMap<Hash, Served>,
     expiring: VecDeque<(Instant, Hash)>,
+    /// Bytes of nodes that the current root does not have.
+    expiring_len: usize,
     kept: Duration,
     live: usize,
 }
@@ -46,6 +51,7 @@ impl Index {
             root: Hash::default(),
             nodes: BTreeMap::new(),
             expiring: VecDeque::new(),
+            expiring_len: 0,
             kept,
             live: 0,
         };
@@ -181,24 +187,31 @@ impl Index {
                 if served.uses == 0 {
                     let expires = now.after(self.kept);
                     served.expires = Some(expires);
+                    self.expiring_len += served.bytes.len();
                     self.expiring.push_back((expires, before));
                 }
             }
         }
         let served = self.nodes.entry(hash).or_insert(Served { bytes, uses: 0, expires: None });
         served.uses += 1;
-        served.expires = None;
+        if served.expires.take().is_some() {
+            self.expiring_len -= served.bytes.len();
+        }
         hash
     }
 
+    /// Forgets nodes whose time is over, and the oldest where they take too much room: a walk that misses one begins
+    /// again.
     fn expire(&mut self, now: Instant) {
         while let Some(&(at, hash)) = self.expiring.front() {
-            if at > now {
+            if at > now && self.expiring_len <= EXPIRING_LEN_MAX {
                 return;
             }
             self.expiring.pop_front();
-            if self.nodes.get(&hash).is_some_and(|served| served.expires.is_some_and(|expires| expires <= now)) {
-                self.nodes.remove(&hash);
+            // It may have come back since, or have been retired again later.
+            if self.nodes.get(&hash).is_some_and(|served| served.expires == Some(at)) {
+                let gone = self.nodes.remove(&hash);
+                self.expiring_len -= gone.map_or(0, |served| served.bytes.len());
             }
         }
     }
