@@ -63,6 +63,7 @@ fn what_cannot_be_run_says_why_and_exits_2() {
 }
 
 /// A run that is in the middle of its work, and its children.
+#[allow(clippy::zombie_processes, reason = "who asked for it waits for it; a test that fails ends the process")]
 fn running(home: &std::path::Path) -> (Child, Vec<i32>) {
     let mut command = testbed();
     command.args(["run", "smoke", "--set", "duration=60s", "--out"]).arg(home.join("results"));
