@@ -5,12 +5,18 @@ use crate::{
     protocol::{Instant, Uid},
     runtime::clock,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use std::{
     fmt::{self, Display, Write as _},
     fs::File,
     io::{self, Write as _},
-    os::fd::AsFd as _,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
 };
 
 /// How long a reader may leave the pipe full before the process stops.
@@ -33,7 +39,7 @@ impl EventStream {
     /// Opens `target`: `-` is standard output, anything else a file to append to (it is made if absent).
     pub fn open(target: &str) -> io::Result<EventStream> {
         let file = match target {
-            "-" => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+            "-" => standard_output()?,
             path => File::options().append(true).create(true).open(path)?,
         };
         Ok(EventStream { file: Some(file), line: String::with_capacity(512), broken: false })
@@ -71,15 +77,38 @@ impl EventStream {
     }
 }
 
-/// Waits for room first: a pipe nobody reads must not stop the event loop for good.
+/// Standard output. If it is a pipe it is opened anew, so that not blocking is a matter of this process alone and not of
+/// all that share the pipe's end.
+fn standard_output() -> io::Result<File> {
+    let inherited = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if !inherited.metadata()?.file_type().is_fifo() {
+        return Ok(inherited);
+    }
+    let reopened = File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/proc/self/fd/1");
+    Ok(reopened.unwrap_or(inherited))
+}
+
+/// Waits for room, but not for good: a pipe that nobody reads must not stop the event loop.
 fn write_line(file: &mut File, line: &[u8]) -> io::Result<()> {
+    let mut rest = line;
+    while !rest.is_empty() {
+        match file.write(rest) {
+            Ok(len) => rest = &rest[len..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(file)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_room(file: &File) -> io::Result<()> {
     let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
     match poll(&mut polled, PollTimeout::from(FULL_MS_MAX)) {
-        Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "its reader does not read")),
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
+        Ok(0) => Err(io::Error::new(io::ErrorKind::TimedOut, "its reader does not read")),
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    file.write_all(line)
 }
 
 /// Fields of the event that is being written. Names are plain words.

@@ -11,7 +11,7 @@ use crate::{
         },
     },
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The protocol, what it needs, and what requests are waiting for.
 pub(super) struct Core {
@@ -22,6 +22,8 @@ pub(super) struct Core {
     /// Bodies at the content thread: who sends them.
     pub(super) uploads: BTreeMap<UploadId, ConnectionId>,
     next_upload: u64,
+    /// Shared by each body that is coming in: its count is their number.
+    pub(super) receiving: Arc<()>,
     /// Read at the start of the cycle and again before time-outs.
     pub(super) now: Now,
     pub(super) date: HttpDate,
@@ -40,6 +42,7 @@ impl Core {
             holds: Holds::default(),
             uploads: BTreeMap::new(),
             next_upload: 0,
+            receiving: Arc::new(()),
             now,
             date: HttpDate::default(),
             started: now,

@@ -26,6 +26,8 @@ const QUEUED_LEN_MAX: usize = 64 << 20;
 const READ_BUDGET: usize = 1 << 20;
 /// Connections that have not said hello yet.
 const STRANGERS_MAX: usize = 64;
+/// A link that is down for less is nothing to speak of: a cluster's processes start one after the other.
+const COMPLAIN_AFTER: Duration = Duration::from_secs(2);
 /// A problem with a peer is said this often at most.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
@@ -60,6 +62,8 @@ struct Channel {
     greeted: bool,
     readable: bool,
     writable: bool,
+    /// The peer has ended its side, or the kernel says so.
+    ended: bool,
     heard_at: Instant,
     sent_at: Instant,
 }
@@ -70,6 +74,7 @@ struct Link {
     channel: Option<Channel>,
     redial_at: Instant,
     back_off: Duration,
+    down_since: Instant,
     complained_at: Option<Instant>,
 }
 
@@ -87,7 +92,14 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new(me: SpId, hello: Hello, members: &[(SpId, SocketAddr)], seed: u64, now: Instant) -> Peers {
-        let link = |addr| Link { addr, channel: None, redial_at: now, back_off: REDIAL_MIN, complained_at: None };
+        let link = |addr| Link {
+            addr,
+            channel: None,
+            redial_at: now,
+            back_off: REDIAL_MIN,
+            down_since: now,
+            complained_at: None,
+        };
         let others = members.iter().filter(|(sp, _)| *sp != me);
         Peers {
             me,
@@ -133,7 +145,8 @@ impl Peers {
             _ => self.links.get_mut(&link_sp(token)).and_then(|link| link.channel.as_mut()),
         };
         let Some(channel) = channel else { return };
-        channel.readable |= event.is_readable() || event.is_error() || event.is_read_closed();
+        channel.ended |= event.is_error() || event.is_read_closed();
+        channel.readable |= event.is_readable() || channel.ended;
         channel.writable |= event.is_writable();
         match token {
             STRANGER_TOKENS.. => self.greet(registry, token, now),
@@ -225,6 +238,7 @@ impl Peers {
         link.redial_at = now.after(link.back_off * jitter_percent / 100);
         link.back_off = (link.back_off * 2).min(REDIAL_MAX);
         if channel.greeted {
+            link.down_since = now;
             tracing::info!("the link to storage point {sp} is down: {problem}");
             self.events.push_back(LinkEvent::Down(sp));
         } else {
@@ -341,7 +355,8 @@ impl Link {
     }
 
     fn complain(&mut self, sp: SpId, problem: &str, now: Instant) {
-        if self.complained_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
+        let is_news = now.since(self.down_since) >= COMPLAIN_AFTER;
+        if is_news && self.complained_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
             self.complained_at = Some(now);
             tracing::warn!("no link to storage point {sp}: {problem}");
         }
@@ -369,6 +384,7 @@ impl Channel {
             greeted: false,
             readable: false,
             writable: false,
+            ended: false,
             heard_at: now,
             sent_at: now,
         })
@@ -388,6 +404,8 @@ impl Channel {
             match self.stream.read(buffer) {
                 Ok(0) => return Err("it closed the connection".to_owned()),
                 Ok(len) => {
+                    // A short read has emptied the socket: what comes later is announced anew, and so is its end.
+                    self.readable = len == buffer.len() || self.ended;
                     *budget = budget.saturating_sub(len);
                     self.heard_at = now;
                     self.decoder.push(&buffer[..len]);

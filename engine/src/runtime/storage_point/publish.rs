@@ -24,11 +24,14 @@ use crate::{
     },
 };
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Bytes of one body that may wait for the content thread.
 const IN_FLIGHT_MAX: usize = 1 << 20;
 /// Bodies above 64 KiB that may come in at once.
 const UPLOADS_MAX: usize = 256;
+/// Bodies of any length that may come in at once, each with up to 64 KiB of memory.
+const RECEIVING_MAX: usize = 4096;
 
 /// What the head of a publication's request says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +57,8 @@ pub(super) struct Receiving {
     received: u64,
     /// Bytes that the content thread has not taken in yet.
     pub(super) in_flight: usize,
+    /// Counted as long as it lives.
+    _counted: Arc<()>,
 }
 
 impl Receiving {
@@ -182,6 +187,11 @@ fn too_large(max: u64) -> Refusal {
     )
 }
 
+fn overloaded(waiting: usize) -> Refusal {
+    let reason = Reason::Overloaded { waiting };
+    refusal(503, reason.to_string(), reason.remedy())
+}
+
 /// Begins a PUT whose head is good, with what has come of its body.
 pub(super) fn begin_put(
     core: &mut Core,
@@ -208,11 +218,23 @@ pub(super) fn begin_put(
         }
         Framing::Length(_) | Framing::Chunked => {}
     }
+    let receiving = Arc::strong_count(&core.receiving) - 1;
+    if receiving >= RECEIVING_MAX {
+        return Err(overloaded(receiving));
+    }
     if head.expects_continue && rest.is_empty() {
         out.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
     let reader = BodyReader::new(head.framing);
-    let receiving = Receiving { meta, reader, memory: Vec::new(), upload: None, received: 0, in_flight: 0 };
+    let receiving = Receiving {
+        meta,
+        reader,
+        memory: Vec::new(),
+        upload: None,
+        received: 0,
+        in_flight: 0,
+        _counted: core.receiving.clone(),
+    };
     Ok((State::Receiving(Box::new(receiving)), 0))
 }
 
@@ -251,11 +273,7 @@ fn take_data(core: &mut Core, id: ConnectionId, receiving: &mut Receiving, data:
     }
     let upload = match receiving.upload {
         Some(upload) => upload,
-        None if core.uploads.len() >= UPLOADS_MAX => {
-            let waiting = core.uploads.len();
-            let reason = Reason::Overloaded { waiting };
-            return Err(refusal(503, reason.to_string(), reason.remedy()));
-        }
+        None if core.uploads.len() >= UPLOADS_MAX => return Err(overloaded(core.uploads.len())),
         None => {
             let upload = core.begin_upload(id);
             receiving.upload = Some(upload);

@@ -48,12 +48,19 @@ pub(super) fn status(core: &Core) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "peers": peers,
         "protocol": core.sp.status(),
+        "store": { "free_bytes": free_bytes(core) },
         "http": {
             "connections": core.counters.connections,
             "held": core.holds.len(),
             "requests_total": core.counters.requests_total,
         },
     })
+}
+
+/// Room left on the store's disk, if the system says.
+fn free_bytes(core: &Core) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(&core.config.store).ok()?;
+    Some(disk.blocks_available() * disk.fragment_size())
 }
 
 /// The text of `/metrics`.
