@@ -147,9 +147,7 @@ impl StoragePoint {
         let needed = manifest.entries.iter().filter(|entry| entry.size > 0);
         let missing = needed.map(|entry| entry.hash).filter(|hash| !is_here(hash)).collect();
         let uid = manifest.uid;
-        if let Some(key) = &manifest.key {
-            self.keys.insert((manifest.publisher.clone(), key.clone()), uid);
-        }
+        self.keys.remember(&manifest);
         for entry in &manifest.entries {
             self.pending_of_path.entry(entry.path.clone()).or_default().insert(uid);
         }
@@ -210,9 +208,7 @@ impl StoragePoint {
         for entry in &publication.manifest.entries {
             self.unlist_pending(&entry.path, uid);
         }
-        if let Some(key) = &publication.manifest.key {
-            self.keys.remove(&(publication.manifest.publisher.clone(), key.clone()));
-        }
+        self.keys.forget(&publication.manifest);
         for ticket in publication.tickets {
             let reason = Reason::Store { detail: detail.to_owned() };
             self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason });
@@ -425,9 +421,7 @@ impl StoragePoint {
             if publication.is_pending() || publication.manifest.entries.iter().any(is_entry) {
                 continue;
             }
-            if let Some(key) = &publication.manifest.key {
-                self.keys.remove(&(publication.manifest.publisher.clone(), key.clone()));
-            }
+            self.keys.forget(&publication.manifest);
             self.publications.remove(&oldest);
         }
     }

@@ -12,6 +12,7 @@ mod exchange;
 pub mod hash;
 pub mod index;
 pub mod io;
+mod keys;
 pub mod manifest;
 mod merge;
 pub mod message;

@@ -85,11 +85,10 @@ impl StoragePoint {
             }
         }
         if let Some(key) = &submission.key {
-            let name = (submission.publisher.clone(), key.clone());
-            if let Some(uid) = self.keys.get(&name).copied() {
+            if let Some(uid) = self.keys.of(&submission.publisher, key) {
                 return self.complete(ticket, uid, &submission.entries);
             }
-            if let Some(first) = self.waiting_under(&name) {
+            if let Some(first) = self.waiting_under(&submission.publisher, key) {
                 if !same_entries(&first.submission.entries, &submission.entries) {
                     return Err(Reason::KeyConflict { uid: None });
                 }
@@ -107,10 +106,10 @@ impl StoragePoint {
         Ok(())
     }
 
-    fn waiting_under(&mut self, name: &(String, String)) -> Option<&mut Waiting> {
+    fn waiting_under(&mut self, publisher: &str, key: &str) -> Option<&mut Waiting> {
         let queries = self.queries.iter_mut().flat_map(|query| query.waiting.iter_mut());
         let is_it = |waiting: &&mut Waiting| {
-            waiting.submission.publisher == name.0 && waiting.submission.key.as_ref() == Some(&name.1)
+            waiting.submission.key.as_deref() == Some(key) && waiting.submission.publisher == publisher
         };
         queries.chain(self.waiting.iter_mut()).find(is_it)
     }
@@ -182,7 +181,8 @@ impl StoragePoint {
         if !self.is_serving() {
             return;
         }
-        let held = keys.iter().enumerate().filter_map(|(i, key)| Some((i as u32, *self.keys.get(key)?)));
+        let find = |(i, (publisher, key)): (usize, &(String, String))| Some((i as u32, self.keys.of(publisher, key)?));
+        let held = keys.iter().enumerate().filter_map(find);
         let holds = held.collect();
         let (greatest, clock) = (self.greatest, self.now.wall);
         self.send(from, Message::OrderAnswer { request, greatest, clock, holds });
@@ -239,9 +239,9 @@ impl StoragePoint {
         if let Some((uid, from)) = query.held.as_ref().and_then(|held| held.get(&index)) {
             return Verdict::Complete(*uid, Some(*from));
         }
-        let name = submission.key.as_ref().map(|key| (submission.publisher.clone(), key.clone()));
-        if let Some(uid) = name.and_then(|name| self.keys.get(&name)) {
-            return Verdict::Complete(*uid, None);
+        let named = submission.key.as_ref().and_then(|key| self.keys.of(&submission.publisher, key));
+        if let Some(uid) = named {
+            return Verdict::Complete(uid, None);
         }
         let floor = query.greatest.max(self.greatest).max(submission.known.unwrap_or(Uid::ZERO));
         let time = self.clock.candidate(self.now.wall, Micros(floor.micros));

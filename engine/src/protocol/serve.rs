@@ -95,6 +95,6 @@ impl StoragePoint {
 
     /// What is known here of the publication under a key.
     pub fn publication_by_key(&self, publisher: &str, key: &str) -> Option<PublicationAnswer> {
-        self.keys.get(&(publisher.to_owned(), key.to_owned())).and_then(|uid| self.publication(*uid))
+        self.keys.of(publisher, key).and_then(|uid| self.publication(uid))
     }
 }

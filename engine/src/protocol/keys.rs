@@ -1,0 +1,37 @@
+//! Idempotency keys: which publication each one names.
+
+use crate::protocol::{Manifest, Uid};
+use std::collections::BTreeMap;
+
+/// Publications by publisher and key. Held by 128 bits of a hash of both: comparing those costs a fraction of comparing
+/// texts, of which a busy publisher's begin alike.
+#[derive(Debug, Default)]
+pub(super) struct Keys(BTreeMap<u128, Uid>);
+
+impl Keys {
+    /// The publication that `key` of `publisher` names.
+    pub(super) fn of(&self, publisher: &str, key: &str) -> Option<Uid> {
+        self.0.get(&digest(publisher, key)).copied()
+    }
+
+    /// `manifest`'s key, if it has one, names it.
+    pub(super) fn remember(&mut self, manifest: &Manifest) {
+        if let Some(key) = &manifest.key {
+            self.0.insert(digest(&manifest.publisher, key), manifest.uid);
+        }
+    }
+
+    /// `manifest`'s key names nothing any more.
+    pub(super) fn forget(&mut self, manifest: &Manifest) {
+        if let Some(key) = &manifest.key {
+            self.0.remove(&digest(&manifest.publisher, key));
+        }
+    }
+}
+
+fn digest(publisher: &str, key: &str) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(publisher.len() as u64).to_le_bytes()).update(publisher.as_bytes()).update(key.as_bytes());
+    let hash = hasher.finalize();
+    u128::from_le_bytes(std::array::from_fn(|i| hash.as_bytes()[i]))
+}
