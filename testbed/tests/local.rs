@@ -62,22 +62,31 @@ fn what_cannot_be_run_says_why_and_exits_2() {
     }
 }
 
-/// A run that is in the middle of its work, and its children.
-#[allow(clippy::zombie_processes, reason = "who asked for it waits for it; a test that fails ends the process")]
-fn running(home: &std::path::Path) -> (Child, Vec<i32>) {
+/// A run that is in the middle of its work, and its children. Dropping it kills it.
+struct Running {
+    testbed: Child,
+    children: Vec<i32>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.testbed.kill();
+        let _ = self.testbed.wait();
+    }
+}
+
+fn running(home: &std::path::Path) -> Running {
     let mut command = testbed();
     command.args(["run", "smoke", "--set", "duration=60s", "--out"]).arg(home.join("results"));
     command.env("TMPDIR", home).stdout(Stdio::null()).stderr(Stdio::null());
-    let run = command.spawn().unwrap();
+    let mut running = Running { testbed: command.spawn().unwrap(), children: Vec::new() };
     let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let children = children(run.id());
-        if children.len() >= 10 {
-            return (run, children);
-        }
-        assert!(Instant::now() < deadline, "only {} children", children.len());
+    while running.children.len() < 10 {
+        assert!(Instant::now() < deadline, "only {} children", running.children.len());
         std::thread::sleep(Duration::from_millis(20));
+        running.children = children(running.testbed.id());
     }
+    running
 }
 
 fn children(parent: u32) -> Vec<i32> {
@@ -99,13 +108,13 @@ fn has_ended(pid: i32) -> bool {
 #[test]
 fn ctrl_c_tears_everything_down() {
     let home = tempfile::tempdir().unwrap();
-    let (mut run, children) = running(home.path());
+    let mut run = running(home.path());
     let asked = Instant::now();
-    kill(Pid::from_raw(run.id().cast_signed()), Signal::SIGINT).unwrap();
-    assert_eq!(run.wait().unwrap().code(), Some(130));
+    kill(Pid::from_raw(run.testbed.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(run.testbed.wait().unwrap().code(), Some(130));
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
-    assert!(children.iter().all(|pid| has_ended(*pid)), "a child is left");
+    assert!(run.children.iter().all(|pid| has_ended(*pid)), "a child is left");
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
@@ -113,11 +122,11 @@ fn ctrl_c_tears_everything_down() {
 #[test]
 fn no_process_survives_a_killed_testbed() {
     let home = tempfile::tempdir().unwrap();
-    let (mut run, children) = running(home.path());
-    run.kill().unwrap();
-    run.wait().unwrap();
+    let mut run = running(home.path());
+    run.testbed.kill().unwrap();
+    run.testbed.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(2);
-    while !children.iter().all(|pid| has_ended(*pid)) {
+    while !run.children.iter().all(|pid| has_ended(*pid)) {
         assert!(Instant::now() < deadline, "a child is left");
         std::thread::sleep(Duration::from_millis(20));
     }
