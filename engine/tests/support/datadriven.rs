@@ -1,6 +1,6 @@
 //! Scripts that one can read: blocks of commands, a line `----`, and what they print.
 //!
-//! `REWRITE=1 cargo test ...` writes the output that was seen into the scripts.
+//! `UPDATE_EXPECT=1 cargo test ...` writes the output that was seen into the scripts.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -39,13 +39,13 @@ fn run_one<R: FnMut(&str, &mut String)>(file: &Path, name: &str, mut run: R) {
             writeln!(expected, "{line}").expect("a string takes all");
         }
         while lines.next_if(|line| line.is_empty()).is_some() {}
-        if std::env::var_os("REWRITE").is_none() {
+        if std::env::var_os("UPDATE_EXPECT").is_none() {
             assert_eq!(expected, output, "{name}, after:\n{rewritten}");
         }
         write!(rewritten, "----\n{output}{}", if lines.peek().is_some() { "\n" } else { "" })
             .expect("a string takes all");
     }
-    if std::env::var_os("REWRITE").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(file, rewritten).expect("the script is rewritten");
     }
 }
