@@ -38,6 +38,17 @@ fn a_small_fleet_survives_kills_and_ends_identical() {
 }
 
 #[test]
+fn pauses_and_restarts_are_survived_too() {
+    let faults = r#"faults=[{ kind = "restart", target = "sp3", at = "1s" },
+        { kind = "pause", target = ["sp1", "receiver2"], at = "1s", for = "2s" }]"#;
+    let ran = run("smoke", &["--set", "duration=4s", "--set", faults], &[]);
+    let result = ran.expect_passed();
+    let mut faults: Vec<_> = result.faults.iter().map(|fault| (&*fault.kind, &*fault.target, fault.undone)).collect();
+    faults.sort_unstable();
+    assert_eq!(faults, [("pause", "receiver2", true), ("pause", "sp1", true), ("restart", "sp3", true)]);
+}
+
+#[test]
 fn a_missed_expectation_fails_the_run() {
     let short =
         ["--set", "duration=1s", "--set", "faults=[]", "--set", "fleet.receivers=1", "--set", "workload.files=3"];

@@ -3,6 +3,7 @@
 use super::{CheckReport, Findings, facts::Facts};
 use crate::trace::Kind;
 
+const TITLE: &str = "no process ends unless it is told to";
 const PROMISE: &str = "No process ends unless it is told to or killed.";
 
 /// Every process that was started runs until the testbed ends it.
@@ -17,7 +18,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
             _ => {}
         }
     }
-    findings.report("alive", PROMISE)
+    findings.report("alive", TITLE, PROMISE)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use serde::Serialize;
 pub struct CheckReport {
     /// `P1` to `P8`, or `alive`.
     pub name: &'static str,
+    /// The promise in a few words.
+    pub title: &'static str,
     /// The promise in words.
     pub promise: &'static str,
     /// Whether the trace exercised the promise and nothing broke it.
@@ -67,13 +69,13 @@ impl Findings {
         }
     }
 
-    fn report(self, name: &'static str, promise: &'static str) -> CheckReport {
+    fn report(self, name: &'static str, title: &'static str, promise: &'static str) -> CheckReport {
         let Findings { events, mut violations, mut violations_total } = self;
         if events == 0 && violations_total == 0 {
             violations.push("not exercised: the trace has no event that this promise is about".to_owned());
             violations_total = 1;
         }
-        CheckReport { name, promise, held: violations_total == 0, events, violations, violations_total }
+        CheckReport { name, title, promise, held: violations_total == 0, events, violations, violations_total }
     }
 }
 

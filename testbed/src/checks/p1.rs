@@ -7,6 +7,7 @@ use super::{
 use crate::trace::{Event, Kind};
 use std::collections::BTreeMap;
 
+const TITLE: &str = "durability: nothing that was accepted is lost";
 const PROMISE: &str = "An accepted publication, or a newer agreed one of its path, survives any crash and restart of \
                        any number of storage points.";
 
@@ -25,7 +26,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
     }
     let audited = facts.audited_sps().count();
     if audited < facts.quorum() {
-        return findings.report("P1", PROMISE);
+        return findings.report("P1", TITLE, PROMISE);
     }
     for (version, promise) in accepted {
         findings.looked_at(1);
@@ -34,7 +35,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
             judge(facts, &mut findings, promise, version, sp, held);
         }
     }
-    findings.report("P1", PROMISE)
+    findings.report("P1", TITLE, PROMISE)
 }
 
 fn judge<'t>(

@@ -7,6 +7,7 @@ use super::{
 use crate::trace::{Event, Kind};
 use std::collections::BTreeMap;
 
+const TITLE: &str = "order: later ones have greater UIDs, and the greatest wins";
 const PROMISE: &str = "Per path, the latest publication is the one with the greatest UID; and a publication whose \
                        submission began after another was accepted has the greater UID, by any clocks, on any paths.";
 
@@ -15,7 +16,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
     let mut findings = Findings::default();
     check_strict_order(facts, &mut findings);
     check_greatest_wins(facts, &mut findings);
-    findings.report("P3", PROMISE)
+    findings.report("P3", TITLE, PROMISE)
 }
 
 fn check_strict_order<'t>(facts: &Facts<'t>, findings: &mut Findings) {

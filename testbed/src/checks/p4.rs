@@ -7,6 +7,7 @@ use super::{
 use crate::trace::{Event, Kind};
 use std::collections::BTreeMap;
 
+const TITLE: &str = "monotone receivers: none goes back to an older version";
 const PROMISE: &str = "A receiver never goes back to a smaller UID on a path, across restarts and changes of source.";
 
 /// Per receiver and path, the UIDs applied, and at last the one found in its state, never go down.
@@ -25,7 +26,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
         }
         *known = event;
     }
-    findings.report("P4", PROMISE)
+    findings.report("P4", TITLE, PROMISE)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{
 use crate::trace::{Event, Kind};
 use std::collections::BTreeMap;
 
+const TITLE: &str = "integrity: only whole content of agreed publications";
 const PROMISE: &str = "A receiver only ever exposes whole, hash-verified content of an agreed publication.";
 
 /// Everything verified, applied or found in a receiver's state is agreed, with that hash; every file found in its
@@ -43,7 +44,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
             findings.violated(|| format!("the receiver's state has {entry}, but there is no such file"));
         }
     }
-    findings.report("P5", PROMISE)
+    findings.report("P5", TITLE, PROMISE)
 }
 
 fn check_agreed(facts: &Facts<'_>, event: &Event, findings: &mut Findings) {

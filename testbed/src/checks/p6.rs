@@ -8,6 +8,7 @@ use crate::trace::{Event, Kind};
 use acms_engine::protocol::Prefix;
 use std::{collections::BTreeMap, time::Duration};
 
+const TITLE: &str = "delivery: every live receiver ends with the latest, in time";
 const PROMISE: &str = "When faults stop, every live receiver holds the latest agreed publication of every subscribed, \
                        visible path, within one back-off, one resend, one merge and one hold interval and the transfers.";
 
@@ -52,7 +53,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
             judge_time(facts, &mut findings, latest, applied.get(&(*receiver, *path)));
         }
     }
-    findings.report("P6", PROMISE)
+    findings.report("P6", TITLE, PROMISE)
 }
 
 fn judge(facts: &Facts<'_>, findings: &mut Findings, latest: &Event, held: Option<&&Event>, receiver: &str) {

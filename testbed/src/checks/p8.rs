@@ -7,6 +7,7 @@ use super::{
 use crate::trace::{Event, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 
+const TITLE: &str = "honest outcome: one for each attempt, and a true one";
 const PROMISE: &str = "A publisher gets exactly one of accepted (agreed and kept), rejected (will never be agreed) and \
                        undetermined; never accepted for something lost, never rejected for something that appears.";
 
@@ -54,7 +55,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
             }
         }
     }
-    findings.report("P8", PROMISE)
+    findings.report("P8", TITLE, PROMISE)
 }
 
 fn check_one_outcome(findings: &mut Findings, key: &str, attempt: &Attempt<'_>) {

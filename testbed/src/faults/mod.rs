@@ -96,19 +96,25 @@ pub struct Step {
     pub begins: bool,
 }
 
-/// The steps of `faults` in the order of time; each fault ends by the end of the updates at the latest.
+/// The steps of `faults` in the order of time; each fault ends by the end of the updates at the latest,
+/// a restart without a length at once.
 pub fn plan(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     for fault in faults {
         let begin = fault.at.0.min(duration);
-        let end = fault.lasts.map_or(duration, |lasts| begin + lasts.0).min(duration).max(begin);
+        let end = match (fault.lasts, fault.kind) {
+            (Some(lasts), _) => begin.saturating_add(lasts.0).min(duration),
+            (None, FaultKind::Restart) => begin,
+            (None, _) => duration,
+        };
         for host in fault.target.select(hosts) {
             let step = |at, begins| Step { at, host: host.to_owned(), kind: fault.kind, begins };
             steps.push(step(begin, true));
             steps.push(step(end, false));
         }
     }
-    steps.sort_by_key(|step| (step.at, !step.begins));
+    // A fault that ends where it begins keeps its order: the sort is stable.
+    steps.sort_by_key(|step| step.at);
     steps
 }
 
@@ -125,13 +131,19 @@ mod tests {
     #[test]
     fn every_fault_begins_and_ends() {
         let hosts = ["sp1", "sp2", "receiver1"].map(String::from);
-        let faults = [fault(FaultKind::Kill, "sp*", 5, Some(3)), fault(FaultKind::Pause, "receiver1", 2, None)];
+        let faults = [
+            fault(FaultKind::Kill, "sp*", 5, Some(3)),
+            fault(FaultKind::Pause, "receiver1", 2, None),
+            fault(FaultKind::Restart, "sp1", 3, None),
+        ];
         let steps = plan(&faults, &hosts, Duration::from_secs(7));
         let shown: Vec<_> = steps.iter().map(|step| (step.at.as_secs(), &*step.host, step.begins)).collect();
         assert_eq!(
             shown,
             [
                 (2, "receiver1", true),
+                (3, "sp1", true),
+                (3, "sp1", false),
                 (5, "sp1", true),
                 (5, "sp2", true),
                 (7, "sp1", false),

@@ -8,7 +8,7 @@ mod quantiles;
 
 pub use quantiles::{Quantiles, hgrm};
 
-use crate::trace::{Event, Kind, Trace};
+use crate::trace::{Kind, Trace};
 use acms_engine::protocol::Uid;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,9 @@ pub struct Publish {
     pub per_s: f64,
     /// From due to accepted, in the phase that `latency_phase` names.
     pub latency_ms: Quantiles,
+    /// How long after they were due attempts began: what the generator adds itself.
+    #[serde(default)]
+    pub generator_late_ms: Quantiles,
     /// `updates`, or `load` if there were none.
     pub latency_phase: String,
     /// The same for each phase.
@@ -128,7 +131,7 @@ pub struct RoleUsage {
     /// Of the one that had the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rss_mib_max: Option<f64>,
-    /// Bytes that were served over HTTP.
+    /// Bytes that were served over HTTP by the processes that ran at the end, each since its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u64>,
 }
@@ -164,6 +167,7 @@ pub struct Second {
 pub(crate) struct Attempt<'t> {
     pub(crate) phase: &'t str,
     pub(crate) due_ns: u64,
+    pub(crate) begun_ns: u64,
     pub(crate) path: &'t str,
     pub(crate) uid: Option<Uid>,
     pub(crate) outcome: Option<(&'t str, u64)>,
@@ -235,7 +239,8 @@ fn attempts(trace: &Trace) -> BTreeMap<&str, Attempt<'_>> {
             Kind::Invoke => {
                 let due_ns = due.get(key).copied().unwrap_or(event.time_ns);
                 let path = event.path.as_deref().unwrap_or_default();
-                attempts.insert(key, Attempt { phase, due_ns, path, uid: None, outcome: None });
+                attempts
+                    .insert(key, Attempt { phase, due_ns, begun_ns: event.time_ns, path, uid: None, outcome: None });
             }
             Kind::Outcome | Kind::Agreed => {
                 let Some(attempt) = attempts.get_mut(key) else { continue };
@@ -269,6 +274,7 @@ fn publish(attempts: &BTreeMap<&str, Attempt<'_>>) -> (Publish, Histogram<u64>) 
             publish.per_s = phase.per_s;
             publish.latency_ms = phase.latency_ms;
             chosen = latency;
+            publish.generator_late_ms = generator_late(&attempts);
         }
         publish.phases.insert(name.to_owned(), phase);
     }
@@ -296,6 +302,12 @@ fn phase_publish(attempts: &[&Attempt<'_>]) -> (PhasePublish, Histogram<u64>) {
     phase.per_s = if seconds > 0.0 { (phase.accepted as f64 / seconds * 1000.0).round() / 1000.0 } else { 0.0 };
     phase.latency_ms = Quantiles::of(&latency);
     (phase, latency)
+}
+
+fn generator_late(attempts: &[&Attempt<'_>]) -> Quantiles {
+    let mut late = histogram();
+    attempts.iter().for_each(|attempt| record_ns(&mut late, attempt.begun_ns.saturating_sub(attempt.due_ns)));
+    Quantiles::of(&late)
 }
 
 fn availability(attempts: &[Attempt<'_>], updates_ns: Option<u64>) -> Availability {
@@ -339,32 +351,32 @@ fn hosts(trace: &Trace) -> HostCounts {
 }
 
 fn resources(trace: &Trace) -> Resources {
-    // The last reading of each life of a process.
-    let mut last: BTreeMap<(&str, u32), &Event> = BTreeMap::new();
+    // The last reading of each figure in each life of a process.
+    let mut last: BTreeMap<(&str, u32, &str), u64> = BTreeMap::new();
     for event in trace.of(Kind::Usage) {
-        last.insert((&event.process, event.incarnation), event);
+        let figures = event.cause.as_deref().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='));
+        for (name, value) in figures {
+            if let Ok(value) = value.parse() {
+                last.insert((&event.process, event.incarnation, name), value);
+            }
+        }
     }
     let mut resources = Resources::default();
-    for ((process, _), event) in last {
+    for ((process, _, name), value) in last {
         let usage = match role(process) {
             "sp" => &mut resources.storage_point,
             "cache" => &mut resources.cache,
             "receiver" => &mut resources.receiver,
             _ => continue,
         };
-        for (name, value) in
-            event.cause.as_deref().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='))
-        {
-            let Ok(value) = value.parse::<u64>() else { continue };
-            match name {
-                "cpu_us" => *usage.cpu_s.get_or_insert(0.0) += value as f64 / 1e6,
-                "rss_kib_max" => {
-                    let mib = value as f64 / 1024.0;
-                    usage.rss_mib_max = Some(usage.rss_mib_max.map_or(mib, |max| max.max(mib)));
-                }
-                "bytes_out" => *usage.bytes_out.get_or_insert(0) += value,
-                _ => {}
+        match name {
+            "cpu_us" => *usage.cpu_s.get_or_insert(0.0) += value as f64 / 1e6,
+            "rss_kib_max" => {
+                let mib = value as f64 / 1024.0;
+                usage.rss_mib_max = Some(usage.rss_mib_max.map_or(mib, |max| max.max(mib)));
             }
+            "bytes_out" => *usage.bytes_out.get_or_insert(0) += value,
+            _ => {}
         }
     }
     for usage in [&mut resources.storage_point, &mut resources.cache, &mut resources.receiver] {
@@ -426,7 +438,11 @@ mod tests {
              15 testbed fault_undone outcome=kill cause=sp2
              16 publisher invoke key=k4 path=a
              17 publisher outcome key=k4 outcome=accepted uid=12.1.0
-             18 sp1 usage cause=cpu_us=1500000_rss_kib_max=2048
+             18 sp1 usage cause=cpu_us=1400000
+             18 sp1 usage cause=cpu_us=1500000
+             18 sp2 usage cause=cpu_us=500000
+             18 sp2 usage cause=rss_kib_max=2048
+             19 sp2 usage cause=bytes_out=7
              20 publisher invoke key=k5 path=a
              21 publisher outcome key=k5 outcome=undetermined",
         );
@@ -441,6 +457,9 @@ mod tests {
         assert_eq!((metrics.faults[0].at_s, metrics.faults[0].lasted_s), (2.0, Some(3.0)));
         assert_eq!((metrics.hosts.storage_points, metrics.hosts.receivers), (2, 1));
         assert_eq!(metrics.timeline[2].accepted, 1);
+        let usage = &metrics.resources.storage_point;
+        assert_eq!((usage.cpu_s, usage.rss_mib_max, usage.bytes_out), (Some(2.0), Some(2.0), Some(7)));
+        assert_eq!(publish.generator_late_ms.max.map(f64::round), Some(1000.0));
         assert_eq!(metrics.wall_s, 20.0);
         assert_eq!(metrics.value("longest_gap_ms"), Some(Some(5000.0)));
         assert_eq!(metrics.value("publish_latency_ms_p99"), Some(None));

@@ -57,6 +57,9 @@ pub struct RunResult {
 pub struct CheckResult {
     /// `P1` to `P8`, or `alive`.
     pub name: String,
+    /// The promise in a few words.
+    #[serde(default)]
+    pub title: String,
     /// The promise in words.
     pub promise: String,
     /// Whether it was exercised and kept.
@@ -101,8 +104,9 @@ pub struct Expectation {
 
 impl From<CheckReport> for CheckResult {
     fn from(report: CheckReport) -> CheckResult {
-        let CheckReport { name, promise, held, events, violations, violations_total } = report;
-        CheckResult { name: name.into(), promise: promise.into(), held, events, violations, violations_total }
+        let CheckReport { name, title, promise, held, events, violations, violations_total } = report;
+        let (name, title, promise) = (name.into(), title.into(), promise.into());
+        CheckResult { name, title, promise, held, events, violations, violations_total }
     }
 }
 
@@ -114,8 +118,9 @@ impl RunResult {
         metrics: &Metrics,
         checks: Vec<CheckReport>,
         trace_hash: Hash,
-        notes: Vec<String>,
+        mut notes: Vec<String>,
     ) -> RunResult {
+        notes.extend(lateness(metrics));
         let expectations = scenario.expect.iter().map(|(name, at_most)| expectation(metrics, name, *at_most)).collect();
         // Loopback has nothing to be wrong about.
         let network = NetworkResult {
@@ -158,6 +163,15 @@ impl RunResult {
         let checks = self.checks.iter().filter(|check| !check.held).map(|check| check.name.as_str());
         checks.chain(self.expectations.iter().filter(|e| !e.met).map(|e| e.name.as_str())).collect()
     }
+}
+
+/// A generator that was late measured itself.
+fn lateness(metrics: &Metrics) -> Option<String> {
+    const LATE_MS: f64 = 50.0;
+    let late = &metrics.publish.generator_late_ms;
+    let worst = late.p99.or(late.max).filter(|worst| *worst > LATE_MS)?;
+    let most = if late.p99.is_some() { "99 % of" } else { "the" };
+    Some(format!("the generator was saturated: {most} attempts began up to {worst:.0} ms after they were due"))
 }
 
 fn expectation(metrics: &Metrics, name: &str, at_most: f64) -> Expectation {

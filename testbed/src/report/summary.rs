@@ -128,13 +128,7 @@ pub fn check_lines(checks: &[CheckResult]) -> String {
     let mut text = String::new();
     for check in checks {
         let verdict = if check.held { "held" } else { "BROKEN" };
-        let promise = check.promise.split(". ").next().unwrap_or_default();
-        let promise: String = if promise.chars().count() > 78 {
-            promise.chars().take(75).chain("...".chars()).collect()
-        } else {
-            promise.to_owned()
-        };
-        let _ = writeln!(text, "  {:<6} {verdict:<7} {:>10} events   {promise}", check.name, count(check.events));
+        let _ = writeln!(text, "  {:<6} {verdict:<7} {:>10} events   {}", check.name, count(check.events), check.title);
         for violation in check.violations.iter().take(5) {
             let _ = writeln!(text, "         - {violation}");
         }

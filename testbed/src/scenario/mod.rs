@@ -179,7 +179,7 @@ pub struct Fault {
     pub target: Target,
     /// When it begins, counted from the first update.
     pub at: Span,
-    /// How long it lasts; without it, to the end of the updates.
+    /// How long it lasts; without it, to the end of the updates (a restart: no longer than it takes).
     #[serde(rename = "for", default)]
     pub lasts: Option<Span>,
 }

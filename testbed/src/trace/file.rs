@@ -96,7 +96,7 @@ pub fn write(trace: &Trace, path: &Path) -> Result<(), TraceFileError> {
     write().map_err(|source| TraceFileError::Arrow { path: name(), source })
 }
 
-/// Reads the trace that [`write`] made at `path`.
+/// Reads the trace that [`write()`] made at `path`.
 pub fn read(path: &Path) -> Result<Trace, TraceFileError> {
     let name = || path.display().to_string();
     let file = File::open(path).map_err(|source| TraceFileError::Io { path: name(), source })?;

@@ -66,6 +66,10 @@ async fn audit_index(
     recorder: &Recorder,
     seed: u64,
 ) -> Result<(), AuditError> {
+    if let Some(bytes_out) = bytes_out(client, authority).await {
+        let cause = format!("bytes_out={bytes_out}");
+        recorder.note(name, 0, Kind::Usage, Template { cause: Some(&cause), ..Template::default() });
+    }
     let entries = read_index(client, authority).await?;
     let mut order: Vec<usize> = (0..entries.len()).filter(|i| !entries[*i].flags.deleted).collect();
     Random::new(seed, name).shuffle(&mut order);
@@ -88,6 +92,13 @@ async fn audit_index(
         recorder.note(name, 0, Kind::AuditSp, template);
     }
     Ok(())
+}
+
+/// What the SP says that it has served since its start; before the audit itself asks for much.
+async fn bytes_out(client: &Client, authority: &str) -> Option<u64> {
+    let answer = client.get(authority, "/metrics").await.ok().filter(|answer| answer.status == 200)?;
+    let text = String::from_utf8_lossy(&answer.body);
+    text.lines().find_map(|line| line.strip_prefix("acms_http_bytes_out_total "))?.trim().parse().ok()
 }
 
 async fn read_index(client: &Client, authority: &str) -> Result<Vec<ListedEntry>, AuditError> {
