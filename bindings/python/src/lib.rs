@@ -1,6 +1,6 @@
 //! The extension module `acms._acms`; the package `acms` re-exports what people use.
 //!
-//! Every call that may block runs beside the interpreter ([`blocking::interruptible`]): the GIL is free meanwhile and
+//! Every call that may block runs beside the interpreter (`blocking::interruptible`): the GIL is free meanwhile and
 //! Ctrl-C is seen within 50 ms.
 
 mod blocking;
