@@ -121,6 +121,8 @@ fn cargo_deny(steps: &Steps) -> Result<PathBuf, Failure> {
 /// The criterion benches, then the programs that measure.
 pub(crate) fn bench(steps: &Steps, arguments: &[String]) -> Result<(), Failure> {
     build(steps)?;
-    let bench = steps.cargo().args(["bench", "--locked", "--package", "acms-bench", "--benches", "--"]).args(arguments);
-    steps.run("Run the benches", bench)
+    let bench = steps.cargo().args(["bench", "--locked", "--package", "acms-bench", "--bench", "*", "--"]);
+    steps.run("Run the benches", bench.args(arguments))?;
+    steps.run("Measure durable commits", steps.command("target/release/log-flush"))?;
+    steps.run("Measure publications", steps.command("target/release/publish-load"))
 }
