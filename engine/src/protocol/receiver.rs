@@ -39,7 +39,7 @@ const RESTARTS_MAX: u32 = 4;
 /// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const FLUSH_AFTER_WALKING: Duration = Duration::from_secs(1);
-/// Time between tries after the local disk failed.
+/// Time between tries to apply what failed or was blocked.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -185,7 +185,7 @@ impl Receiver {
             self.ask_snapshot(Why::Poll);
         }
         if due(&mut self.retry_at) {
-            self.holdings.retry(false);
+            self.holdings.retry();
         }
         self.pump(now);
     }
@@ -233,7 +233,7 @@ impl Receiver {
     /// A batch has been applied, as far as it could be.
     pub fn handle_applied(&mut self, now: Instant, id: BatchId, results: Vec<(Path, Applied)>) {
         self.holdings.applied(id, results, &mut self.outputs);
-        if !self.holdings.has_failed() {
+        if self.holdings.stuck.is_empty() {
             self.retry_after = RETRY_MIN;
         }
         self.pump(now);
@@ -416,7 +416,7 @@ impl Receiver {
             let snapshot = Snapshot { as_of_us: self.as_of_us, ..place.snapshot };
             self.outputs.push_back(Output::Event(Event::Current { snapshot }));
         }
-        if self.holdings.has_failed() && self.retry_at.is_none() {
+        if self.holdings.wants_retry() && self.retry_at.is_none() {
             self.retry_at = Some(now.after(self.random.jitter(self.retry_after)));
             self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
         }

@@ -67,8 +67,7 @@ impl<T> Holdings<T> {
         let mut hidden: BTreeMap<Path, Held> = BTreeMap::new();
         for (path, want) in &taken {
             let Some(action) = self.action(want, &taken) else { continue };
-            let hides = matches!(action, Action::Write(_) | Action::Record | Action::SetMode);
-            if hides {
+            if !want.entry.flags.deleted {
                 let others = ancestors(path.as_str()).filter_map(|other| self.held.get_key_value(other));
                 for (other, held) in others.chain(below(&self.held, path.as_str())) {
                     let shown = held.presence != Presence::Hidden && !held.flags.deleted;
@@ -137,13 +136,13 @@ impl<T> Holdings<T> {
     pub(super) fn applied(&mut self, id: BatchId, results: Vec<(Path, Applied)>, out: &mut VecDeque<Output>) {
         let Some(mut batch) = self.applying.take_if(|batch| batch.id == id) else { return };
         let mut results: BTreeMap<Path, Applied> = results.into_iter().collect();
-        let (mut freed, mut changed) = (false, Vec::new());
+        let mut tried = Vec::new();
         while let Some((path, InBatch { entry, removes, want })) = batch.changes.pop_first() {
+            tried.push(path.clone());
             let result = results.remove(&path).unwrap_or_else(|| Applied::Failed("no result".into()));
             match (result, want) {
                 (Applied::Done, want) => {
-                    freed |= removes;
-                    changed.push(path.clone());
+                    self.freed |= removes;
                     if let Some(want) = want {
                         self.close(&path, want.order);
                         let Held { uid, hash, flags, .. } = entry;
@@ -154,7 +153,8 @@ impl<T> Holdings<T> {
                     }
                     self.held.insert(path, entry);
                 }
-                (_, None) => {}
+                // What it was to make room for will have been blocked.
+                (_, None) => self.freed = true,
                 (Applied::Lost, Some(want)) => {
                     if let Some(held) = self.held.get_mut(&path) {
                         held.presence = Presence::Missing;
@@ -178,10 +178,7 @@ impl<T> Holdings<T> {
                 }
             }
         }
-        changed.iter().for_each(|path| self.reveal(path));
-        if freed {
-            self.retry(true);
-        }
+        tried.iter().for_each(|path| self.settle(path));
     }
 
     /// The entry of this order is applied, unless a newer one has taken its order over.
@@ -198,25 +195,27 @@ impl<T> Holdings<T> {
         }
     }
 
-    /// `path` has changed: wants hidden files again that nothing hides any more.
-    pub(super) fn reveal(&mut self, path: &Path) {
-        let others = ancestors(path.as_str()).filter_map(|other| self.held.get_key_value(other));
-        let others = others.chain(self.held.get_key_value(path)).chain(below(&self.held, path.as_str()));
-        let shown = |(other, held): &(&Path, &Held)| {
-            held.presence == Presence::Hidden && !held.flags.deleted && !self.is_hidden(other.as_str(), held.uid)
-        };
-        let revealed: Vec<Path> = others.filter(shown).map(|(other, _)| other.clone()).collect();
-        revealed.iter().for_each(|other| self.want_again(other));
+    /// Whether a held file is hidden and should not be, or the other way round.
+    fn is_unsettled(&self, path: &Path, held: &Held) -> bool {
+        let hidden = held.presence == Presence::Hidden;
+        !held.flags.deleted && held.presence != Presence::Missing && hidden != self.is_hidden(path.as_str(), held.uid)
     }
 
-    /// A file above a subscription has appeared: what it hides has to go.
-    pub(super) fn hide_below(&mut self, path: &Path) {
-        let hidden = |(other, held): &(&Path, &Held)| {
-            held.presence == Presence::Whole && !held.flags.deleted && self.is_hidden(other.as_str(), held.uid)
-        };
-        let hidden: Vec<Path> =
-            below(&self.held, path.as_str()).filter(hidden).map(|(other, _)| other.clone()).collect();
-        hidden.iter().for_each(|other| self.want_again(other));
+    /// `path` may have changed: what it hides has to go, and what nothing hides any more is wanted again.
+    pub(super) fn settle(&mut self, path: &Path) {
+        let others = ancestors(path.as_str()).filter_map(|other| self.held.get_key_value(other));
+        let others = others.chain(self.held.get_key_value(path)).chain(below(&self.held, path.as_str()));
+        let unsettled = others.filter(|(other, held)| self.is_unsettled(other, held));
+        let unsettled: Vec<Path> = unsettled.map(|(other, _)| other.clone()).collect();
+        unsettled.iter().for_each(|other| self.want_again(other));
+    }
+
+    /// At the start: what hid a file, or should have, may have changed just before the end.
+    pub(super) fn settle_recovered(&mut self) {
+        let unsettled = self.held.iter().filter(|(path, held)| self.is_unsettled(path, held));
+        for path in unsettled.map(|(path, _)| path.clone()).collect::<Vec<Path>>() {
+            self.held.get_mut(&path).expect("taken from it").presence = Presence::Missing;
+        }
     }
 }
 

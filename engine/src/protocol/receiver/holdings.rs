@@ -17,6 +17,8 @@ pub(super) struct Want {
     /// When it was first wanted, counted in entries; kept when a newer entry of its path takes its place.
     pub(super) order: u64,
     pub(super) supply: Supply,
+    /// Tried before, or once held: a walk may take its directory for complete.
+    pub(super) again: bool,
 }
 
 /// Where its content comes from.
@@ -66,6 +68,8 @@ pub(super) struct Holdings<T> {
     pub(super) ready_len: u64,
     pub(super) applying: Option<super::batch::Batch>,
     pub(super) stuck: BTreeMap<Path, Stuck>,
+    /// Something was removed, or could not be, since blocked entries were last tried.
+    pub(super) freed: bool,
     pub(super) open: BTreeSet<u64>,
     marks: VecDeque<Mark<T>>,
     next_order: u64,
@@ -86,7 +90,7 @@ pub(super) fn below<'a, V>(map: &'a BTreeMap<Path, V>, path: &str) -> impl Itera
 
 impl<T> Holdings<T> {
     pub(super) fn new(prefixes: Vec<Prefix>, held: BTreeMap<Path, Held>) -> Holdings<T> {
-        Holdings {
+        let mut holdings = Holdings {
             prefixes,
             held,
             above: BTreeMap::new(),
@@ -97,11 +101,14 @@ impl<T> Holdings<T> {
             ready_len: 0,
             applying: None,
             stuck: BTreeMap::new(),
+            freed: false,
             open: BTreeSet::new(),
             marks: VecDeque::new(),
             next_order: 1,
             next_batch: BatchId(1),
-        }
+        };
+        holdings.settle_recovered();
+        holdings
     }
 
     /// The newest UID known of `path`, and whether the same one is welcome again because its file is missing.
@@ -146,7 +153,7 @@ impl<T> Holdings<T> {
         if matches!(supply, Supply::Ready(_) | Supply::Same) || entry.flags.deleted {
             out.push_back(verified(&entry));
         }
-        self.put_want(path, Want { entry, order, supply });
+        self.put_want(path, Want { entry, order, supply, again: false });
         Ok(())
     }
 
@@ -158,8 +165,7 @@ impl<T> Holdings<T> {
         let (known, _) = self.above.get(&entry.path).copied().unwrap_or_default();
         if entry.uid > known {
             self.above.insert(entry.path.clone(), (entry.uid, entry.flags.deleted));
-            self.reveal(&entry.path);
-            self.hide_below(&entry.path);
+            self.settle(&entry.path);
         }
     }
 
@@ -267,25 +273,26 @@ impl<T> Holdings<T> {
         }
     }
 
-    /// The source is left: forgets what was wanted of it and is not here yet, and all marks. Whether something that
-    /// was once held is among it.
+    /// The source is left: forgets what was wanted of it and is not here yet, and all marks. Whether something is
+    /// among it that a walk might pass by.
     pub(super) fn forget_unfetched(&mut self) -> bool {
         let unfetched = |want: &Want| matches!(want.supply, Supply::Queued | Supply::Fetching(_));
         let paths: Vec<Path> = self.wanted.iter().filter(|(_, w)| unfetched(w)).map(|(path, _)| path.clone()).collect();
-        let mut held = false;
+        let mut again = false;
         for path in paths {
             if let Some(want) = self.take_want(&path) {
                 self.open.remove(&want.order);
-                held |= self.held.get(&path).is_some_and(|held| held.uid >= want.entry.uid);
+                again |= want.again || self.held.get(&path).is_some_and(|held| held.uid >= want.entry.uid);
             }
         }
         self.marks.clear();
-        held
+        again
     }
 
-    /// Takes up again what could not be applied: all of it, or only what failed.
-    pub(super) fn retry(&mut self, blocked_too: bool) {
-        let again = |stuck: &Stuck| blocked_too || stuck.order.is_some();
+    /// Takes up again what could not be applied: what failed, and, if there is more room now, what was blocked.
+    pub(super) fn retry(&mut self) {
+        let freed = std::mem::take(&mut self.freed);
+        let again = |stuck: &Stuck| freed || stuck.order.is_some();
         let paths: Vec<Path> = self.stuck.iter().filter(|(_, s)| again(s)).map(|(path, _)| path.clone()).collect();
         for path in paths {
             let Some(Stuck { entry, order }) = self.stuck.remove(&path) else { continue };
@@ -295,13 +302,13 @@ impl<T> Holdings<T> {
             });
             self.open.insert(order);
             let supply = self.supply(&entry, None).unwrap_or(Supply::Queued);
-            self.put_want(path, Want { entry, order, supply });
+            self.put_want(path, Want { entry, order, supply, again: true });
         }
     }
 
-    /// Whether a disk failure waits for another try.
-    pub(super) fn has_failed(&self) -> bool {
-        self.stuck.values().any(|stuck| stuck.order.is_some())
+    /// Whether an entry that could not be applied should be tried again.
+    pub(super) fn wants_retry(&self) -> bool {
+        self.stuck.values().any(|stuck| self.freed || stuck.order.is_some())
     }
 
     /// Whether an entry is blocked.
@@ -340,7 +347,7 @@ impl<T> Holdings<T> {
         self.next_order += 1;
         self.open.insert(self.next_order);
         let supply = self.supply(&entry, None).unwrap_or(Supply::Queued);
-        self.put_want(path.clone(), Want { entry, order: self.next_order, supply });
+        self.put_want(path.clone(), Want { entry, order: self.next_order, supply, again: true });
     }
 }
 

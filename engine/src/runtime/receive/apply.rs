@@ -346,3 +346,7 @@ fn clear(tmp: &std::path::Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+//! Batches cut short after each of their steps, as a crash of the process would.
+
+use super::*;
+use crate::protocol::{Flags, Uid};
+use bytes::Bytes;
+use std::cell::Cell;
+
+thread_local! {
+    /// Steps left before the batch stops.
+    static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn counted(_: Step, _: usize) -> bool {
+    LEFT.with(|left| {
+        left.set(left.get().saturating_sub(1));
+        left.get() > 0
+    })
+}
+
+fn change(path: &str, micros: u64, content: Option<&str>, action: Option<Action>) -> Change {
+    let text = content.unwrap_or_default().to_owned();
+    let flags = Flags { executable: false, deleted: content.is_none() };
+    let uid = Uid { micros, ..Uid::ZERO };
+    let presence = if action == Some(Action::Hide) { Presence::Hidden } else { Presence::Whole };
+    let entry = Held { uid, hash: Hash::of(text.as_bytes()), size: text.len() as u64, flags, presence };
+    let written = || if content.is_some() { Action::Write(Content::Bytes(Bytes::from(text))) } else { Action::Delete };
+    Change { path: path.parse().unwrap(), entry, action: action.unwrap_or_else(written) }
+}
+
+fn first() -> Vec<Change> {
+    vec![
+        change("a/one", 1, Some("1"), None),
+        change("a/two", 1, Some("2"), None),
+        change("b/c/three", 1, Some("3"), None),
+        change("p", 1, Some("p is a file"), None),
+    ]
+}
+
+/// Overwrites (with the same length, so that only the hash tells), deletes, adds, and puts a directory in a file's place.
+fn second() -> Vec<Change> {
+    vec![
+        change("p", 1, Some("p is a file"), Some(Action::Hide)),
+        change("b/c/three", 2, None, None),
+        change("a/one", 2, Some("X"), None),
+        change("d/four", 2, Some("4"), None),
+        change("p/q", 2, Some("p is a directory"), None),
+    ]
+}
+
+fn done(results: &[(Path, Applied)]) -> bool {
+    results.iter().all(|(_, applied)| *applied == Applied::Done)
+}
+
+/// What the directory has, by hash.
+fn files(directory: &std::path::Path) -> BTreeMap<String, Hash> {
+    let walk = walkdir::WalkDir::new(directory).into_iter().filter_entry(|entry| entry.file_name() != OWN);
+    let files = walk.map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    let name = |entry: &walkdir::DirEntry| entry.path().strip_prefix(directory).unwrap().display().to_string();
+    files.map(|entry| (name(&entry), Hash::of(&std::fs::read(entry.path()).unwrap()))).collect()
+}
+
+/// What is there must be what the receiver knows to be there, and whole.
+fn check_agreement(directory: &std::path::Path, held: &BTreeMap<Path, Held>) {
+    let files = files(directory);
+    for (path, held) in held.iter().filter(|(_, held)| held.presence == Presence::Whole) {
+        let expected = (!held.flags.deleted).then_some(held.hash);
+        assert_eq!(files.get(path.as_str()).copied(), expected, "{path}");
+    }
+    for path in files.keys() {
+        assert!(held.contains_key(path.as_str()), "{path} is there and not known");
+    }
+}
+
+#[test]
+fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them() {
+    let mut cuts = 0;
+    for steps in 1.. {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut applier, adopted) = Applier::open(directory.path()).unwrap();
+        assert!(adopted.is_empty());
+        assert!(done(&applier.apply(first())));
+        applier.goes_on = counted;
+        LEFT.set(steps);
+        let finished = done(&applier.apply(second()));
+        drop(applier);
+        // Files are the old or the new version.
+        let versions: BTreeSet<Hash> = first().iter().chain(&second()).map(|change| change.entry.hash).collect();
+        assert!(files(directory.path()).values().all(|hash| versions.contains(hash)));
+        let (mut applier, adopted) = Applier::open(directory.path()).unwrap();
+        check_agreement(directory.path(), applier.held());
+        assert_eq!(std::fs::read_dir(applier.staging_directory()).unwrap().count(), 0, "leftovers are removed");
+        // What was put in place before the cut is known, so that nothing older takes its place.
+        let new = files(directory.path()).get("a/one") == Some(&Hash::of(b"X"));
+        assert_eq!(applier.held()["a/one"].uid.micros, if new { 2 } else { 1 });
+        assert!(adopted.iter().all(|(_, held)| held.uid.micros == 2));
+        // And the batch can be applied again.
+        assert!(done(&applier.apply(second())));
+        let expected: BTreeMap<String, Hash> =
+            [("a/one", "X"), ("a/two", "2"), ("d/four", "4"), ("p/q", "p is a directory")]
+                .map(|(path, text)| (path.to_owned(), Hash::of(text.as_bytes())))
+                .into();
+        assert_eq!(files(directory.path()), expected);
+        assert!(!directory.path().join("b").exists(), "emptied by a deletion");
+        if finished {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts >= 8, "the batch was cut {cuts} times");
+}
+
+#[test]
+fn a_file_changed_behind_the_receivers_back_is_fetched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    assert!(done(&applier.apply(first())));
+    drop(applier);
+    std::fs::write(directory.path().join("a/one"), "longer").unwrap();
+    std::fs::remove_file(directory.path().join("a/two")).unwrap();
+    let (applier, _) = Applier::open(directory.path()).unwrap();
+    let missing = applier.held().iter().filter(|(_, held)| held.presence == Presence::Missing);
+    assert_eq!(missing.map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["a/one", "a/two"]);
+}
+
+#[test]
+fn a_file_nobody_published_survives_a_deletion_of_its_path() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("mine"), "x").unwrap();
+    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    assert!(done(&applier.apply(vec![change("mine", 1, None, None)])));
+    assert!(directory.path().join("mine").exists());
+}
+
+#[test]
+fn a_file_that_is_gone_is_told_when_only_its_entry_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    assert!(done(&applier.apply(first())));
+    std::fs::remove_file(directory.path().join("a/one")).unwrap();
+    for action in [Action::Record, Action::SetMode] {
+        let results = applier.apply(vec![change("a/one", 2, Some("1"), Some(action))]);
+        assert_eq!(results[0].1, Applied::Lost);
+    }
+}
+
+#[test]
+fn on_a_file_system_that_ignores_case_the_second_spelling_is_blocked() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    applier.folded = Some(BTreeMap::new());
+    assert!(done(&applier.apply(first())));
+    let results = applier.apply(vec![change("A/One", 2, Some("1"), None), change("a/five", 2, Some("5"), None)]);
+    assert!(matches!(&results[0].1, Applied::Blocked(cause) if cause.contains("a/one")));
+    assert_eq!(results[1].1, Applied::Done);
+    assert!(done(&applier.apply(vec![change("a/one", 3, None, None)])));
+    assert!(done(&applier.apply(vec![change("A/One", 2, Some("1"), None)])));
+}
+
+#[test]
+fn damage_in_the_middle_of_the_state_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Applier::open(directory.path()).unwrap().0.apply(first()));
+    let state = directory.path().join(OWN).join("state");
+    let text = std::fs::read_to_string(&state).unwrap();
+    std::fs::write(&state, text.replacen("\"uid\"", "\"u?d\"", 1)).unwrap();
+    assert!(matches!(Applier::open(directory.path()), Err(OpenError::State(StateError::Damaged { line: 1, .. }))));
+}

@@ -1,0 +1,22 @@
+//! The receiver: scripts one can read, any sequence of answers, and the process against a real socket.
+
+mod end_to_end;
+mod property;
+mod script;
+mod source;
+
+#[test]
+fn scripts() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datadriven");
+    let names = ["receiver_first_walk", "receiver_feeds", "receiver_sources", "receiver_applying", "receiver_polling"];
+    for name in names {
+        let path = directory.join(name).with_extension("txt");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let actual = script::rewrite(&text);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, actual).unwrap();
+        } else {
+            assert_eq!(text, actual, "{name}: run with UPDATE_EXPECT=1 to take the new results over");
+        }
+    }
+}

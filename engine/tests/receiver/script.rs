@@ -1,0 +1,338 @@
+//! Scripts: a command on a line that begins with a word, then what happened, indented; a blank line between.
+
+use super::source::{Mood, Source};
+use acms_engine::protocol::{
+    Duration, Hash, Instant, Path, Receiver,
+    api::Changes,
+    receiver::{
+        Action, Applied, BatchId, Body, Change, Content, Event, Failure, Held, Output, Presence, ReceiverConfig,
+        Request, RequestKind, StagedId,
+    },
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, fmt::Write as _};
+
+/// The script with its results as they are now.
+pub(crate) fn rewrite(text: &str) -> String {
+    let mut world = World::default();
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.starts_with("  ") {
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+        if !line.is_empty() && !line.starts_with('#') {
+            world.command(line);
+            for line in std::mem::take(&mut world.log).lines() {
+                writeln!(out, "  {line}").unwrap();
+            }
+        }
+    }
+    out
+}
+
+#[derive(Default)]
+struct World {
+    now: Instant,
+    names: Vec<String>,
+    sources: BTreeMap<String, Source>,
+    receiver: Option<Receiver>,
+    config: Option<ReceiverConfig>,
+    waiting: Vec<Request>,
+    batch: Option<(BatchId, Vec<Change>)>,
+    slow_disk: bool,
+    full_disk: bool,
+    blocked: Vec<String>,
+    names_of: BTreeMap<Hash, String>,
+    log: String,
+}
+
+fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn duration(text: &str) -> Duration {
+    acms_engine::runtime::units::parse_duration(text).unwrap()
+}
+
+impl World {
+    fn command(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[0] {
+            "receiver" => self.new_receiver(&words),
+            "restart" => self.restart(),
+            "publish" => self.publish(&words[1..]),
+            "mint" => self.of(words[1]).mint(),
+            "forget-changes" => self.of(words[1]).forget_changes(),
+            "restart-source" => self.of(words[1]).restart(),
+            "mood" => self.set_mood(words[1], words[2]),
+            "disk" => (self.slow_disk, self.full_disk) = (words[1] == "slow", words[1] == "full"),
+            "block" => self.blocked = words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            "lose" => self.lose(words[1]),
+            "go" => self.go(),
+            "wait" => self.wait(duration(words[1])),
+            "held" => self.show_held(),
+            "counters" => {
+                let counters = self.receiver.as_ref().unwrap().counters();
+                writeln!(self.log, "{counters:?}").unwrap();
+            }
+            other => panic!("no command {other:?}"),
+        }
+    }
+
+    fn of(&mut self, name: &str) -> &mut Source {
+        self.sources.get_mut(name).unwrap()
+    }
+
+    fn new_receiver(&mut self, words: &[&str]) {
+        self.names = option(words, "sources").unwrap().split(',').map(str::to_owned).collect();
+        for name in &self.names {
+            let sp = u8::try_from(self.sources.len() + 1).unwrap();
+            self.sources.entry(name.clone()).or_insert_with(|| Source::new(sp));
+        }
+        let prefixes = option(words, "subscribe").unwrap_or("").split(',').map(|text| text.parse().unwrap());
+        let config = ReceiverConfig {
+            id: option(words, "id").unwrap_or("r1").into(),
+            sources: self.names.clone(),
+            prefixes: prefixes.collect(),
+            poll: option(words, "poll").map(duration),
+        };
+        self.receiver = Some(Receiver::new(config.clone(), 1, BTreeMap::new()).unwrap());
+        self.config = Some(config);
+    }
+
+    fn restart(&mut self) {
+        let held = self.receiver.take().unwrap().held().clone();
+        self.receiver = Some(Receiver::new(self.config.clone().unwrap(), 2, held).unwrap());
+        self.waiting.clear();
+        self.batch = None;
+    }
+
+    /// The file of a path is found missing at a restart.
+    fn lose(&mut self, path: &str) {
+        let mut held = self.receiver.take().unwrap().held().clone();
+        held.get_mut(path).unwrap().presence = Presence::Missing;
+        self.receiver = Some(Receiver::new(self.config.clone().unwrap(), 2, held).unwrap());
+        self.waiting.clear();
+    }
+
+    fn publish(&mut self, words: &[&str]) {
+        let [sources, path, uid, content @ ..] = words else { panic!("publish SOURCES PATH UID CONTENT") };
+        let uid = format!("{uid}.1.0").parse().unwrap();
+        let text = content.join(" ");
+        let (executable, text) = text.strip_prefix("+x ").map_or((false, text.as_str()), |rest| (true, rest));
+        let big = text.strip_prefix("big ").map(|seed| seed.repeat(200 << 10));
+        let bytes = (text != "deleted").then(|| big.as_deref().unwrap_or(text).as_bytes());
+        if let Some(bytes) = bytes {
+            self.names_of.insert(Hash::of(bytes), text.to_owned());
+        }
+        for name in sources.split(',') {
+            self.of(name).publish(&path.parse().unwrap(), uid, bytes, executable);
+        }
+    }
+
+    fn set_mood(&mut self, name: &str, mood: &str) {
+        let moods = [
+            ("good", Mood::Good),
+            ("down", Mood::Down),
+            ("silent", Mood::Silent),
+            ("corrupt", Mood::Corrupt),
+            ("garbage", Mood::Garbage),
+            ("forgetful", Mood::Forgetful),
+            ("stuck", Mood::Stuck),
+            ("full", Mood::Full),
+            ("overloaded", Mood::Overloaded),
+        ];
+        self.of(name).mood = moods.iter().find(|(word, _)| *word == mood).unwrap().1;
+        if mood == "down" {
+            // Its connections break.
+            let (broken, waiting): (Vec<Request>, Vec<Request>) =
+                std::mem::take(&mut self.waiting).into_iter().partition(|request| self.names[request.source] == name);
+            self.waiting = waiting;
+            let failure = || Failure::Broken("connection reset".into());
+            broken.iter().for_each(|request| self.receiver().handle_failure_now(request, failure()));
+        }
+    }
+
+    fn receiver(&mut self) -> Handle<'_> {
+        Handle { now: self.now, receiver: self.receiver.as_mut().unwrap() }
+    }
+
+    /// Lets time pass, time-out by time-out.
+    fn wait(&mut self, duration: Duration) {
+        let end = self.now.after(duration);
+        loop {
+            let requests = self.waiting.iter().map(|request| self.asked_at(request).after(request.timeout));
+            let next = requests.chain(self.receiver.as_ref().unwrap().poll_timeout()).min();
+            self.now = next.map_or(end, |next| next.clamp(self.now, end));
+            self.go();
+            if self.now == end {
+                return;
+            }
+        }
+    }
+
+    /// Everything that can happen without time passing.
+    fn go(&mut self) {
+        let now = self.now;
+        if self.receiver.as_ref().unwrap().poll_timeout().is_some_and(|at| at <= now) {
+            self.receiver.as_mut().unwrap().handle_timeout(now);
+        }
+        let expired: Vec<Request> = {
+            let due = |request: &Request| self.asked_at(request).after(request.timeout) <= now;
+            self.waiting.iter().filter(|request| due(request)).cloned().collect()
+        };
+        for request in expired {
+            self.waiting.retain(|other| other.id != request.id);
+            writeln!(self.log, "{}: {} timed out", self.names[request.source], self.short(&request.target)).unwrap();
+            self.receiver.as_mut().unwrap().handle_failure(now, request.id, Failure::TimedOut);
+        }
+        loop {
+            while let Some(output) = self.receiver.as_mut().unwrap().poll_output() {
+                self.output(output);
+            }
+            if !self.answer_one() && !self.apply() {
+                return;
+            }
+        }
+    }
+
+    fn asked_at(&self, request: &Request) -> Instant {
+        ASKED.with_borrow(|asked| asked.get(&request.id.0).copied()).unwrap_or(self.now)
+    }
+
+    fn answer_one(&mut self) -> bool {
+        let answerable = |request: &Request| {
+            let source = &self.sources[&self.names[request.source]];
+            source.mood != Mood::Silent && !source.holds(&request.target)
+        };
+        let Some(at) = self.waiting.iter().position(answerable) else { return false };
+        let request = self.waiting.remove(at);
+        let (name, now) = (self.names[request.source].clone(), self.now);
+        if self.of(&name).mood == Mood::Down {
+            let failure = Failure::Unreachable("connection refused".into());
+            self.receiver.as_mut().unwrap().handle_failure(now, request.id, failure);
+            return true;
+        }
+        let (status, body) = self.of(&name).answer(now, &request.target);
+        assert!(body.len() as u64 <= request.body_len_max || status != 200);
+        let told = if status == 200 { String::new() } else { format!(" -> {status}") };
+        writeln!(self.log, "{name}: {}{told}{}", self.short(&request.target), self.gist(&body)).unwrap();
+        let receiver = self.receiver.as_mut().unwrap();
+        match request.kind {
+            RequestKind::LargeContent { hash } if status == 200 && Hash::of(&body) != hash => {
+                receiver.handle_failure(now, request.id, Failure::WrongHash);
+            }
+            RequestKind::LargeContent { .. } if status == 200 => {
+                receiver.handle_response(now, request.id, status, Body::Staged(StagedId(request.id.0)));
+            }
+            _ => receiver.handle_response(now, request.id, status, Body::Bytes(Bytes::from(body))),
+        }
+        true
+    }
+
+    /// The entries of an answer.
+    fn gist(&self, body: &[u8]) -> String {
+        let Ok(changes) = serde_json::from_slice::<Changes>(body) else { return String::new() };
+        let entries = changes.entries.iter().map(|entry| format!("{}@{}", entry.path, entry.uid.micros));
+        let entries: Vec<String> = entries.collect();
+        let full = if changes.full { " full" } else { "" };
+        format!(" -> [{}] next {}{full}", entries.join(" "), changes.next)
+    }
+
+    fn short(&self, target: &str) -> String {
+        let Some(hash) = target.strip_prefix("/v1/objects/") else { return target.to_owned() };
+        match self.names_of.get(&hash.parse().unwrap()) {
+            Some(content) => format!("content {content:?}"),
+            None => "node".to_owned(),
+        }
+    }
+
+    fn apply(&mut self) -> bool {
+        if self.slow_disk {
+            return false;
+        }
+        let Some((id, changes)) = self.batch.take() else { return false };
+        let result = |change: &Change| match () {
+            () if self.full_disk => Applied::Failed("no space left on device".into()),
+            () if self.blocked.iter().any(|path| path == change.path.as_str()) => Applied::Blocked("in the way".into()),
+            () => Applied::Done,
+        };
+        let results = changes.iter().map(|change| (change.path.clone(), result(change))).collect();
+        self.receiver.as_mut().unwrap().handle_applied(self.now, id, results);
+        true
+    }
+
+    fn output(&mut self, output: Output) {
+        let log = &mut self.log;
+        match output {
+            Output::Request(request) => {
+                ASKED.with_borrow_mut(|asked| asked.insert(request.id.0, self.now));
+                self.waiting.push(request);
+            }
+            Output::CancelRequests => self.waiting.clear(),
+            Output::Apply { id, changes } => {
+                let words: Vec<String> = changes.iter().map(describe).collect();
+                writeln!(log, "apply: {}", words.join(", ")).unwrap();
+                assert!(self.batch.replace((id, changes)).is_none(), "one batch at a time");
+            }
+            Output::Discard(id) => writeln!(log, "discard {}", id.0).unwrap(),
+            Output::Event(event) => {
+                let text = match event {
+                    Event::Source { source } => format!("source {}", self.names[source]),
+                    Event::Verified { path, uid, .. } => format!("verified {path}@{}", uid.micros),
+                    Event::Applied { path, uid, deleted, .. } => {
+                        format!("applied {path}@{}{}", uid.micros, if deleted { " deleted" } else { "" })
+                    }
+                    Event::Blocked { path, cause } => format!("blocked {path}: {cause}"),
+                    Event::Problem { cause } => format!("problem: {cause}"),
+                    Event::Current { snapshot } => {
+                        format!("current {} as of {} ms", snapshot.cursor(), snapshot.as_of_us / 1000)
+                    }
+                    other => format!("{other:?}"),
+                };
+                writeln!(log, "{text}").unwrap();
+            }
+        }
+    }
+
+    fn show_held(&mut self) {
+        let receiver = self.receiver.as_ref().unwrap();
+        for (path, Held { uid, hash, flags, presence, .. }) in receiver.held() {
+            let content = self.names_of.get(hash).cloned().unwrap_or_default();
+            let flags: Vec<&str> = flags.names().collect();
+            let presence = if *presence == Presence::Whole { String::new() } else { format!(" {presence:?}") };
+            writeln!(self.log, "{path}@{} {content:?} {flags:?}{presence}", uid.micros).unwrap();
+        }
+        let next = receiver.poll_timeout().map(|at| at.since(self.now));
+        writeln!(self.log, "next time-out: {next:?}").unwrap();
+    }
+}
+
+thread_local! {
+    static ASKED: std::cell::RefCell<BTreeMap<u64, Instant>> = const { std::cell::RefCell::new(BTreeMap::new()) };
+}
+
+struct Handle<'a> {
+    now: Instant,
+    receiver: &'a mut Receiver,
+}
+
+impl Handle<'_> {
+    fn handle_failure_now(&mut self, request: &Request, failure: Failure) {
+        self.receiver.handle_failure(self.now, request.id, failure);
+    }
+}
+
+fn describe(change: &Change) -> String {
+    let path: &Path = &change.path;
+    match &change.action {
+        Action::Write(Content::Bytes(bytes)) => format!("write {path} ({} bytes)", bytes.len()),
+        Action::Write(Content::Staged(id)) => format!("write {path} (staged {})", id.0),
+        Action::SetMode => format!("set mode of {path}"),
+        Action::Record => format!("record {path}"),
+        Action::Delete => format!("delete {path}"),
+        Action::Hide => format!("hide {path}"),
+    }
+}
