@@ -8,7 +8,9 @@ use acms_engine::protocol::{
     durable::InlineContent,
     message::{Header, Refusal, RequestId, Vector, Wanted},
     node::Item,
+    receiver::{Held, Presence},
 };
+use acms_engine::runtime::receive::state_line;
 use acms_engine::wire::{Decoder, Frame, HEAD_LEN, Hello, encode_frame, encode_hello, encode_ping};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -290,7 +292,9 @@ fn json(document: &mut Document) {
         },
     );
     document.json("index", &IndexPage { entries: vec![entry.clone()], next: Some("bin/hello".into()) });
-    let (path, hash) = (&entry.path, entry.hash);
-    let line = format!("{{\"path\":\"{path}\",\"uid\":\"{UID}\",\"hash\":\"{hash}\",\"flags\":[\"executable\"]}}\n");
+    let ListedEntry { ref path, uid, hash, size, flags, .. } = entry;
+    let held = |presence| Held { uid, hash, size, flags, presence };
+    let hidden = state_line(&"bin".parse().unwrap(), &held(Presence::Hidden));
+    let line = state_line(path, &held(Presence::Whole)) + &hidden;
     document.actual.insert("json receiver-state".into(), line);
 }

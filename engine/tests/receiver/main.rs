@@ -1,5 +1,8 @@
 //! The receiver: scripts one can read, any sequence of answers, and the process against a real socket.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes, files and sockets, too")]
+
 mod end_to_end;
 mod property;
 mod script;

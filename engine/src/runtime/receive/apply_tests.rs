@@ -1,5 +1,7 @@
 //! Batches cut short after each of their steps, as a crash of the process would.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use super::*;
 use crate::protocol::{Flags, Uid};
 use bytes::Bytes;

@@ -8,7 +8,7 @@ mod state;
 mod tree;
 
 pub use apply::OpenError;
-pub use state::StateError;
+pub use state::{StateError, line as state_line};
 
 use crate::{
     client::Url,

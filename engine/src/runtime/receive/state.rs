@@ -30,8 +30,8 @@ struct Line {
     hidden: bool,
 }
 
-/// Writes the line of an entry.
-pub(super) fn line(path: &Path, held: &Held) -> String {
+/// The line of an entry, its end included.
+pub fn line(path: &Path, held: &Held) -> String {
     let line = Line {
         path: path.clone(),
         uid: held.uid,
