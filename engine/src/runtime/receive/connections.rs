@@ -152,12 +152,13 @@ impl Connections {
             self.drive(registry, now, key);
             return;
         }
-        self.connect(registry, now, exchange);
+        let none = Failure::Unreachable("its name has no address".into());
+        self.connect(registry, now, exchange, none);
     }
 
-    fn connect(&mut self, registry: &Registry, now: Instant, mut exchange: Exchange) {
+    /// Connects to the next address; `last` is why there is no other.
+    fn connect(&mut self, registry: &Registry, now: Instant, mut exchange: Exchange, mut last: Failure) {
         let source = &mut self.sources[exchange.request.source];
-        let mut last = "its name has no address".to_owned();
         while exchange.addresses_tried < source.addresses.len() {
             let address = source.addresses[source.at % source.addresses.len()];
             exchange.addresses_tried += 1;
@@ -182,12 +183,12 @@ impl Connections {
                     return;
                 }
                 Err(error) => {
-                    last = error.to_string();
+                    last = Failure::Unreachable(error.to_string());
                     source.at += 1;
                 }
             }
         }
-        self.outcomes.push((exchange.request.id, Err(Failure::Unreachable(last))));
+        self.outcomes.push((exchange.request.id, Err(last)));
     }
 
     /// A connection is ready for something.
@@ -244,11 +245,11 @@ impl Connections {
         let silent = connection.used && !exchange.parser.has_begun() && matches!(failure, Failure::Broken(_));
         if connection.phase == Phase::Connecting {
             self.sources[connection.source].at += 1;
-            self.connect(registry, now, exchange);
+            self.connect(registry, now, exchange, failure);
         } else if silent {
             exchange.sent = 0;
             exchange.addresses_tried = 0;
-            self.connect(registry, now, exchange);
+            self.connect(registry, now, exchange, failure);
         } else {
             self.outcomes.push((exchange.request.id, Err(failure)));
         }
