@@ -2,7 +2,7 @@
 
 use super::{Exit, output::Output};
 use crate::{
-    protocol::{Config, Limits, Mode, Order, SpId, StoreId},
+    protocol::{Config, Limits, Mode, Order, QuorumSystem, SpId, StoreId},
     store::{DirStorage, Store, StoreIdentity},
 };
 use std::{
@@ -75,6 +75,7 @@ fn plan(args: &Args) -> Result<Vec<Member>, (String, &'static str)> {
         members: members.iter().map(|member| SpId(member.id)).collect(),
         mode: Mode::default(),
         order: Order::default(),
+        quorum: QuorumSystem::default(),
         max_drift: Duration::from_secs(3600),
         limits: Limits::default(),
     };

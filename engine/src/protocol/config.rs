@@ -1,6 +1,10 @@
 //! Configuration of a cluster and of one storage point of it.
 
-use crate::protocol::{Hash, SpId, StoreId, encoding::Writer};
+use crate::protocol::{
+    Hash, SpId, StoreId,
+    encoding::Writer,
+    quorum::{Quorum, QuorumError, QuorumSystem},
+};
 use std::time::Duration;
 
 /// How a publication is accepted.
@@ -10,6 +14,8 @@ pub enum Mode {
     /// Storing and setting the own bit are one durable write.
     #[default]
     Fused,
+    /// As published: storage points store and confirm; the exchange begins once a quorum has confirmed.
+    TwoPhase,
 }
 
 /// What UIDs are ordered by.
@@ -94,6 +100,8 @@ pub struct Config {
     pub mode: Mode,
     /// What UIDs are ordered by unless a submission says otherwise.
     pub order: Order,
+    /// Which sets of SPs are quorums.
+    pub quorum: QuorumSystem,
     /// How far an unagreed UID may be ahead of an SP's wall clock.
     pub max_drift: Duration,
     /// Bounds and intervals.
@@ -110,6 +118,9 @@ pub enum ConfigError {
     /// The cluster's name is empty or too long.
     #[error("the cluster's name must have 1 to 63 characters of letters, digits and -")]
     Cluster,
+    /// The quorum system does not fit the members.
+    #[error("{0}")]
+    Quorum(#[from] QuorumError),
 }
 
 /// Number of the index encoding; SPs change it together.
@@ -131,6 +142,7 @@ impl Config {
         if !self.members.contains(&self.me) {
             return Err(ConfigError::Members(format!("storage point {} is not a member of its own cluster", self.me)));
         }
+        Quorum::new(&self.quorum, &self.members)?;
         Ok(())
     }
 
@@ -143,9 +155,10 @@ impl Config {
         out.varint(self.epoch.into());
         out.varint(self.members.len() as u64);
         self.members.iter().for_each(|sp| out.u8(sp.0));
-        out.str("majority");
+        out.str(&self.quorum.to_string());
         out.str(match self.mode {
             Mode::Fused => "fused",
+            Mode::TwoPhase => "two-phase",
         });
         out.varint(u64::try_from(self.max_drift.as_micros()).unwrap_or(u64::MAX));
         out.varint(INDEX_FORMAT.into());

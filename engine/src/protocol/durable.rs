@@ -73,6 +73,24 @@ pub enum Durable {
         /// Its newest store.
         store: StoreId,
     },
+    /// Nothing accepted before this time is missing in the index that the records up to here make.
+    AsOf {
+        /// By the clocks of the SPs.
+        micros: Micros,
+    },
+    /// This store, made by `acms replace`, holds all that its join had to bring.
+    Joined,
+    /// The contents of a publication are needed no more: no index entry, kept version or pending publication names
+    /// them by it. Its key and outcome stay.
+    Released {
+        /// This one.
+        uid: Uid,
+    },
+    /// Nothing of a publication is remembered any more.
+    Forgotten {
+        /// This one.
+        uid: Uid,
+    },
 }
 
 /// Kind of a log record, its first byte's meaning. The numbers are part of the format.
@@ -88,6 +106,10 @@ pub enum Kind {
     Ceiling = 6,
     Started = 7,
     Store = 8,
+    AsOf = 9,
+    Joined = 10,
+    Released = 11,
+    Forgotten = 12,
 }
 
 impl Durable {
@@ -133,6 +155,19 @@ impl Durable {
                 out.store_id(*store);
                 Kind::Store
             }
+            Durable::AsOf { micros } => {
+                out.varint(micros.0);
+                Kind::AsOf
+            }
+            Durable::Joined => Kind::Joined,
+            Durable::Released { uid } => {
+                out.uid(*uid);
+                Kind::Released
+            }
+            Durable::Forgotten { uid } => {
+                out.uid(*uid);
+                Kind::Forgotten
+            }
         };
         (kind as u8, out.0, inline)
     }
@@ -157,6 +192,10 @@ impl Durable {
             6 => Durable::Ceiling { micros: Micros(input.varint()?) },
             7 => Durable::Started { starts: input.store_number()? },
             8 => Durable::Store { sp: input.sp()?, store: input.store_id()? },
+            9 => Durable::AsOf { micros: Micros(input.varint()?) },
+            10 => Durable::Joined,
+            11 => Durable::Released { uid: input.uid()? },
+            12 => Durable::Forgotten { uid: input.uid()? },
             _ => return Err(DecodeError::Invalid("record kind")),
         };
         input.finish()?;

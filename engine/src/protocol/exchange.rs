@@ -5,7 +5,7 @@
 //! write is durable.
 
 use crate::{
-    mutant,
+    mutant::{self, Mutant},
     protocol::{
         Durable, Duration, Hash, IndexEntry, Instant, Manifest, Message, Micros, Outcome, Reason, SpId, SpSet,
         StoragePoint, Uid,
@@ -182,7 +182,7 @@ impl StoragePoint {
             .collect();
         let manifest = publication.manifest.clone();
         self.persist(Durable::Held { manifest, contents, own_bit: true }, Some(Written::Held(uid)));
-        if mutant::active("bit-before-durable") {
+        if mutant::active(Mutant::BitBeforeDurable) {
             self.is_durable(uid);
         }
     }

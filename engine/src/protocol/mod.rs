@@ -37,6 +37,7 @@ pub use message::Message;
 pub use node::{IndexEntry, Node};
 pub use outcome::{Outcome, Reason};
 pub use path::{Path, Prefix};
+pub use quorum::QuorumSystem;
 pub use receiver::Receiver;
 pub use storage_point::StoragePoint;
 pub use time::{Duration, Instant, Micros, Now};

@@ -260,7 +260,7 @@ impl StoragePoint {
     fn clock_ahead(&self, query: &Query, time: Micros) -> Reason {
         let mut clocks: Vec<Micros> = query.clocks.values().copied().collect();
         clocks.sort_unstable_by(|a, b| b.cmp(a));
-        let place = (self.quorum.needed() - 1).min(clocks.len() - 1);
+        let place = (self.quorum.fewest() - 1).min(clocks.len() - 1);
         Reason::ClockAhead { ahead: Duration::from_micros(time.0.saturating_sub(clocks[place].0)) }
     }
 
@@ -401,7 +401,7 @@ impl StoragePoint {
     }
 
     fn no_quorum(&self, answered: SpSet) -> Reason {
-        Reason::NoQuorum { answered: ids(answered), needed: self.quorum.needed(), members: self.config.members.len() }
+        Reason::NoQuorum { answered: ids(answered), needed: self.quorum.fewest(), members: self.config.members.len() }
     }
 }
 

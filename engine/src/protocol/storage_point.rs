@@ -22,7 +22,7 @@ use crate::protocol::{
     merge::{Merge, WantedSet},
     message::Header,
     order::{Query, TicketState, Waiting},
-    quorum::Majority,
+    quorum::Quorum,
     random::Random,
     transfer::Transfer,
 };
@@ -61,7 +61,7 @@ pub(super) struct Peer {
 #[derive(Debug)]
 pub struct StoragePoint {
     pub(super) config: Config,
-    pub(super) quorum: Majority,
+    pub(super) quorum: Quorum,
     config_hash: [u8; 8],
     pub(super) now: Now,
     pub(super) random: Random,
@@ -128,7 +128,7 @@ impl StoragePoint {
         let hash = config.hash().0;
         let limits = &config.limits;
         let mut sp = StoragePoint {
-            quorum: Majority::of(&config.members),
+            quorum: Quorum::new(&config.quorum, &config.members)?,
             config_hash: std::array::from_fn(|i| hash[i]),
             now,
             random: Random::new(seed),
@@ -200,6 +200,7 @@ impl StoragePoint {
                 Durable::Bits { uid, bits } => self.recover_bits(uid, bits),
                 Durable::Agreed { uid } => self.recover_agreed(uid),
                 Durable::Dropped { uid, superseded_by } => self.forget_pending(uid, superseded_by),
+                Durable::AsOf { .. } | Durable::Joined | Durable::Released { .. } | Durable::Forgotten { .. } => {}
             }
         }
         self.clock = HybridClock::recovered(ceiling);

@@ -1,7 +1,7 @@
 //! `acms.toml`: the configuration file of a storage point.
 
 use crate::{
-    protocol::{self, Limits, Mode, Order, SpId, StoreId},
+    protocol::{self, Limits, Mode, Order, QuorumSystem, SpId, StoreId},
     runtime::units::{BadUnit, parse_duration, parse_size},
 };
 use serde::Deserialize;
@@ -94,7 +94,8 @@ struct AcmsSection {
     #[serde(default)]
     order: Order,
     max_drift: Option<String>,
-    quorum: Option<String>,
+    #[serde(default)]
+    quorum: QuorumSystem,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -144,6 +145,8 @@ pub struct StoragePointConfig {
     pub mode: Mode,
     /// What UIDs are ordered by.
     pub order: Order,
+    /// Which sets of storage points are quorums.
+    pub quorum: QuorumSystem,
     /// How far an unagreed UID may be ahead of wall clocks.
     pub max_drift: Duration,
     /// Bounds and intervals.
@@ -177,9 +180,6 @@ impl StoragePointConfig {
         if limits.publish < Duration::from_millis(100) || limits.publish > Duration::from_secs(60) {
             return Err(value("limits.publish", "write a duration from 100ms to 60s".to_owned()));
         }
-        if acms.quorum.as_deref().is_some_and(|quorum| quorum != "majority") {
-            return Err(value("acms.quorum", "the quorum system of this version is \"majority\"".to_owned()));
-        }
         let max_drift = match &acms.max_drift {
             Some(text) => parse_duration(text).map_err(|error| unit("acms.max_drift", error))?,
             None => Duration::from_secs(3600),
@@ -197,12 +197,14 @@ impl StoragePointConfig {
             members,
             mode: acms.mode,
             order: acms.order,
+            quorum: acms.quorum,
             max_drift,
             limits,
         };
         config.protocol(StoreId::default()).validate().map_err(|error| {
             let key = match error {
                 protocol::config::ConfigError::Cluster => "cluster",
+                protocol::config::ConfigError::Quorum(_) => "acms.quorum",
                 _ => "members",
             };
             value(key, error.to_string())
@@ -233,6 +235,7 @@ impl StoragePointConfig {
             members: self.members.iter().map(|member| SpId(member.id)).collect(),
             mode: self.mode,
             order: self.order,
+            quorum: self.quorum.clone(),
             max_drift: self.max_drift,
             limits: self.limits.clone(),
         }

@@ -92,6 +92,10 @@ pub(crate) fn durable() -> impl Strategy<Value = Durable> {
         any::<u64>().prop_map(|micros| Durable::Ceiling { micros: Micros(micros) }),
         any::<u32>().prop_map(|starts| Durable::Started { starts }),
         (sp(), store_id()).prop_map(|(sp, store)| Durable::Store { sp, store }),
+        any::<u64>().prop_map(|micros| Durable::AsOf { micros: Micros(micros) }),
+        Just(Durable::Joined),
+        uid().prop_map(|uid| Durable::Released { uid }),
+        uid().prop_map(|uid| Durable::Forgotten { uid }),
     ]
 }
 

@@ -2,8 +2,8 @@
 
 use acms_engine::client::IndexPage;
 use acms_engine::protocol::{
-    Config, Entry, Flags, Hash, IndexEntry, Limits, Manifest, Message, Micros, Mode, Node, Order, Outcome, Reason,
-    SpId, SpSet, StoreId, Uid,
+    Config, Entry, Flags, Hash, IndexEntry, Limits, Manifest, Message, Micros, Mode, Node, Order, Outcome,
+    QuorumSystem, Reason, SpId, SpSet, StoreId, Uid,
     api::{Changes, Cursor, Incarnation, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
     durable::InlineContent,
     message::{Header, Refusal, RequestId, Vector, Wanted},
@@ -246,6 +246,7 @@ fn config() -> Config {
         members: (1..=5).map(SpId).collect(),
         mode: Mode::Fused,
         order: Order::Strict,
+        quorum: QuorumSystem::Majority,
         max_drift: Duration::from_secs(3600),
         limits: Limits::default(),
     }

@@ -3,8 +3,8 @@
 
 use acms_engine::{
     protocol::{
-        Config, Durable, Entry, Flags, Hash, Instant, Limits, Message, Micros, Mode, Now, Order, Outcome, Path, SpId,
-        StoragePoint, StoreId, Uid,
+        Config, Durable, Entry, Flags, Hash, Instant, Limits, Message, Micros, Mode, Now, Order, Outcome, Path,
+        QuorumSystem, SpId, StoragePoint, StoreId, Uid,
         durable::{INLINE_LEN_MAX, InlineContent},
         io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
@@ -166,6 +166,7 @@ impl Cluster {
             members,
             mode: Mode::Fused,
             order: self.order,
+            quorum: QuorumSystem::Majority,
             max_drift: Duration::from_secs(3_600),
             limits: Limits::default(),
         };

@@ -122,7 +122,7 @@ impl<T> Holdings<T> {
 
     fn is_news(&self, entry: &ListedEntry) -> bool {
         let Some((uid, again)) = self.known(entry.path.as_str()) else { return true };
-        let older_too = crate::mutant::active("receiver-goes-back") && entry.uid != uid;
+        let older_too = crate::mutant::active(crate::mutant::Mutant::ReceiverGoesBack) && entry.uid != uid;
         entry.uid > uid || (entry.uid == uid && again) || older_too
     }
 

@@ -29,7 +29,7 @@ impl Walk {
 
     fn push(&mut self, directory: String, node: Hash, complete: &Complete) {
         // The broken variant is to be offered old entries too.
-        let skips = !crate::mutant::active("receiver-goes-back");
+        let skips = !crate::mutant::active(crate::mutant::Mutant::ReceiverGoesBack);
         if !(skips && complete.get(&directory) == Some(&node)) {
             self.queue.push((directory, node));
         }

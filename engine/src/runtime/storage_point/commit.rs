@@ -1,7 +1,7 @@
 //! The commit thread: everything that was asked for while one flush ran becomes durable with the next.
 
 use crate::{
-    mutant,
+    mutant::{self, Mutant},
     protocol::{Durable, io::WriteId},
     runtime::storage_point::completion::{Completion, Completions},
     store::{DirStorage, Log, Pacer, StoreError},
@@ -27,7 +27,7 @@ impl CommitThread {
     pub(super) fn start(log: Log<DirStorage>, completions: Completions) -> io::Result<CommitThread> {
         let (sender, receiver) = channel();
         let thread = thread::Builder::new().name("commit".into()).spawn(move || {
-            if mutant::active("hold-records") {
+            if mutant::active(Mutant::HoldRecords) {
                 hold(log, &receiver, &completions)
             } else {
                 run(log, &receiver, &completions)
