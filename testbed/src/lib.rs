@@ -12,6 +12,7 @@ pub mod checks;
 pub mod cli;
 pub mod faults;
 pub mod metrics;
+pub mod network;
 pub mod progress;
 pub mod report;
 pub mod run;
