@@ -2,13 +2,13 @@
 
 use crate::{
     backend::{Backend, BackendError, Context, Stop, local::LocalBackend},
-    checks::check_all,
-    metrics::{Metrics, hgrm},
+    judge::{Judge, Verdict},
+    metrics::hgrm,
     progress::Progress,
     report::{RunResult, page},
     scenario::Scenario,
     system::Program,
-    trace::{self, TraceFileError},
+    trace::{self, Trace, TraceFileError},
 };
 use std::{
     fs, io,
@@ -92,7 +92,8 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         logs: Some(logs.clone()),
     };
     let backend = LocalBackend;
-    let recording = backend.run(scenario, &context).map_err(|error| {
+    let mut trace = Trace::default();
+    let notes = backend.run(scenario, &context, &mut trace).map_err(|error| {
         options.progress.finish();
         if matches!(error, BackendError::Interrupted) {
             remove_if_empty(&dir);
@@ -102,11 +103,11 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         RunError::Backend { error, logs }
     })?;
     options.progress.phase("checking the trace");
-    let trace = recording.trace;
-    let metrics = Metrics::of(&trace);
-    let checks = check_all(&trace);
-    let result = RunResult::new(scenario, backend.name(), &metrics, checks, trace.hash(), recording.notes);
     trace::write(&trace, &dir.join("events.arrow"))?;
+    let mut judge = Judge::new();
+    trace.feed(&mut judge);
+    let Verdict { checks, metrics, hash, .. } = judge.finish();
+    let result = RunResult::new(scenario, backend.name(), &metrics, checks, hash, notes);
     let file = |name: &str, text: String| {
         let path = dir.join(name);
         fs::write(&path, text).map_err(write(&path))

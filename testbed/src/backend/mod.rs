@@ -2,7 +2,7 @@
 
 pub mod local;
 
-use crate::{progress::Progress, scenario::Scenario, system::Program, trace::Trace};
+use crate::{progress::Progress, scenario::Scenario, system::Program, trace::Sink};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
@@ -11,8 +11,9 @@ pub trait Backend {
     /// Its name in results.
     fn name(&self) -> &'static str;
 
-    /// Runs `scenario` from beginning to end and leaves nothing behind.
-    fn run(&self, scenario: &Scenario, context: &Context) -> Result<Recording, BackendError>;
+    /// Runs `scenario` from beginning to end, gives every event to `sink` in the order of time, and leaves nothing
+    /// behind. Returns notes: what a reader of the results should know.
+    fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError>;
 }
 
 /// What a run needs beside its scenario.
@@ -28,15 +29,6 @@ pub struct Context {
     pub keep: bool,
     /// Where logs go if something goes wrong.
     pub logs: Option<PathBuf>,
-}
-
-/// What came out of a run.
-#[derive(Clone, Debug)]
-pub struct Recording {
-    /// All that happened.
-    pub trace: Trace,
-    /// What a reader of the results should know.
-    pub notes: Vec<String>,
 }
 
 /// Why a scenario could not be run to its end. Everything that was started has been stopped.

@@ -65,10 +65,19 @@ kinds! {
     Blocked = "blocked",
     /// Something failed that will be tried again.
     Error = "error",
-    /// A receiver has applied all of a snapshot.
+    /// A receiver has applied all of a snapshot; `cause` is its as-of in microseconds since 1970.
     Current = "current",
+    /// A storage point serves this as-of: `cause`, in microseconds since 1970.
+    AsOf = "as_of",
 
     // Said by the testbed.
+    /// What was run: `outcome` names a setting, `cause` is its value. At the start of a trace.
+    Config = "config",
+    /// The true wall clock at this time: `cause`, in microseconds since 1970. At the start of a trace.
+    Wall = "wall",
+    /// How far the process's wall clock is ahead of the true one from now on: `cause`, in microseconds, then, if it is
+    /// not 0, the drift in parts per million: `-1500 20`. Without such events a clock is right.
+    Clock = "clock",
     /// A process was started.
     Start = "start",
     /// A process has ended.
@@ -79,7 +88,8 @@ kinds! {
     Phase = "phase",
     /// When an attempt at publishing was due.
     Scheduled = "scheduled",
-    /// An attempt at publishing was begun.
+    /// An attempt at publishing was begun. `uid` is the greatest UID that the publisher said it knows, if any; `cause`
+    /// says where, and `order=fast` if the attempt asked for that.
     Invoke = "invoke",
     /// What the publisher was told.
     Outcome = "outcome",

@@ -28,6 +28,8 @@ struct Line<'a> {
     peer: Option<serde_json::Value>,
     #[serde(borrow, default)]
     incarnation: Option<Cow<'a, str>>,
+    #[serde(default)]
+    as_of_us: Option<u64>,
 }
 
 /// A line that is no event.
@@ -56,7 +58,8 @@ pub fn parse_line(line: &[u8], process: &Text, incarnation: u32, recorder: &Reco
         serde_json::Value::String(name) => name,
         other => other.to_string(),
     });
-    let cause = line.cause.or(line.source).or(peer.map(Cow::Owned)).or(line.incarnation);
+    let as_of = line.as_of_us.map(|as_of_us| Cow::Owned(as_of_us.to_string()));
+    let cause = line.cause.or(as_of).or(line.source).or(peer.map(Cow::Owned)).or(line.incarnation);
     Ok(Event {
         time_ns: line.t,
         process: Text::clone(process),
@@ -92,6 +95,8 @@ mod tests {
         assert_eq!((event.outcome.as_deref(), event.publication.as_deref()), (Some("rejected"), Some("k1")));
         let line = br#"{"t":6,"kind":"link_down","peer":3}"#;
         assert_eq!(parse_line(line, &"sp1".into(), 0, &recorder).unwrap().cause.as_deref(), Some("3"));
+        let line = br#"{"t":6,"kind":"current","sp":1,"incarnation":"0-1","sequence":3,"as_of_us":17}"#;
+        assert_eq!(parse_line(line, &"receiver1".into(), 0, &recorder).unwrap().cause.as_deref(), Some("17"));
         assert!(matches!(parse_line(b"{}", &"sp1".into(), 0, &recorder), Err(BadLine::Json(_))));
         let line = br#"{"t":6,"kind":"dance"}"#;
         assert!(matches!(parse_line(line, &"sp1".into(), 0, &recorder), Err(BadLine::Kind(_))));

@@ -5,12 +5,16 @@
 mod file;
 mod kind;
 mod line;
+mod preamble;
 mod recorder;
+mod sink;
 
 pub use file::{TraceFileError, read, write};
 pub use kind::Kind;
 pub use line::{BadLine, parse_line};
+pub use preamble::preamble;
 pub use recorder::{Recorder, Template, now_ns};
+pub use sink::Sink;
 
 use acms_engine::protocol::{Hash, Uid};
 use std::{fmt, sync::Arc};
@@ -101,6 +105,11 @@ impl Trace {
     /// The events of one kind, by time.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Event> {
         self.events.iter().filter(move |event| event.kind == kind)
+    }
+
+    /// Gives every event to `sink`.
+    pub fn feed(self, sink: &mut (impl Sink + ?Sized)) {
+        self.events.into_iter().for_each(|event| sink.record(event));
     }
 
     /// Time of the first event; 0 without events.

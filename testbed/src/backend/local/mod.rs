@@ -8,9 +8,15 @@ pub mod process;
 
 pub use hosts::{Hosts, Receiver, ReceiverOptions};
 
-use super::{Backend, BackendError, Context, Recording};
-use crate::scenario::Scenario;
-use std::path::Path;
+use super::{Backend, BackendError, Context};
+use crate::{
+    scenario::Scenario,
+    trace::{Sink, now_ns, preamble},
+};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Runs every host as a process of this machine.
 #[derive(Clone, Copy, Default, Debug)]
@@ -21,13 +27,15 @@ impl Backend for LocalBackend {
         "local"
     }
 
-    fn run(&self, scenario: &Scenario, context: &Context) -> Result<Recording, BackendError> {
+    fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
         let system = |what: &'static str| move |source| BackendError::System { what: what.to_owned(), source };
         let work = tempfile::Builder::new().prefix("acms-testbed-").tempdir();
         let mut work = work.map_err(system("making a temporary directory"))?;
         work.disable_cleanup(context.keep);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.map_err(system("starting the testbed's threads"))?;
+        let wall_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let preamble = preamble(scenario, self.name(), now_ns(), wall_us);
         let result = runtime.block_on(phases::run(scenario, context, work.path()));
         // Whatever is still going on there cannot matter any more.
         runtime.shutdown_background();
@@ -40,11 +48,13 @@ impl Backend for LocalBackend {
             context.progress.phase("removing stores and directories");
             remove_all(work.path());
         }
-        let mut recording = result?;
+        let (trace, mut notes) = result?;
+        preamble.into_iter().for_each(|event| sink.record(event));
+        trace.feed(sink);
         if context.keep {
-            recording.notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
+            notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
         }
-        Ok(recording)
+        Ok(notes)
     }
 }
 

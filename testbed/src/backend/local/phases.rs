@@ -7,12 +7,12 @@ use super::{
     process::ProcessError,
 };
 use crate::{
-    backend::{BackendError, Context, Recording},
+    backend::{BackendError, Context},
     checks::DELIVERY_BOUND,
     faults::{Step, plan},
     progress::Progress,
     scenario::Scenario,
-    trace::{Kind, Recorder, Template, Text, now_ns},
+    trace::{Kind, Recorder, Template, Text, Trace, now_ns},
     workload::{Contents, Published, Publisher, Updates},
 };
 use std::{
@@ -38,7 +38,11 @@ struct Run<'r> {
     notes: Vec<String>,
 }
 
-pub(super) async fn run(scenario: &Scenario, context: &Context, work: &Path) -> Result<Recording, BackendError> {
+pub(super) async fn run(
+    scenario: &Scenario,
+    context: &Context,
+    work: &Path,
+) -> Result<(Trace, Vec<String>), BackendError> {
     let contents = Contents::of(&scenario.workload, scenario.seed)?;
     let recorder = Recorder::new();
     let testbed: Text = "testbed".into();
@@ -63,7 +67,7 @@ pub(super) async fn run(scenario: &Scenario, context: &Context, work: &Path) -> 
     if run.recorder.bad_lines() > 0 {
         run.notes.push(format!("{} event lines of processes could not be read", run.recorder.bad_lines()));
     }
-    Ok(Recording { trace: run.recorder.finish(), notes: run.notes })
+    Ok((run.recorder.finish(), run.notes))
 }
 
 fn lock(hosts: &Mutex<Hosts>) -> MutexGuard<'_, Hosts> {
