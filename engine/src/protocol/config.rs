@@ -58,8 +58,14 @@ pub struct Limits {
     pub submissions_max: usize,
     /// Largest content.
     pub content_len_max: u64,
-    /// Outcomes remembered beside those of current index entries.
+    /// Versions of a path whose contents are kept, the current one among them.
+    pub versions_kept: usize,
+    /// Outcomes and keys are remembered for so long ...
+    pub outcomes_kept: Duration,
+    /// ... but no more than this many beside those of kept versions.
     pub outcomes_max: usize,
+    /// A round to raise as-of begins this often.
+    pub as_of_round: Duration,
 }
 
 impl Default for Limits {
@@ -78,7 +84,10 @@ impl Default for Limits {
             roots_kept: Duration::from_secs(300),
             submissions_max: 10_000,
             content_len_max: 256 << 20,
+            versions_kept: 10,
+            outcomes_kept: Duration::from_secs(24 * 3_600),
             outcomes_max: 200_000,
+            as_of_round: Duration::from_secs(1),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Replication and agreement by Vector Exchange.
 //!
-//! A vector has a bit for each SP; a set bit means that the SP holds the publication durably. Bits are ORed in; a
-//! quorum of bits is agreement, which is never undone. Invariant: this SP's own bit is set, and sent, only when its
-//! write is durable.
+//! A vector has a bit for each SP; a set bit means that the SP holds the publication durably (`two-phase`: and knows
+//! that a quorum does). Bits are ORed in; a quorum of bits is agreement, which is never undone. Invariants: this SP's
+//! own bit is set, and sent, only when its write is durable; `two-phase`: the accepting SP alone begins the exchange,
+//! while it is undecided, and what it has rejected it never begins.
 
 use crate::{
     mutant::{self, Mutant},
     protocol::{
-        Durable, Duration, Hash, IndexEntry, Instant, Manifest, Message, Micros, Outcome, Reason, SpId, SpSet,
+        Durable, Duration, Hash, IndexEntry, Instant, Manifest, Message, Micros, Mode, Outcome, Reason, SpId, SpSet,
         StoragePoint, Uid,
         api::ListedEntry,
         durable::{INLINE_LEN_MAX, InlineContent},
@@ -26,8 +27,19 @@ pub(super) enum Hold {
     Fetching,
     /// Its write was asked for.
     Writing,
-    /// Manifest, contents and own bit are durable.
+    /// Manifest and contents are durable.
     Durable,
+}
+
+/// How far this SP's own bit of a publication is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum OwnBit {
+    /// Not set (`two-phase`: stored, no more).
+    Clear,
+    /// Its write was asked for.
+    Writing,
+    /// Durable.
+    Set,
 }
 
 /// A publication that this SP knows the manifest of.
@@ -35,11 +47,14 @@ pub(super) enum Hold {
 pub(super) struct Publication {
     pub(super) manifest: Arc<Manifest>,
     pub(super) hold: Hold,
+    pub(super) own: OwnBit,
     pub(super) agreed: bool,
     /// When it became known agreed.
-    agreed_at: Instant,
+    pub(super) agreed_at: Instant,
     /// Taken over from another SP that knew it agreed.
     merged: bool,
+    /// It entered the index, or would have if it were newer.
+    indexed: bool,
     pub(super) superseded_by: Option<Uid>,
     /// Bits known set, of the stores known here.
     pub(super) bits: SpSet,
@@ -53,12 +68,35 @@ pub(super) struct Publication {
     pub(super) missing: BTreeSet<Hash>,
     interval: Duration,
     resend_at: Option<Instant>,
+    /// `two-phase`, at the accepting SP: who has confirmed that it stores the publication.
+    pub(super) confirmed: SpSet,
+    /// `two-phase`, at the accepting SP: it may still begin the exchange, or reject.
+    pub(super) undecided: bool,
+    /// Paths of which it is the entry or a kept version.
+    pub(super) kept_by: usize,
+    /// Its contents are not kept on its behalf.
+    pub(super) released: bool,
 }
 
 impl Publication {
     /// Neither agreed nor dropped.
     pub(super) fn is_pending(&self) -> bool {
         !self.agreed && self.superseded_by.is_none()
+    }
+
+    /// What is said again while it is pending: the vector; before there is one, the offer.
+    fn reminder(&self) -> Message {
+        match self.own {
+            OwnBit::Set => Message::Vector(Vector { uid: self.manifest.uid, bits: self.bits }),
+            OwnBit::Clear | OwnBit::Writing => {
+                Message::Offer { manifest: self.manifest.clone(), contents: Vec::new(), agreed: false }
+            }
+        }
+    }
+
+    /// It is in the index, or a newer one of its paths is.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.indexed
     }
 
     fn has_heard(&self, peer: SpId, bits: SpSet) -> bool {
@@ -73,29 +111,35 @@ impl StoragePoint {
     pub(super) fn offer(&mut self, manifest: Arc<Manifest>, contents: Vec<InlineContent>, tickets: Vec<Ticket>) {
         let uid = manifest.uid;
         for entry in manifest.entries.iter().filter(|entry| entry.size > INLINE_LEN_MAX) {
-            self.contents.insert(entry.hash);
+            self.contents.arrived(entry.hash);
         }
         let message = Message::Offer { manifest: manifest.clone(), contents: contents.clone(), agreed: false };
         self.keep(manifest, contents, false);
+        let undecided = self.config.mode == Mode::TwoPhase;
         if let Some(publication) = self.publications.get_mut(&uid) {
             publication.tickets = tickets;
+            publication.undecided = undecided;
+            if undecided {
+                self.deciding.remember(&publication.manifest);
+            }
         }
-        if self.clock.may_name(Micros(uid.micros)) {
+        self.tell(uid, message);
+        self.write_if_whole(uid);
+    }
+
+    /// Sends to all; one of this SP's own UIDs only once a ceiling above it is durable.
+    fn tell(&mut self, uid: Uid, message: Message) {
+        if uid.sp != self.config.me || self.clock.may_name(Micros(uid.micros)) {
             self.send_to_all(&message);
         } else {
             self.awaiting_ceiling.push((uid, message));
         }
-        self.write_if_whole(uid);
     }
 
     /// A new ceiling is durable.
     pub(super) fn send_offers_that_waited(&mut self) {
         for (uid, message) in std::mem::take(&mut self.awaiting_ceiling) {
-            if self.clock.may_name(Micros(uid.micros)) {
-                self.send_to_all(&message);
-            } else {
-                self.awaiting_ceiling.push((uid, message));
-            }
+            self.tell(uid, message);
         }
     }
 
@@ -108,16 +152,14 @@ impl StoragePoint {
     ) {
         let uid = manifest.uid;
         let was_wanted = self.wanted.remove(uid);
-        if let Some(publication) = self.publications.get(&uid) {
-            let knows_more = agreed && publication.is_pending();
-            if knows_more {
-                self.take_agreed(from, uid, uid);
-            }
+        if self.publications.contains_key(&uid) {
+            self.take_offer_again(from, uid, agreed);
             return self.pump_wanted();
         }
         if let Some(newest) = self.superseding(&manifest) {
             self.send(from, Message::Agreed { uid, newest });
             self.refuse_completion(uid, newest);
+            self.settled(uid);
             return self.pump_wanted();
         }
         if !agreed && self.now.wall.after(self.config.max_drift) < Micros(uid.micros) {
@@ -125,7 +167,10 @@ impl StoragePoint {
             self.send(from, Message::Refuse { uid, cause: Refusal::ClockAhead, clock });
             return self.pump_wanted();
         }
-        let right = contents.into_iter().filter(|content| Hash::of(&content.bytes) == content.hash).collect();
+        let is_right = |content: &InlineContent| {
+            Hash::of(&content.bytes) == content.hash || mutant::active(Mutant::UnverifiedHash)
+        };
+        let right = contents.into_iter().filter(is_right).collect();
         let agreed = agreed || was_wanted.as_ref().is_some_and(|wanted| wanted.agreed);
         if !agreed {
             self.clock.advance(Micros(uid.micros));
@@ -140,23 +185,43 @@ impl StoragePoint {
         self.pump_wanted();
     }
 
+    /// An offer of a publication that is known here: its sender has not heard that, or knows more.
+    fn take_offer_again(&mut self, from: SpId, uid: Uid, agreed: bool) {
+        let Some(publication) = self.publications.get(&uid) else { return };
+        if agreed && publication.is_pending() {
+            self.take_agreed(from, uid, uid);
+        } else if let Some(newest) = publication.superseded_by {
+            self.send(from, Message::Agreed { uid, newest });
+        } else if publication.hold == Hold::Durable {
+            match publication.own {
+                OwnBit::Clear => self.send(from, Message::Stored { uid }),
+                OwnBit::Writing => {}
+                OwnBit::Set => self.send(from, Message::Vector(Vector { uid, bits: publication.bits })),
+            }
+        }
+    }
+
     /// Notes a publication that is new here, and which of its contents are missing.
-    fn keep(&mut self, manifest: Arc<Manifest>, contents: Vec<InlineContent>, agreed: bool) {
+    pub(super) fn keep(&mut self, manifest: Arc<Manifest>, contents: Vec<InlineContent>, agreed: bool) {
         let is_here =
             |hash: &Hash| self.contents.contains(hash) || contents.iter().any(|content| content.hash == *hash);
         let needed = manifest.entries.iter().filter(|entry| entry.size > 0);
         let missing = needed.map(|entry| entry.hash).filter(|hash| !is_here(hash)).collect();
         let uid = manifest.uid;
-        self.keys.remember(&manifest);
+        if self.config.mode == Mode::Fused || agreed || mutant::active(Mutant::KeyCompletesUnstarted) {
+            self.keys.remember(&manifest);
+        }
         for entry in &manifest.entries {
             self.pending_of_path.entry(entry.path.clone()).or_default().insert(uid);
         }
         let publication = Publication {
             manifest,
             hold: Hold::Fetching,
+            own: OwnBit::Clear,
             agreed,
             agreed_at: self.now.instant,
             merged: agreed,
+            indexed: false,
             superseded_by: None,
             bits: SpSet::EMPTY,
             heard: Vec::new(),
@@ -165,11 +230,16 @@ impl StoragePoint {
             missing,
             interval: self.config.limits.resend_min,
             resend_at: None,
+            confirmed: SpSet::EMPTY,
+            undecided: false,
+            kept_by: 0,
+            released: false,
         };
         self.publications.insert(uid, publication);
     }
 
-    /// Once all contents are here: manifest, contents and own bit in one durable write.
+    /// Once all contents are here: manifest and contents in one durable write, with the own bit unless that has to wait
+    /// for a quorum's confirmations.
     pub(super) fn write_if_whole(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         if publication.hold != Hold::Fetching || !publication.missing.is_empty() {
@@ -181,7 +251,11 @@ impl StoragePoint {
             .filter(|content| !self.contents.contains(&content.hash))
             .collect();
         let manifest = publication.manifest.clone();
-        self.persist(Durable::Held { manifest, contents, own_bit: true }, Some(Written::Held(uid)));
+        let own_bit = self.own_bit_with_content(uid);
+        if let Some(publication) = self.publications.get_mut(&uid).filter(|_| own_bit) {
+            publication.own = OwnBit::Writing;
+        }
+        self.persist(Durable::Held { manifest, contents, own_bit }, Some(Written::Held(uid)));
         if mutant::active(Mutant::BitBeforeDurable) {
             self.is_durable(uid);
         }
@@ -190,7 +264,7 @@ impl StoragePoint {
     /// A small content has been fetched: it is written with the publications that wait for it.
     pub(super) fn content_is_here(&mut self, hash: Hash, inline: Option<InlineContent>, waiting: &BTreeSet<Uid>) {
         if inline.is_none() {
-            self.contents.insert(hash);
+            self.contents.arrived(hash);
         }
         for uid in waiting {
             if let Some(publication) = self.publications.get_mut(uid)
@@ -209,9 +283,16 @@ impl StoragePoint {
             self.unlist_pending(&entry.path, uid);
         }
         self.keys.forget(&publication.manifest);
+        self.deciding.forget(&publication.manifest);
         for ticket in publication.tickets {
             let reason = Reason::Store { detail: detail.to_owned() };
-            self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason });
+            self.finish(
+                ticket,
+                match publication.undecided {
+                    true => Outcome::Rejected { reason },
+                    false => Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason },
+                },
+            );
         }
         let others: Vec<SpId> = publication.bits.iter().filter(|sp| *sp != self.config.me).collect();
         others.into_iter().for_each(|sp| self.want(uid, sp, publication.agreed));
@@ -219,7 +300,8 @@ impl StoragePoint {
 
     // ---- Vectors --------------------------------------------------------------------------------------------------
 
-    /// Manifest, contents and own bit are durable: the bit is set, and told to all.
+    /// Manifest and contents are durable. If the own bit is with them it is told to all; else (`two-phase`) the
+    /// accepting SP hears that they are stored.
     pub(super) fn is_durable(&mut self, uid: Uid) {
         let me = self.config.me;
         let Some(publication) = self.publications.get_mut(&uid) else { return };
@@ -227,17 +309,99 @@ impl StoragePoint {
             return;
         }
         publication.hold = Hold::Durable;
-        publication.bits = publication.bits.union(SpSet::one(me));
-        self.contents.extend(publication.manifest.entries.iter().map(|entry| entry.hash));
         self.greatest = self.greatest.max(uid);
-        let Publication { bits, agreed, .. } = *publication;
+        let manifest = publication.manifest.clone();
+        self.contents.keep(&manifest);
+        let Publication { own, agreed, bits, undecided, .. } = self.publications[&uid];
+        if let Some(join) = &mut self.join {
+            join.is_durable(uid);
+        }
+        if own == OwnBit::Writing {
+            self.own_bit_is_set(uid);
+        } else if agreed || !bits.is_empty() {
+            self.set_own_bit(uid);
+            if agreed {
+                self.enter_index(uid);
+            }
+        } else if uid.sp != me {
+            self.send(uid.sp, Message::Stored { uid });
+            self.drop_if_superseded(uid);
+        } else if undecided {
+            self.schedule_resend(uid);
+            self.take_confirmation(me, uid);
+        }
+    }
+
+    /// Whether the own bit is written with manifest and contents.
+    fn own_bit_with_content(&self, uid: Uid) -> bool {
+        let is_known = |one: &Publication| one.agreed || !one.bits.is_empty();
+        let joining = self.join.is_some() && mutant::active(Mutant::JoinSetsBitsOnUnstarted);
+        self.config.mode == Mode::Fused || joining || self.publications.get(&uid).is_some_and(is_known)
+    }
+
+    /// `two-phase`: asks for the write of the own bit of a publication that is held.
+    pub(super) fn set_own_bit(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        if publication.hold != Hold::Durable || publication.own != OwnBit::Clear {
+            return;
+        }
+        publication.own = OwnBit::Writing;
+        self.persist(Durable::OwnBit { uid }, Some(Written::OwnBit(uid)));
+        if mutant::active(Mutant::BitBeforeDurable) {
+            self.own_bit_is_set(uid);
+        }
+    }
+
+    /// The own bit is durable: it enters the vector, which is told to all.
+    pub(super) fn own_bit_is_set(&mut self, uid: Uid) {
+        let me = self.config.me;
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        if publication.own == OwnBit::Set {
+            return;
+        }
+        publication.own = OwnBit::Set;
+        publication.bits = publication.bits.union(SpSet::one(me));
+        self.keys.remember(&publication.manifest);
+        let Publication { bits, agreed, superseded_by, .. } = *publication;
+        if superseded_by.is_some() || (self.join.is_some() && !agreed) {
+            return;
+        }
         if agreed {
             return self.enter_index(uid);
         }
-        self.send_to_all(&Message::Vector(Vector { uid, bits }));
+        self.tell(uid, Message::Vector(Vector { uid, bits }));
         self.schedule_resend(uid);
         self.count(uid);
         self.drop_if_superseded(uid);
+    }
+
+    /// `two-phase`: `from` stores the publication. With a quorum's confirmations the exchange begins.
+    pub(super) fn take_confirmation(&mut self, from: SpId, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        if !publication.undecided {
+            return;
+        }
+        publication.confirmed = publication.confirmed.union(SpSet::one(from));
+        let confirmed = publication.confirmed;
+        if publication.hold == Hold::Durable && self.counts_as_quorum(confirmed) {
+            self.decide(uid);
+            self.set_own_bit(uid);
+        }
+    }
+
+    /// `two-phase`: the accepting SP decides, to begin the exchange or never to.
+    pub(super) fn decide(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        publication.undecided = false;
+        let manifest = publication.manifest.clone();
+        self.deciding.forget(&manifest);
+    }
+
+    /// As the storage point counts quorums.
+    pub(super) fn counts_as_quorum(&self, set: SpSet) -> bool {
+        let one_more = |sp: &SpId| self.quorum.is_quorum(set.union(SpSet::one(*sp)));
+        self.quorum.is_quorum(set)
+            || (mutant::active(Mutant::QuorumOneShort) && self.config.members.iter().any(one_more))
     }
 
     pub(super) fn take_vector(&mut self, from: SpId, vector: Vector) {
@@ -266,7 +430,10 @@ impl StoragePoint {
             return;
         }
         let ours = publication.bits;
-        if ours == known && !bits.covers(ours) {
+        if publication.own == OwnBit::Clear && !ours.is_empty() {
+            self.set_own_bit(uid);
+            self.count(uid);
+        } else if ours == known && !bits.covers(ours) {
             self.send(from, Message::Vector(Vector { uid, bits: ours }));
         } else if ours != known {
             self.count(uid);
@@ -306,8 +473,8 @@ impl StoragePoint {
             publication.resend_at = None;
             if publication.is_pending() && publication.hold == Hold::Durable {
                 publication.interval = (publication.interval * 2).min(self.config.limits.resend_max);
-                let bits = publication.bits;
-                self.send_to_all(&Message::Vector(Vector { uid, bits }));
+                let message = publication.reminder();
+                self.send_to_all(&message);
                 self.schedule_resend(uid);
             }
         }
@@ -322,14 +489,11 @@ impl StoragePoint {
         self.resends.insert((at, uid));
     }
 
-    /// All pending vectors, to a peer that has just connected.
+    /// All that is pending, to a peer that has just connected.
     pub(super) fn exchange_with(&mut self, peer: SpId) {
-        let pending: Vec<Vector> = self
-            .resends
-            .iter()
-            .filter_map(|(_, uid)| Some(Vector { uid: *uid, bits: self.publications.get(uid)?.bits }))
-            .collect();
-        pending.into_iter().for_each(|vector| self.send(peer, Message::Vector(vector)));
+        let pending = self.resends.iter().filter_map(|(_, uid)| self.publications.get(uid));
+        let reminders: Vec<Message> = pending.map(Publication::reminder).collect();
+        reminders.into_iter().for_each(|message| self.send(peer, message));
     }
 
     // ---- Agreement ------------------------------------------------------------------------------------------------
@@ -337,12 +501,12 @@ impl StoragePoint {
     /// A quorum of bits is agreement.
     fn count(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get(&uid) else { return };
-        if publication.is_pending() && publication.hold == Hold::Durable && self.quorum.is_quorum(publication.bits) {
+        if publication.is_pending() && publication.hold == Hold::Durable && self.counts_as_quorum(publication.bits) {
             self.mark_agreed(uid);
         }
     }
 
-    fn mark_agreed(&mut self, uid: Uid) {
+    pub(super) fn mark_agreed(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         publication.agreed = true;
         publication.agreed_at = self.now.instant;
@@ -350,7 +514,15 @@ impl StoragePoint {
             self.resends.remove(&(at, uid));
         }
         self.greatest = self.greatest.max(uid);
-        if publication.hold == Hold::Durable {
+        let (is_held, own, undecided) = (publication.hold == Hold::Durable, publication.own, publication.undecided);
+        self.keys.remember(&publication.manifest);
+        if undecided {
+            self.decide(uid);
+        }
+        if is_held && own == OwnBit::Clear {
+            self.set_own_bit(uid);
+        }
+        if is_held || mutant::active(Mutant::IndexBeforeContent) {
             self.enter_index(uid);
         }
     }
@@ -358,6 +530,9 @@ impl StoragePoint {
     /// A publication that is held and agreed enters the index where it is the newest of its path.
     fn enter_index(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
+        if std::mem::replace(&mut publication.indexed, true) {
+            return;
+        }
         let (manifest, merged) = (publication.manifest.clone(), publication.merged);
         let tickets = std::mem::take(&mut publication.tickets);
         publication.heard = Vec::new();
@@ -375,6 +550,7 @@ impl StoragePoint {
         for ticket in tickets {
             self.finish(ticket, Outcome::Accepted { uid });
         }
+        self.settled(uid);
         for entry in &manifest.entries {
             let pending = self.pending_of_path.get(&entry.path);
             let older: Vec<Uid> = pending.into_iter().flatten().copied().filter(|other| *other < uid).collect();
@@ -384,19 +560,23 @@ impl StoragePoint {
 
     fn index_entries(&mut self, manifest: &Manifest) {
         let uid = manifest.uid;
-        let mut entered = false;
+        let mut entered = 0;
         for entry in &manifest.entries {
             self.unlist_pending(&entry.path, uid);
             let crate::protocol::Entry { hash, size, flags, ref content_type, .. } = *entry;
             let indexed = IndexEntry { uid, hash, size, content_type: content_type.clone(), flags };
             if let Inserted::Newest { replaced } = self.index.insert(&entry.path, indexed) {
-                entered = true;
+                entered += 1;
                 self.changed(&entry.path);
-                replaced.into_iter().for_each(|before| self.retire(before));
+                replaced.into_iter().for_each(|before| self.keep_version(&entry.path, before));
             }
         }
-        if !entered {
-            self.retire(uid);
+        self.entered_since_root(uid);
+        if let Some(publication) = self.publications.get_mut(&uid) {
+            publication.kept_by += entered;
+        }
+        if entered == 0 {
+            self.release_later(uid);
         }
     }
 
@@ -409,27 +589,15 @@ impl StoragePoint {
         }
     }
 
-    /// `uid` is no index entry any more (of one of its paths). Outcomes are remembered within a bound.
-    fn retire(&mut self, uid: Uid) {
-        self.retired.push_back(uid);
-        while self.retired.len() > self.config.limits.outcomes_max {
-            let Some(oldest) = self.retired.pop_front() else { return };
-            let Some(publication) = self.publications.get(&oldest) else { continue };
-            let is_entry = |entry: &crate::protocol::Entry| {
-                self.index.lookup(entry.path.as_str()).is_some_and(|current| current.uid == oldest)
-            };
-            if publication.is_pending() || publication.manifest.entries.iter().any(is_entry) {
-                continue;
-            }
-            self.keys.forget(&publication.manifest);
-            self.publications.remove(&oldest);
-        }
-    }
-
     /// The least UID that supersedes `manifest` on all its paths, by this SP's own index.
     fn superseding(&self, manifest: &Manifest) -> Option<Uid> {
         let newer = |entry: &crate::protocol::Entry| {
-            self.index.lookup(entry.path.as_str()).map(|current| current.uid).filter(|uid| *uid >= manifest.uid)
+            let current = self.index.lookup(entry.path.as_str()).map(|current| current.uid);
+            let held = match mutant::active(Mutant::DropWithoutAgreed) {
+                true => self.pending_of_path.get(&entry.path).and_then(|pending| pending.last().copied()),
+                false => None,
+            };
+            current.max(held).filter(|uid| *uid >= manifest.uid)
         };
         let all: Option<Vec<Uid>> = manifest.entries.iter().map(newer).collect();
         all.and_then(|uids| uids.into_iter().min())
@@ -464,6 +632,7 @@ impl StoragePoint {
     pub(super) fn forget_pending(&mut self, uid: Uid, by: Uid) {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         publication.superseded_by = Some(by);
+        publication.undecided = false;
         publication.agreed_at = self.now.instant;
         publication.tickets = Vec::new();
         publication.inline = Vec::new();
@@ -471,18 +640,37 @@ impl StoragePoint {
             self.resends.remove(&(at, uid));
         }
         let manifest = publication.manifest.clone();
+        let is_held = publication.hold == Hold::Durable;
+        self.deciding.forget(&manifest);
+        if mutant::active(Mutant::DropForgetsKey) {
+            self.keys.forget(&manifest);
+        }
         for entry in &manifest.entries {
             self.unlist_pending(&entry.path, uid);
         }
-        self.retire(uid);
+        self.settled(uid);
+        if is_held {
+            self.release_later(uid);
+        } else {
+            self.retire(uid);
+        }
     }
 
     /// A peer says that `uid` is agreed, or that `newest`, agreed, supersedes it.
     pub(super) fn take_agreed(&mut self, from: SpId, uid: Uid, newest: Uid) {
+        if newest > uid && !self.publications.contains_key(&uid) {
+            self.wanted.remove(uid);
+            self.await_instead(uid, newest);
+            self.refuse_completion(uid, newest);
+        }
         match self.publications.get(&newest) {
             None => self.want(newest, from, true),
             Some(publication) if publication.is_pending() => self.mark_agreed(newest),
             Some(_) => {}
+        }
+        let is_pending = self.publications.get(&uid).is_some_and(Publication::is_pending);
+        if mutant::active(Mutant::DropWithoutContent) && is_pending && newest > uid {
+            self.forget_pending(uid, newest);
         }
         self.drop_if_superseded(uid);
     }
@@ -496,7 +684,7 @@ impl StoragePoint {
 
     pub(super) fn answer_publication_request(&mut self, from: SpId, uid: Uid) {
         let message = match self.publications.get(&uid) {
-            Some(publication) if publication.hold == Hold::Durable => {
+            Some(publication) if publication.hold == Hold::Durable && !publication.released => {
                 let (manifest, agreed) = (publication.manifest.clone(), publication.agreed);
                 match publication.superseded_by {
                     Some(newest) => Message::Agreed { uid, newest },
@@ -512,18 +700,26 @@ impl StoragePoint {
 
     pub(super) fn recover_held(&mut self, manifest: Arc<Manifest>, own_bit: bool) {
         let uid = manifest.uid;
-        if self.publications.contains_key(&uid) {
-            return;
+        if !self.publications.contains_key(&uid) {
+            self.contents.keep(&manifest);
+            self.keep(manifest, Vec::new(), false);
         }
-        self.contents.extend(manifest.entries.iter().map(|entry| entry.hash));
-        self.keep(manifest, Vec::new(), false);
         if let Some(publication) = self.publications.get_mut(&uid) {
             publication.hold = Hold::Durable;
+            publication.missing = BTreeSet::new();
         }
         self.greatest = self.greatest.max(uid);
         if own_bit {
-            self.recover_bits(uid, SpSet::one(self.config.me));
+            self.recover_own_bit(uid);
         }
+    }
+
+    pub(super) fn recover_own_bit(&mut self, uid: Uid) {
+        if let Some(publication) = self.publications.get_mut(&uid) {
+            publication.own = OwnBit::Set;
+            self.keys.remember(&publication.manifest);
+        }
+        self.recover_bits(uid, SpSet::one(self.config.me));
     }
 
     pub(super) fn recover_bits(&mut self, uid: Uid, bits: SpSet) {
@@ -536,17 +732,30 @@ impl StoragePoint {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         publication.agreed = true;
         publication.agreed_at = Instant(0);
+        if std::mem::replace(&mut publication.indexed, true) {
+            return;
+        }
         let manifest = publication.manifest.clone();
-        self.index_entries(&manifest);
+        self.keys.remember(&manifest);
+        if publication.released {
+            manifest.entries.iter().for_each(|entry| self.unlist_pending(&entry.path, uid));
+        } else {
+            self.index_entries(&manifest);
+        }
     }
 
-    /// What was pending when the process ended is pending again.
+    /// What was pending when the process ended is pending again. `two-phase`: what was only stored waits for a sign that
+    /// the exchange has begun; this SP's own is presumed aborted.
     pub(super) fn schedule_recovered(&mut self) {
         let pending = self.publications.iter().filter(|(_, publication)| publication.is_pending());
-        let pending: Vec<Uid> = pending.map(|(uid, _)| *uid).collect();
-        for uid in pending {
-            self.schedule_resend(uid);
-            self.count(uid);
+        let pending: Vec<(Uid, OwnBit)> = pending.map(|(uid, publication)| (*uid, publication.own)).collect();
+        for (uid, own) in pending {
+            if own == OwnBit::Set {
+                self.schedule_resend(uid);
+                self.count(uid);
+            } else if mutant::active(Mutant::RestartStartsExchange) && uid.sp == self.config.me {
+                self.set_own_bit(uid);
+            }
             self.drop_if_superseded(uid);
         }
     }

@@ -1,9 +1,10 @@
 //! What goes into a storage point and what comes out of it, and the one loop that all drivers share.
 
 use crate::protocol::{
-    Durable, Entry, Hash, Manifest, Message, Order, Outcome, Path, SpId, StoragePoint, Uid,
+    Durable, Entry, Hash, Manifest, Message, Micros, Order, Outcome, Path, SpId, StoragePoint, StoreId, Uid,
     api::{Changes, ListedEntry},
     durable::InlineContent,
+    message::Header,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -73,6 +74,9 @@ pub enum Output {
         /// The part.
         bytes: Bytes,
     },
+    /// Frames from here on have this header. Those for messages before it must have the one before: their bits are of
+    /// the stores known then.
+    StoresChanged(Header),
     /// Something happened.
     Event(Event),
 }
@@ -111,6 +115,23 @@ pub enum Event {
         sequence: u64,
         /// What changed.
         paths: Vec<Path>,
+    },
+    /// Nothing accepted before this time is missing here, durably.
+    AsOf {
+        /// By the clocks of the SPs.
+        micros: Micros,
+    },
+    /// The store that `acms replace` made is filled.
+    Joined,
+    /// A newer store of this SP takes part in the cluster: this one must stop.
+    StoreIsVoid {
+        /// The newer one.
+        newer: StoreId,
+    },
+    /// A content was found damaged and is fetched again.
+    Damaged {
+        /// The content.
+        hash: Hash,
     },
     /// Something is wrong with a peer; say so in the log, once in a while.
     PeerProblem {
@@ -160,6 +181,8 @@ pub struct Status {
     pub rejected_total: u64,
     /// Submissions undetermined since the start.
     pub undetermined_total: u64,
+    /// Contents found damaged since the start.
+    pub contents_damaged_total: u64,
     /// Peers connected.
     pub peers_connected: usize,
 }
@@ -174,6 +197,8 @@ pub trait Environment {
     fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32);
     /// See [`Output::Stage`].
     fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes);
+    /// See [`Output::StoresChanged`]. Nothing to do where frames are encoded before the next input.
+    fn stores_changed(&mut self, _header: Header) {}
     /// See [`Output::Event`].
     fn event(&mut self, sp: &StoragePoint, event: Event);
 }
@@ -186,6 +211,7 @@ pub fn drain<E: Environment>(sp: &mut StoragePoint, environment: &mut E) {
             Output::Persist { id, records } => environment.persist(id, records),
             Output::SendContent { to, hash, offset, len } => environment.send_content(to, hash, offset, len),
             Output::Stage { hash, offset, total, bytes } => environment.stage(hash, offset, total, bytes),
+            Output::StoresChanged(header) => environment.stores_changed(header),
             Output::Event(event) => environment.event(sp, event),
         }
     }

@@ -1,7 +1,7 @@
 //! Idempotency keys: which publication each one names.
 
 use crate::protocol::{Manifest, Uid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// Publications by publisher and key. Held by 128 bits of a hash of both: comparing those costs a fraction of comparing
 /// texts, of which a busy publisher's begin alike.
@@ -14,17 +14,21 @@ impl Keys {
         self.0.get(&digest(publisher, key)).copied()
     }
 
-    /// `manifest`'s key, if it has one, names it.
+    /// `manifest`'s key, if it has one, names it, unless it names a greater one: overlapping attempts may have made two.
     pub(super) fn remember(&mut self, manifest: &Manifest) {
         if let Some(key) = &manifest.key {
-            self.0.insert(digest(&manifest.publisher, key), manifest.uid);
+            let named = self.0.entry(digest(&manifest.publisher, key)).or_default();
+            *named = manifest.uid.max(*named);
         }
     }
 
-    /// `manifest`'s key names nothing any more.
+    /// `manifest`'s key names it no more.
     pub(super) fn forget(&mut self, manifest: &Manifest) {
-        if let Some(key) = &manifest.key {
-            self.0.remove(&digest(&manifest.publisher, key));
+        if let Some(key) = &manifest.key
+            && let Entry::Occupied(named) = self.0.entry(digest(&manifest.publisher, key))
+            && *named.get() == manifest.uid
+        {
+            named.remove();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It walks down the nodes of a peer's index that differ from its own and takes the greater UID of each path, by
 //! asking for the publication like any other. Also here: publications known to exist whose manifest is missing.
 
+use crate::mutant::{self, Mutant};
 use crate::protocol::{
     Duration, Hash, Instant, Message, Node, SpId, SpSet, StoragePoint, Uid, message::Wanted as What,
 };
@@ -184,7 +185,9 @@ impl StoragePoint {
             if let Some(peer) = self.peers.get_mut(&sp) {
                 peer.differs_since = Some(due);
             }
-            self.start_merge(sp, root);
+            if !self.merges.contains_key(&sp) {
+                self.start_merge(sp, root);
+            }
         }
     }
 
@@ -193,7 +196,7 @@ impl StoragePoint {
         since.min().map(|since| since.after(self.config.limits.merge))
     }
 
-    fn start_merge(&mut self, peer: SpId, root: Hash) {
+    pub(super) fn start_merge(&mut self, peer: SpId, root: Hash) {
         self.merges.insert(peer, Merge { queue: VecDeque::from([(String::new(), root)]), out: BTreeMap::new() });
         self.pump_merge(peer);
     }
@@ -213,10 +216,12 @@ impl StoragePoint {
             }
             places.insert(directory);
         }
-        if merge.queue.is_empty() && merge.out.is_empty() {
-            self.merges.remove(&peer);
-        }
+        let is_done = merge.queue.is_empty() && merge.out.is_empty();
         requests.into_iter().for_each(|request| self.send(peer, request));
+        if is_done {
+            self.merges.remove(&peer);
+            self.merge_is_done(peer);
+        }
     }
 
     pub(super) fn answer_node_request(&mut self, from: SpId, hash: Hash) {
@@ -233,8 +238,7 @@ impl StoragePoint {
         let Some(merge) = self.merges.get_mut(&from) else { return };
         let Some(directories) = merge.out.remove(&hash) else { return };
         let Ok(node) = Node::decode(bytes) else {
-            self.merges.remove(&from);
-            return;
+            return self.merge_failed(from);
         };
         for directory in directories {
             self.compare_node(from, &directory, &node);
@@ -250,7 +254,9 @@ impl StoragePoint {
             if let Some(file) = &item.file {
                 let ours = self.index.lookup(&path).map(|entry| entry.uid);
                 let known = self.publications.get(&file.uid).is_some_and(|one| one.agreed);
-                if ours < Some(file.uid) && !known {
+                let overlooked = file.flags.deleted && mutant::active(Mutant::TombstoneLostInMerge);
+                if ours < Some(file.uid) && !known && !overlooked {
+                    self.await_merged(from, file.uid);
                     match self.publications.contains_key(&file.uid) {
                         true => self.take_agreed(from, file.uid, file.uid),
                         false => self.want_at(file.uid, from, true, SpSet::EMPTY, self.now.instant),

@@ -133,7 +133,100 @@ pub enum Message {
         /// Its encoding, whose hash is its name.
         bytes: Bytes,
     },
+    /// `two-phase`: I store this publication of yours.
+    Stored {
+        /// This publication.
+        uid: Uid,
+    },
+    /// As of when is nothing missing at you?
+    AsOfRequest {
+        /// Comes back with the reply.
+        request: RequestId,
+        /// A root of yours of which I know everything.
+        merged: Hash,
+    },
+    /// What the replier has.
+    AsOfReply {
+        /// Of the request.
+        request: RequestId,
+        /// The rest.
+        reply: AsOf,
+    },
+    /// My store is new: what do you hold?
+    JoinRequest {
+        /// Comes back with the reply.
+        request: RequestId,
+        /// Publications above this UID.
+        after: Uid,
+    },
+    /// Some of it, in order of UID.
+    JoinReply {
+        /// Of the request.
+        request: RequestId,
+        /// Of the request, too.
+        after: Uid,
+        /// The rest.
+        page: JoinPage,
+    },
 }
+
+/// A reply to a request for as-of: everything with the replier's own bit is in an index root, or listed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AsOf {
+    /// A root of the replier: the one that the asker has merged, if the replier still knows what came after it, else
+    /// its last one.
+    pub base: Hash,
+    /// The replier's last root; all of it is in `base` or listed.
+    pub root: Hash,
+    /// Publications that are not in `base`, pending or agreed, ascending.
+    pub listed: Vec<Uid>,
+    /// The wall clock.
+    pub clock: Micros,
+}
+
+/// Publications that the replier to a join holds or remembers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinPage {
+    /// Ascending by UID.
+    pub items: Vec<JoinItem>,
+    /// The hybrid clock of the replier.
+    pub clock: Micros,
+    /// Nothing comes after these.
+    pub last: bool,
+}
+
+/// A publication as the replier to a join has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinItem {
+    /// The publication.
+    pub manifest: Arc<Manifest>,
+    /// What the replier knows of it.
+    pub state: JoinState,
+}
+
+/// See [`JoinItem`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinState {
+    /// Held, with the replier's own bit or (`two-phase`) without, not known agreed.
+    Pending {
+        /// The replier's own bit.
+        own_bit: bool,
+    },
+    /// Held and agreed, an entry of its index or a kept version.
+    Agreed,
+    /// Agreed, and superseded since: only its key and outcome are remembered.
+    Remembered,
+    /// Dropped: a newer publication of its paths is agreed. Its key and outcome are remembered.
+    Dropped {
+        /// The newer one.
+        superseded_by: Uid,
+    },
+}
+
+/// Most publications of a [`JoinPage`], and of what an [`AsOf`] lists.
+pub const JOIN_ITEMS_MAX: usize = 512;
+/// See [`JOIN_ITEMS_MAX`].
+pub const LISTED_MAX: usize = 1 << 16;
 
 /// Why an SP does not store a publication.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

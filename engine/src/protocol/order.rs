@@ -3,6 +3,7 @@
 //! One query serves all submissions that arrived before it left. Invariant: until a UID is taken nothing has left this
 //! SP, neither its clock nor its ceiling has moved on the submission's behalf, and it can be rejected for good.
 
+use crate::mutant::{self, Mutant};
 use crate::protocol::{
     Duration, Entry, Instant, Manifest, Message, Micros, Order, Outcome, Reason, SpId, SpSet, StoragePoint, Uid,
     durable::INLINE_LEN_MAX,
@@ -70,6 +71,9 @@ impl StoragePoint {
         if self.is_closing() {
             return Err(Reason::ShuttingDown);
         }
+        if self.join.is_some() {
+            return Err(Reason::Joining);
+        }
         if self.tickets.len() > self.config.limits.submissions_max {
             return Err(Reason::Overloaded { waiting: self.tickets.len() - 1 });
         }
@@ -85,7 +89,7 @@ impl StoragePoint {
             }
         }
         if let Some(key) = &submission.key {
-            if let Some(uid) = self.keys.of(&submission.publisher, key) {
+            if let Some(uid) = self.named_by(&submission.publisher, key) {
                 return self.complete(ticket, uid, &submission.entries);
             }
             if let Some(first) = self.waiting_under(&submission.publisher, key) {
@@ -104,6 +108,11 @@ impl StoragePoint {
         self.reserve_times();
         self.waiting.push(Waiting { tickets: vec![ticket], submission });
         Ok(())
+    }
+
+    /// The publication that this SP knows under a key: one whose exchange has begun, or its own that still may.
+    pub(super) fn named_by(&self, publisher: &str, key: &str) -> Option<Uid> {
+        self.keys.of(publisher, key).or_else(|| self.deciding.of(publisher, key))
     }
 
     fn waiting_under(&mut self, publisher: &str, key: &str) -> Option<&mut Waiting> {
@@ -135,7 +144,11 @@ impl StoragePoint {
         let query = Query {
             request,
             waiting,
-            greatest: self.greatest,
+            greatest: if mutant::active(Mutant::AnswerKnowsAgreedOnly) {
+                self.greatest_agreed()
+            } else {
+                self.greatest
+            },
             clocks: BTreeMap::from([(self.config.me, self.now.wall)]),
             held: Some(BTreeMap::new()),
         };
@@ -144,7 +157,7 @@ impl StoragePoint {
         self.try_to_order(request);
     }
 
-    fn new_request(&mut self) -> RequestId {
+    pub(super) fn new_request(&mut self) -> RequestId {
         self.next_request += 1;
         RequestId { starts: self.starts, number: self.next_request }
     }
@@ -184,8 +197,15 @@ impl StoragePoint {
         let find = |(i, (publisher, key)): (usize, &(String, String))| Some((i as u32, self.keys.of(publisher, key)?));
         let held = keys.iter().enumerate().filter_map(find);
         let holds = held.collect();
-        let (greatest, clock) = (self.greatest, self.now.wall);
+        let agreed_only = mutant::active(Mutant::AnswerKnowsAgreedOnly);
+        let greatest = if agreed_only { self.greatest_agreed() } else { self.greatest };
+        let clock = self.now.wall;
         self.send(from, Message::OrderAnswer { request, greatest, clock, holds });
+    }
+
+    fn greatest_agreed(&self) -> Uid {
+        let agreed = self.publications.iter().rev().find(|(_, publication)| publication.agreed);
+        agreed.map_or(Uid::ZERO, |(uid, _)| *uid)
     }
 
     pub(super) fn take_order_answer(
@@ -199,7 +219,12 @@ impl StoragePoint {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.clock_offset_us = Some((clock.0 as i64).wrapping_sub(self.now.wall.0 as i64));
         }
-        let Some(query) = self.queries.iter_mut().find(|query| query.request == request) else { return };
+        let asked = |query: &&mut Query| {
+            let earlier = mutant::active(Mutant::AnswersOfEarlierQuery) && request < query.request;
+            query.request == request || earlier
+        };
+        let Some(query) = self.queries.iter_mut().find(asked) else { return };
+        let request = query.request;
         query.greatest = query.greatest.max(greatest);
         query.clocks.insert(from, clock);
         if let Some(held) = &mut query.held {
@@ -211,7 +236,7 @@ impl StoragePoint {
     /// With answers from a quorum: a UID for each submission of the query, or what else becomes of it.
     fn try_to_order(&mut self, request: RequestId) {
         let Some(place) = self.queries.iter().position(|query| query.request == request) else { return };
-        if !self.quorum.is_quorum(self.queries[place].answered()) {
+        if !self.counts_as_quorum(self.queries[place].answered()) {
             return;
         }
         let mut query = self.queries.swap_remove(place);
@@ -239,11 +264,12 @@ impl StoragePoint {
         if let Some((uid, from)) = query.held.as_ref().and_then(|held| held.get(&index)) {
             return Verdict::Complete(*uid, Some(*from));
         }
-        let named = submission.key.as_ref().and_then(|key| self.keys.of(&submission.publisher, key));
+        let named = submission.key.as_ref().and_then(|key| self.named_by(&submission.publisher, key));
         if let Some(uid) = named {
             return Verdict::Complete(uid, None);
         }
-        let floor = query.greatest.max(self.greatest).max(submission.known.unwrap_or(Uid::ZERO));
+        let own = if mutant::active(Mutant::AnswerKnowsAgreedOnly) { Uid::ZERO } else { self.greatest };
+        let floor = query.greatest.max(own).max(submission.known.unwrap_or(Uid::ZERO));
         let time = self.clock.candidate(self.now.wall, Micros(floor.micros));
         let half = self.config.max_drift / 2;
         let near = |clock: &Micros| clock.after(half) >= time;
@@ -251,7 +277,11 @@ impl StoragePoint {
         let too_far_here = self.now.wall.after(self.config.max_drift) < time;
         let all_said = query.clocks.len() == self.config.members.len();
         match self.quorum.is_quorum(ready) && !too_far_here {
-            true => Verdict::Take(Uid { micros: time.0, sp: self.config.me, store: self.config.store.number }),
+            true => {
+                let unnumbered = mutant::active(Mutant::UidWithoutStoreNumber);
+                let store = if unnumbered { 0 } else { self.config.store.number };
+                Verdict::Take(Uid { micros: time.0, sp: self.config.me, store })
+            }
             false if all_said || too_far_here => Verdict::Reject(self.clock_ahead(query, time)),
             false => Verdict::NeedMoreClocks,
         }
@@ -311,6 +341,9 @@ impl StoragePoint {
             None => {
                 publication.tickets.push(ticket);
                 self.name(ticket, uid);
+                if mutant::active(Mutant::KeyCompletesUnstarted) {
+                    self.set_own_bit(uid);
+                }
                 return Ok(());
             }
         };
@@ -355,21 +388,47 @@ impl StoragePoint {
             }
             match self.tickets.get(&ticket) {
                 Some(TicketState::Waiting { .. }) => self.give_up_waiting(ticket),
-                Some(&TicketState::Named { uid, .. }) => {
-                    let holders = self.publications.get_mut(&uid).map_or(SpSet::EMPTY, |publication| {
-                        publication.tickets.retain(|other| *other != ticket);
-                        publication.bits
-                    });
-                    if let Some(attempts) = self.completing.get_mut(&uid) {
-                        attempts.retain(|(other, _)| *other != ticket);
-                    }
-                    let reason = Reason::NoAgreement { holders: ids(holders) };
-                    self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason });
-                }
+                Some(&TicketState::Named { uid, .. }) => self.give_up_named(ticket, uid),
                 None => {
                     self.deadlines.remove(&(at, ticket));
                 }
             }
+        }
+    }
+
+    /// `two-phase`, before the exchange has begun: it never will, so all attempts are rejected. Else: undetermined.
+    fn give_up_named(&mut self, ticket: Ticket, uid: Uid) {
+        if let Some(attempts) = self.completing.get_mut(&uid) {
+            attempts.retain(|(other, _)| *other != ticket);
+        }
+        let publication = self.publications.get_mut(&uid);
+        let too_late =
+            mutant::active(Mutant::RejectedAfterOffer) || mutant::active(Mutant::RejectedAfterExchangeStarted);
+        if publication.as_ref().is_some_and(|publication| publication.undecided) {
+            return self.abort(uid);
+        }
+        let holders = publication.map_or(SpSet::EMPTY, |publication| {
+            publication.tickets.retain(|other| *other != ticket);
+            publication.bits
+        });
+        let outcome = match too_late {
+            true => Outcome::Rejected { reason: self.no_quorum(holders) },
+            false => {
+                let reason = Reason::NoAgreement { holders: ids(holders) };
+                Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason }
+            }
+        };
+        self.finish(ticket, outcome);
+    }
+
+    /// `two-phase`: too few have confirmed in time. Presumed abort: nobody begins the exchange from now on.
+    fn abort(&mut self, uid: Uid) {
+        self.decide(uid);
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        let (tickets, confirmed) = (std::mem::take(&mut publication.tickets), publication.confirmed);
+        let reason = self.no_quorum(confirmed);
+        for ticket in tickets {
+            self.finish(ticket, Outcome::Rejected { reason: reason.clone() });
         }
     }
 

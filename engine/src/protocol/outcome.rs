@@ -112,6 +112,9 @@ pub enum Reason {
     /// The process is about to end.
     #[error("this storage point is shutting down")]
     ShuttingDown,
+    /// The store of this SP is new and still being filled.
+    #[error("the new store of this storage point is still being filled from the others")]
+    Joining,
     /// This SP knows nothing of it.
     #[error("not known at this storage point")]
     Unknown,
@@ -134,7 +137,7 @@ impl Reason {
             Reason::Superseded { .. } => "nothing is to be done if the newer publication is what should be served",
             Reason::Overloaded { .. } => "publish again with the same key after a pause, or at another storage point",
             Reason::Store { .. } => "free space on the store's disk, or publish at another storage point",
-            Reason::ShuttingDown => "publish at another storage point",
+            Reason::ShuttingDown | Reason::Joining => "publish at another storage point",
         }
     }
 }

@@ -18,8 +18,7 @@ impl StoragePoint {
             incarnation: self.incarnation(),
             sequence: self.root_sequence,
             root: self.index.root(),
-            // Raising it needs the as-of rounds, which this version does not have: nothing is promised.
-            as_of_us: 0,
+            as_of_us: self.as_of().0,
             issued_at_us: wall.0,
         }
     }
@@ -95,6 +94,6 @@ impl StoragePoint {
 
     /// What is known here of the publication under a key.
     pub fn publication_by_key(&self, publisher: &str, key: &str) -> Option<PublicationAnswer> {
-        self.keys.of(publisher, key).and_then(|uid| self.publication(uid))
+        self.named_by(publisher, key).and_then(|uid| self.publication(uid))
     }
 }

@@ -2,25 +2,30 @@
 //!
 //! [`order`](super::order) finds a UID for a submission, [`exchange`](super::exchange) replicates the publication and
 //! agrees on it, [`transfer`](super::transfer) fetches contents, [`merge`](super::merge) catches up by index merging,
-//! [`index`](super::index) and [`changes`](super::changes) are what it serves. This file holds what they share: writes,
-//! peers, timers.
+//! [`freshness`](super::freshness) finds out as of when nothing is missing, [`join`](super::join) fills a new store,
+//! [`retention`](super::retention) lets go; [`index`](super::index) and [`changes`](super::changes) are what it serves.
+//! This file holds what they share: writes, peers, timers.
 //!
 //! Invariants: nothing that a message or an outcome depends on is sent before it is durable; a set bit of this SP means
 //! that it holds manifest and contents durably; outputs of one cycle leave after the sequence with its entries was
 //! minted, so that a publisher reads what it wrote.
 
+use crate::mutant::{self, Mutant};
 use crate::protocol::{
     Config, Durable, Duration, Hash, Instant, Message, Now, Path, SpId, SpSet, StoreId, Uid,
     api::Incarnation,
     changes::ChangeFeed,
     clock::HybridClock,
     config::ConfigError,
+    contents::HeldContents,
     exchange::{Hold, Publication},
+    freshness::Freshness,
     index::Index,
     io::{Event, Output, Status, Ticket, WriteId},
+    join::Join,
     keys::Keys,
     merge::{Merge, WantedSet},
-    message::Header,
+    message::{Header, RequestId},
     order::{Query, TicketState, Waiting},
     quorum::Quorum,
     random::Random,
@@ -39,6 +44,10 @@ pub(super) enum Written {
     Started,
     Ceiling(crate::protocol::Micros),
     Held(Uid),
+    OwnBit(Uid),
+    Store(SpId, u32),
+    AsOf(crate::protocol::Micros),
+    Joined,
 }
 
 /// A write under way: what becomes true, and the records that must be asked for again should it fail.
@@ -66,10 +75,18 @@ pub struct StoragePoint {
     pub(super) now: Now,
     pub(super) random: Random,
     pub(super) starts: u32,
-    serving: bool,
+    started: bool,
+    /// A newer store of this SP exists: this one takes part in nothing any more.
+    void: bool,
     closing: bool,
+    /// This store is not filled yet.
+    pub(super) join: Option<Join>,
+    /// Peers with new stores whose ids are not durable here yet, and what they ask.
+    pub(super) waiting_joins: BTreeMap<SpId, (RequestId, Uid)>,
     pub(super) clock: HybridClock,
     pub(super) stores: BTreeMap<SpId, StoreId>,
+    /// Greatest store number of each SP that is known durably.
+    pub(super) stores_durable: BTreeMap<SpId, u32>,
     /// SPs whose bits in the frame being handled are of the stores known here.
     pub(super) valid_bits: SpSet,
     pub(super) peers: BTreeMap<SpId, Peer>,
@@ -79,6 +96,12 @@ pub struct StoragePoint {
     pub(super) publications: BTreeMap<Uid, Publication>,
     pub(super) pending_of_path: BTreeMap<Path, BTreeSet<Uid>>,
     pub(super) keys: Keys,
+    /// `two-phase`: keys of this SP's own publications that it may still reject.
+    pub(super) deciding: Keys,
+    /// Earlier versions of each path whose contents are kept, oldest first.
+    pub(super) versions: BTreeMap<Path, VecDeque<Uid>>,
+    /// Contents needed no more, and when they may go.
+    pub(super) releases: VecDeque<(Instant, Uid)>,
     pub(super) retired: VecDeque<Uid>,
     pub(super) resends: BTreeSet<(Instant, Uid)>,
     pub(super) relays: BTreeSet<Uid>,
@@ -93,10 +116,11 @@ pub struct StoragePoint {
     pub(super) deadlines: BTreeSet<(Instant, Ticket)>,
     pub(super) completing: BTreeMap<Uid, Vec<(Ticket, Vec<crate::protocol::Entry>)>>,
 
-    pub(super) contents: BTreeSet<Hash>,
+    pub(super) contents: HeldContents,
     pub(super) transfers: BTreeMap<Hash, Transfer>,
     pub(super) wanted: WantedSet,
     pub(super) merges: BTreeMap<SpId, Merge>,
+    pub(super) freshness: Freshness,
 
     pub(super) index: Index,
     pub(super) feed: ChangeFeed,
@@ -120,8 +144,9 @@ pub struct StoragePoint {
 }
 
 impl StoragePoint {
-    /// From what its store recovered. Its first output persists that it has started; it serves (answers HTTP, connects
-    /// to peers) only once [`is_serving`](Self::is_serving).
+    /// From what its store recovered. Its first output persists that it has started; it connects to peers only once
+    /// [`has_started`](Self::has_started), and answers readers and publishers only while
+    /// [`is_serving`](Self::is_serving): a store that `acms replace` made is filled first.
     pub fn new(config: Config, seed: u64, recovered: Vec<Durable>, now: Now) -> Result<StoragePoint, ConfigError> {
         config.validate()?;
         let others = config.members.iter().filter(|sp| **sp != config.me);
@@ -133,16 +158,23 @@ impl StoragePoint {
             now,
             random: Random::new(seed),
             starts: 0,
-            serving: false,
+            started: false,
+            void: false,
             closing: false,
+            join: None,
+            waiting_joins: BTreeMap::new(),
             clock: HybridClock::default(),
             stores: BTreeMap::from([(config.me, config.store)]),
+            stores_durable: BTreeMap::new(),
             valid_bits: SpSet::EMPTY,
             peers: others.map(|sp| (*sp, Peer::default())).collect(),
             greatest: Uid::ZERO,
             publications: BTreeMap::new(),
             pending_of_path: BTreeMap::new(),
             keys: Keys::default(),
+            deciding: Keys::default(),
+            versions: BTreeMap::new(),
+            releases: VecDeque::new(),
             retired: VecDeque::new(),
             resends: BTreeSet::new(),
             relays: BTreeSet::new(),
@@ -155,10 +187,11 @@ impl StoragePoint {
             tickets: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             completing: BTreeMap::new(),
-            contents: BTreeSet::new(),
+            contents: HeldContents::default(),
             transfers: BTreeMap::new(),
             wanted: WantedSet::default(),
             merges: BTreeMap::new(),
+            freshness: Freshness::new(now.instant),
             index: Index::new(limits.roots_kept),
             feed: ChangeFeed::new(now.instant, limits.changes_kept, limits.changes_bytes_max),
             changed: BTreeSet::new(),
@@ -188,31 +221,46 @@ impl StoragePoint {
     /// Replays the log.
     fn recover(&mut self, recovered: Vec<Durable>) {
         let mut ceiling = crate::protocol::Micros(0);
+        let mut joined = self.config.store.number == 0;
         for record in recovered {
             match record {
                 Durable::Started { starts } => self.starts = self.starts.max(starts),
                 Durable::Ceiling { micros } => ceiling = ceiling.max(micros),
-                Durable::Store { sp, store } => {
-                    self.learn_store(sp, store, false);
-                }
+                Durable::Store { sp, store } => self.recover_store(sp, store),
                 Durable::Held { manifest, own_bit, .. } => self.recover_held(manifest, own_bit),
-                Durable::OwnBit { uid } => self.recover_bits(uid, SpSet::one(self.config.me)),
+                Durable::OwnBit { uid } => self.recover_own_bit(uid),
                 Durable::Bits { uid, bits } => self.recover_bits(uid, bits),
                 Durable::Agreed { uid } => self.recover_agreed(uid),
                 Durable::Dropped { uid, superseded_by } => self.forget_pending(uid, superseded_by),
-                Durable::AsOf { .. } | Durable::Joined | Durable::Released { .. } | Durable::Forgotten { .. } => {}
+                Durable::AsOf { micros } => self.freshness.recover(micros),
+                Durable::Joined => joined = true,
+                Durable::Released { uid } => self.recover_released(uid),
+                Durable::Forgotten { uid } => self.recover_forgotten(uid),
             }
         }
+        if !joined {
+            self.join = Some(Join::default());
+        }
+        if mutant::active(Mutant::NoClockCeiling) {
+            ceiling = crate::protocol::Micros(0);
+        }
         self.clock = HybridClock::recovered(ceiling);
+        self.freshness.root_was_minted(self.index.root());
         self.index.mint_root(self.now.instant);
         self.ahead_since = None;
         self.changed.clear();
         self.schedule_recovered();
     }
 
-    /// Whether the start is durable, so that this SP may speak.
+    /// Whether the start is durable, so that this SP may speak to its peers.
+    pub fn has_started(&self) -> bool {
+        self.started && !self.void
+    }
+
+    /// Whether it takes submissions and answers readers and questions of its peers: it has started, and its store is
+    /// filled.
     pub fn is_serving(&self) -> bool {
-        self.serving
+        self.started && !self.void && self.join.is_none()
     }
 
     /// Which life of this SP this is.
@@ -232,7 +280,12 @@ impl StoragePoint {
             config: self.config_hash,
             from: self.config.me,
             store: self.config.store,
-            stores: self.stores.iter().filter(|(sp, _)| **sp != self.config.me).map(|(sp, id)| (*sp, *id)).collect(),
+            stores: self
+                .stores
+                .iter()
+                .filter(|(sp, _)| **sp != self.config.me && !mutant::active(Mutant::VectorsCarryStoresOfSetBitsOnly))
+                .map(|(sp, id)| (*sp, *id))
+                .collect(),
         }
     }
 
@@ -241,8 +294,19 @@ impl StoragePoint {
     /// The link to `peer` is up: both sides have said hello with equal configuration.
     pub fn handle_connected(&mut self, now: Now, peer: SpId) {
         self.begin(now);
+        if !self.has_started() {
+            return;
+        }
         let Some(state) = self.peers.get_mut(&peer) else { return };
         *state = Peer { connected: true, clock_offset_us: state.clock_offset_us, ..Peer::default() };
+        if self.join.is_some() {
+            return self.ask_to_join(peer);
+        }
+        self.greet(peer);
+    }
+
+    /// What a peer that has just connected needs to know: root, open questions, pending vectors.
+    fn greet(&mut self, peer: SpId) {
         // The peer merges with this root, so it must have everything that is agreed here.
         self.mint_sequence();
         self.mint_root();
@@ -258,7 +322,7 @@ impl StoragePoint {
         if let Some(state) = self.peers.get_mut(&peer) {
             *state = Peer { clock_offset_us: state.clock_offset_us, ..Peer::default() };
         }
-        self.merges.remove(&peer);
+        self.merge_failed(peer);
         self.leave_source(peer);
     }
 
@@ -275,18 +339,28 @@ impl StoragePoint {
             return false;
         }
         let said = header.stores.iter().copied().chain([(header.from, header.store)]);
+        let overlooks_others = mutant::active(Mutant::JoinRepliesWithoutStoreIds) && self.join.is_some();
+        let overlooks_sender = mutant::active(Mutant::JoinKeepsOldStoreId);
         for (sp, store) in said.clone() {
-            self.learn_store(sp, store, true);
+            if !(overlooks_others && sp != header.from) && !(overlooks_sender && self.stores.contains_key(&sp)) {
+                self.learn_store(sp, store);
+            }
         }
         self.valid_bits = said.filter(|(sp, store)| self.stores.get(sp) == Some(store)).map(|(sp, _)| sp).collect();
-        self.valid_bits.contains(header.from)
+        if overlooks_sender {
+            self.valid_bits = self.valid_bits.union(SpSet::one(header.from));
+        }
+        self.valid_bits.contains(header.from) && !self.void
     }
 
     /// A message of the frame whose header was handled last.
     pub fn handle_message(&mut self, now: Now, from: SpId, message: Message) {
         self.begin(now);
-        if !self.peers.contains_key(&from) {
+        if !self.peers.contains_key(&from) || !self.has_started() {
             return;
+        }
+        if self.join.is_some() {
+            return self.handle_message_while_joining(from, message);
         }
         match message {
             Message::OrderQuery { request, keys } => self.answer_order_query(from, request, &keys),
@@ -304,6 +378,24 @@ impl StoragePoint {
             Message::Root { root } => self.take_root(from, root),
             Message::NodeRequest { hash } => self.answer_node_request(from, hash),
             Message::Node { bytes } => self.take_node(from, &bytes),
+            Message::Stored { uid } => self.take_confirmation(from, uid),
+            Message::AsOfRequest { request, merged } => self.answer_as_of_request(from, request, merged),
+            Message::AsOfReply { request, reply } => self.take_as_of_reply(from, request, reply),
+            Message::JoinRequest { request, after } => self.take_join_request(from, request, after),
+            Message::JoinReply { .. } => {}
+        }
+    }
+
+    /// A store that is not filled yet takes part in nothing but its own filling.
+    fn handle_message_while_joining(&mut self, from: SpId, message: Message) {
+        match message {
+            Message::JoinReply { request, after, page } => self.take_join_reply(from, request, after, page),
+            Message::ContentChunk { hash, offset, total, bytes } => self.take_chunk(from, hash, offset, total, bytes),
+            Message::Missing { what } => self.take_missing(from, what),
+            Message::OrderQuery { request, keys } if mutant::active(Mutant::JoiningAnswersQueries) => {
+                self.answer_order_query(from, request, &keys);
+            }
+            _ => {}
         }
     }
 
@@ -313,14 +405,19 @@ impl StoragePoint {
         self.store_refuses = None;
         for written in self.writes.remove(&id).unwrap_or_default().done {
             match written {
-                Written::Started => self.serving = true,
+                Written::Started => self.started = true,
                 Written::Ceiling(micros) => {
                     self.clock.ceiling_is_durable(micros);
                     self.send_offers_that_waited();
                 }
                 Written::Held(uid) => self.is_durable(uid),
+                Written::OwnBit(uid) => self.own_bit_is_set(uid),
+                Written::Store(sp, number) => self.store_is_durable(sp, number),
+                Written::AsOf(micros) => self.as_of_is_durable(micros),
+                Written::Joined => self.joined(),
             }
         }
+        self.finish_join_if_whole();
     }
 
     /// The store refused the write and nothing of it was written (a full disk). Publications in it are given up here;
@@ -332,11 +429,19 @@ impl StoragePoint {
         for written in write.done {
             match written {
                 Written::Held(uid) => self.could_not_hold(uid, detail),
-                Written::Ceiling(_) => self.clock.ceiling_was_refused(),
-                Written::Started => self.batch_done.push(Written::Started),
+                Written::Ceiling(_) => {
+                    self.clock.ceiling_was_refused();
+                    self.reserve_times();
+                }
+                Written::AsOf(_) => {}
+                // Their records are asked for again.
+                done @ (Written::Started | Written::OwnBit(_) | Written::Store(..) | Written::Joined) => {
+                    self.batch_done.push(done);
+                }
             }
         }
-        let again = write.again.into_iter().filter(|record| !matches!(record, Durable::Ceiling { .. }));
+        let again =
+            write.again.into_iter().filter(|record| !matches!(record, Durable::Ceiling { .. } | Durable::AsOf { .. }));
         self.lazy.splice(0..0, again.collect::<Vec<_>>());
         self.lazy_since = Some(now.instant.after(Duration::from_secs(1)));
     }
@@ -354,9 +459,12 @@ impl StoragePoint {
             self.mint_sequence();
             self.mint_root();
         }
-        if self.serving && self.idle_at() <= now.instant {
+        if self.is_serving() && self.idle_at() <= now.instant {
             self.mint_idle_sequence();
         }
+        self.release_due();
+        self.refresh();
+        self.remind_joining();
     }
 
     /// The process ends: new submissions are rejected, lazy records written.
@@ -392,7 +500,10 @@ impl StoragePoint {
             self.compare_at(),
             self.root_is_due(),
             self.lazy_since.map(|at| at.after(LAZY)),
-            self.serving.then(|| self.idle_at()),
+            self.is_serving().then(|| self.idle_at()),
+            self.release_at(),
+            self.refresh_at(),
+            self.join_at(),
         ];
         others.into_iter().flatten().min()
     }
@@ -466,25 +577,56 @@ impl StoragePoint {
         }
     }
 
-    /// Learns a store of `sp`; a newer one voids the bits of all older ones.
-    fn learn_store(&mut self, sp: SpId, store: StoreId, persist: bool) {
-        let is_news = match self.stores.get(&sp) {
-            None => true,
-            Some(known) => store.number > known.number && sp != self.config.me,
-        };
-        if !is_news || !self.config.members.contains(&sp) {
+    /// Learns a store of `sp`, durably no later than any bit learned with it. A newer one voids the bits of all older
+    /// ones; a newer one of this SP ends this one's part in everything.
+    fn learn_store(&mut self, sp: SpId, store: StoreId) {
+        let known = self.stores.get(&sp).copied();
+        let is_newer = known.is_none_or(|known| store.number > known.number)
+            || (mutant::active(Mutant::StoreIdsWithoutOrder) && known.is_some_and(|known| store != known));
+        if !is_newer || !self.config.members.contains(&sp) {
             return;
         }
-        let voided = self.stores.insert(sp, store).is_some();
-        if voided {
-            for publication in self.publications.values_mut().filter(|publication| !publication.agreed) {
-                publication.bits = publication.bits.minus(SpSet::one(sp));
-                publication.heard.clear();
-            }
+        if sp == self.config.me {
+            self.void = true;
+            self.outputs.clear();
+            return self.event(Event::StoreIsVoid { newer: store });
         }
-        if persist {
-            self.persist(Durable::Store { sp, store }, None);
+        self.stores.insert(sp, store);
+        if known.is_some() && !mutant::active(Mutant::OldStoreBitsCounted) {
+            self.void_bits(sp);
         }
+        self.persist(Durable::Store { sp, store }, Some(Written::Store(sp, store.number)));
+        let header = self.header();
+        self.output(Output::StoresChanged(header));
+    }
+
+    fn void_bits(&mut self, sp: SpId) {
+        for publication in self.publications.values_mut().filter(|publication| !publication.agreed) {
+            publication.bits = publication.bits.minus(SpSet::one(sp));
+            publication.heard.clear();
+        }
+    }
+
+    fn recover_store(&mut self, sp: SpId, store: StoreId) {
+        if sp != self.config.me && self.stores.insert(sp, store).is_some() {
+            self.void_bits(sp);
+        }
+        self.stores_durable.insert(sp, store.number);
+    }
+
+    fn store_is_durable(&mut self, sp: SpId, number: u32) {
+        let known = self.stores_durable.entry(sp).or_default();
+        *known = number.max(*known);
+        self.answer_waiting_joins();
+    }
+
+    /// The store is filled, and that is durable: it serves, and says what it holds.
+    fn joined(&mut self) {
+        self.join = None;
+        self.schedule_recovered();
+        self.event(Event::Joined);
+        let connected: Vec<SpId> = self.connected().collect();
+        connected.into_iter().for_each(|peer| self.greet(peer));
     }
 
     // ---- What is served -------------------------------------------------------------------------------------------
@@ -495,7 +637,7 @@ impl StoragePoint {
         self.ahead_since.get_or_insert(self.now.instant);
     }
 
-    fn mint_sequence(&mut self) {
+    pub(super) fn mint_sequence(&mut self) {
         if self.changed.is_empty() {
             return;
         }
@@ -521,14 +663,18 @@ impl StoragePoint {
         self.ahead_since.map(|since| self.last_insert.after(limits.root_quiet).min(since.after(limits.root_max)))
     }
 
-    fn mint_root(&mut self) {
+    pub(super) fn mint_root(&mut self) {
         self.index.mint_root(self.now.instant);
+        self.freshness.root_was_minted(self.index.root());
         self.root_sequence = self.feed.current();
         self.ahead_since = None;
     }
 
     /// Announces a new root, not too often, and merges with peers whose roots have differed for long.
     fn compare_roots(&mut self) {
+        if !self.is_serving() {
+            return;
+        }
         let root = self.index.root();
         if root != self.announced && self.announced_at.after(ANNOUNCE) <= self.now.instant {
             (self.announced, self.announced_at) = (root, self.now.instant);
@@ -539,6 +685,9 @@ impl StoragePoint {
     }
 
     fn compare_at(&self) -> Option<Instant> {
+        if !self.is_serving() {
+            return None;
+        }
         let announce = (self.index.root() != self.announced).then(|| self.announced_at.after(ANNOUNCE));
         [announce, self.merge_at()].into_iter().flatten().min()
     }

@@ -83,6 +83,12 @@ pub struct StoreId {
     pub nonce: u64,
 }
 
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.number)
+    }
+}
+
 /// Name of a publication: (hybrid logical clock, accepting SP, number of its store), totally ordered in that order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Uid {

@@ -4,7 +4,9 @@ use crate::protocol::{
     Manifest, Message, Micros, Uid,
     durable::{INLINE_LEN_MAX, InlineContent},
     encoding::{DecodeError, Reader, Writer},
-    message::{CHUNK_LEN, Refusal, RequestId, Vector, Wanted},
+    message::{
+        AsOf, CHUNK_LEN, JOIN_ITEMS_MAX, JoinItem, JoinPage, JoinState, LISTED_MAX, Refusal, RequestId, Vector, Wanted,
+    },
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -27,6 +29,11 @@ const MISSING: u64 = 10;
 const ROOT: u64 = 11;
 const NODE_REQUEST: u64 = 12;
 const NODE: u64 = 13;
+const STORED: u64 = 14;
+const AS_OF_REQUEST: u64 = 15;
+const AS_OF_REPLY: u64 = 16;
+const JOIN_REQUEST: u64 = 17;
+const JOIN_REPLY: u64 = 18;
 
 /// Appends length, tag and fields.
 pub(super) fn encode(out: &mut Writer, message: &Message) {
@@ -122,6 +129,54 @@ fn encode_fields(out: &mut Writer, message: &Message) {
             out.varint(NODE);
             out.bytes(bytes);
         }
+        Message::Stored { uid } => {
+            out.varint(STORED);
+            out.uid(*uid);
+        }
+        Message::AsOfRequest { request, merged } => {
+            out.varint(AS_OF_REQUEST);
+            encode_request(out, *request);
+            out.hash(*merged);
+        }
+        Message::AsOfReply { request, reply } => {
+            out.varint(AS_OF_REPLY);
+            encode_request(out, *request);
+            out.hash(reply.base);
+            out.hash(reply.root);
+            out.varint(reply.clock.0);
+            out.varint(reply.listed.len() as u64);
+            reply.listed.iter().for_each(|uid| out.uid(*uid));
+        }
+        Message::JoinRequest { request, after } => {
+            out.varint(JOIN_REQUEST);
+            encode_request(out, *request);
+            out.uid(*after);
+        }
+        Message::JoinReply { request, after, page } => {
+            out.varint(JOIN_REPLY);
+            encode_request(out, *request);
+            out.uid(*after);
+            encode_page(out, page);
+        }
+    }
+}
+
+fn encode_page(out: &mut Writer, page: &JoinPage) {
+    out.varint(page.clock.0);
+    out.u8(page.last.into());
+    out.varint(page.items.len() as u64);
+    for JoinItem { manifest, state } in &page.items {
+        match state {
+            JoinState::Pending { own_bit: false } => out.u8(1),
+            JoinState::Pending { own_bit: true } => out.u8(2),
+            JoinState::Agreed => out.u8(3),
+            JoinState::Remembered => out.u8(4),
+            JoinState::Dropped { superseded_by } => {
+                out.u8(5);
+                out.uid(*superseded_by);
+            }
+        }
+        out.bytes(&manifest.encode());
     }
 }
 
@@ -181,6 +236,15 @@ pub(super) fn decode(frame: &Bytes, bytes: &[u8]) -> Result<Option<Message>, Dec
         ROOT => Message::Root { root: input.hash()? },
         NODE_REQUEST => Message::NodeRequest { hash: input.hash()? },
         NODE => Message::Node { bytes: frame.slice_ref(input.bytes(super::FRAME_LEN_MAX)?) },
+        STORED => Message::Stored { uid: input.uid()? },
+        AS_OF_REQUEST => Message::AsOfRequest { request: decode_request(&mut input)?, merged: input.hash()? },
+        AS_OF_REPLY => Message::AsOfReply { request: decode_request(&mut input)?, reply: decode_as_of(&mut input)? },
+        JOIN_REQUEST => Message::JoinRequest { request: decode_request(&mut input)?, after: input.uid()? },
+        JOIN_REPLY => Message::JoinReply {
+            request: decode_request(&mut input)?,
+            after: input.uid()?,
+            page: decode_page(&mut input)?,
+        },
         _ => return Ok(None),
     };
     input.finish()?;
@@ -189,6 +253,43 @@ pub(super) fn decode(frame: &Bytes, bytes: &[u8]) -> Result<Option<Message>, Dec
 
 fn decode_request(input: &mut Reader<'_>) -> Result<RequestId, DecodeError> {
     Ok(RequestId { starts: input.bounded(u32::MAX.into())? as u32, number: input.varint()? })
+}
+
+fn decode_as_of(input: &mut Reader<'_>) -> Result<AsOf, DecodeError> {
+    let (base, root, clock) = (input.hash()?, input.hash()?, Micros(input.varint()?));
+    let count = bounded_count(input, 3, LISTED_MAX)?;
+    let listed = (0..count).map(|_| input.uid()).collect::<Result<Vec<Uid>, DecodeError>>()?;
+    if !listed.is_sorted_by(|a, b| a < b) {
+        return Err(DecodeError::NotCanonical);
+    }
+    Ok(AsOf { base, root, listed, clock })
+}
+
+fn decode_page(input: &mut Reader<'_>) -> Result<JoinPage, DecodeError> {
+    let clock = Micros(input.varint()?);
+    let last = match input.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(DecodeError::Invalid("last page")),
+    };
+    let count = bounded_count(input, 8, JOIN_ITEMS_MAX)?;
+    let mut items: Vec<JoinItem> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let state = match input.u8()? {
+            1 => JoinState::Pending { own_bit: false },
+            2 => JoinState::Pending { own_bit: true },
+            3 => JoinState::Agreed,
+            4 => JoinState::Remembered,
+            5 => JoinState::Dropped { superseded_by: input.uid()? },
+            _ => return Err(DecodeError::Invalid("state of a publication")),
+        };
+        let manifest = Arc::new(Manifest::decode(input.bytes(Manifest::LEN_MAX)?)?);
+        if items.last().is_some_and(|last| last.manifest.uid >= manifest.uid) {
+            return Err(DecodeError::NotCanonical);
+        }
+        items.push(JoinItem { manifest, state });
+    }
+    Ok(JoinPage { items, clock, last })
 }
 
 fn decode_keys(input: &mut Reader<'_>) -> Result<Vec<(String, String)>, DecodeError> {

@@ -3,12 +3,12 @@
 use acms_engine::protocol::{
     Durable, Entry, Flags, Hash, IndexEntry, Manifest, Message, Micros, Node, Path, SpId, SpSet, StoreId, Uid,
     durable::InlineContent,
-    message::{Header, Refusal, RequestId, Vector, Wanted},
+    message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
     node::Item,
 };
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) fn sp() -> impl Strategy<Value = SpId> {
     (0..=63u8).prop_map(SpId)
@@ -157,5 +157,36 @@ pub(crate) fn message() -> impl Strategy<Value = Message> {
         hash().prop_map(|root| Message::Root { root }),
         hash().prop_map(|hash| Message::NodeRequest { hash }),
         bytes(64).prop_map(|bytes| Message::Node { bytes }),
+        uid().prop_map(|uid| Message::Stored { uid }),
+        (request(), hash()).prop_map(|(request, merged)| Message::AsOfRequest { request, merged }),
+        (request(), as_of()).prop_map(|(request, reply)| Message::AsOfReply { request, reply }),
+        (request(), uid()).prop_map(|(request, after)| Message::JoinRequest { request, after }),
+        (request(), uid(), join_page()).prop_map(|(request, after, page)| Message::JoinReply { request, after, page }),
     ]
+}
+
+fn as_of() -> impl Strategy<Value = AsOf> {
+    let listed = proptest::collection::btree_set(uid(), 0..5);
+    (hash(), hash(), listed, any::<u64>()).prop_map(|(base, root, listed, clock)| AsOf {
+        base,
+        root,
+        listed: listed.into_iter().collect(),
+        clock: Micros(clock),
+    })
+}
+
+fn join_page() -> impl Strategy<Value = JoinPage> {
+    let state = prop_oneof![
+        any::<bool>().prop_map(|own_bit| JoinState::Pending { own_bit }),
+        Just(JoinState::Agreed),
+        Just(JoinState::Remembered),
+        uid().prop_map(|superseded_by| JoinState::Dropped { superseded_by }),
+    ];
+    let items = vec((manifest(), state), 0..4).prop_map(|items| {
+        let by_uid: BTreeMap<Uid, (Manifest, JoinState)> =
+            items.into_iter().map(|(manifest, state)| (manifest.uid, (manifest, state))).collect();
+        let item = |(manifest, state)| JoinItem { manifest: Arc::new(manifest), state };
+        by_uid.into_values().map(item).collect()
+    });
+    (items, any::<u64>(), any::<bool>()).prop_map(|(items, clock, last)| JoinPage { items, clock: Micros(clock), last })
 }

@@ -6,7 +6,7 @@ use acms_engine::protocol::{
     QuorumSystem, Reason, SpId, SpSet, StoreId, Uid,
     api::{Changes, Cursor, Incarnation, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
     durable::InlineContent,
-    message::{Header, Refusal, RequestId, Vector, Wanted},
+    message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
     node::Item,
     receiver::{Held, Presence},
 };
@@ -30,6 +30,17 @@ fn hash() -> Hash {
 
 fn flags(executable: bool, deleted: bool) -> Flags {
     Flags { executable, deleted }
+}
+
+fn as_of() -> AsOf {
+    let mut listed = vec![UID, NEWER];
+    listed.sort_unstable();
+    AsOf { base: hash(), root: Hash::of(b""), listed, clock: Micros(300) }
+}
+
+fn join_page() -> JoinPage {
+    let item = JoinItem { manifest: Arc::new(smallest()), state: JoinState::Dropped { superseded_by: NEWER } };
+    JoinPage { items: vec![item], clock: Micros(300), last: true }
 }
 
 fn header() -> Header {
@@ -110,6 +121,11 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("root", Message::Root { root: hash() }),
         ("node-request", Message::NodeRequest { hash: hash() }),
         ("node", Message::Node { bytes: Node::default().encode() }),
+        ("stored", Message::Stored { uid: UID }),
+        ("as-of-request", Message::AsOfRequest { request: REQUEST, merged: hash() }),
+        ("as-of-reply", Message::AsOfReply { request: REQUEST, reply: as_of() }),
+        ("join-request", Message::JoinRequest { request: REQUEST, after: UID }),
+        ("join-reply", Message::JoinReply { request: REQUEST, after: Uid::ZERO, page: join_page() }),
     ]
 }
 

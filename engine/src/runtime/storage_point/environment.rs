@@ -3,7 +3,7 @@
 
 use crate::{
     protocol::{
-        Durable, Hash, Manifest, Message, Outcome, Path, SpId, StoragePoint,
+        Durable, Hash, Manifest, Message, Outcome, Path, SpId, StoragePoint, StoreId,
         durable::INLINE_LEN_MAX,
         io::{Environment, Event, Ticket, WriteId},
         message::{Header, Wanted},
@@ -59,6 +59,10 @@ pub(super) struct Io {
     pub(super) tickets: BTreeMap<Ticket, Pending>,
     pub(super) outcomes: Vec<(ConnectionId, Outcome)>,
     pub(super) changed: Changed,
+    /// A newer store of this storage point exists: the process must end.
+    pub(super) newer_store: Option<StoreId>,
+    /// Of the frames to come.
+    header: Header,
     outgoing: BTreeMap<SpId, Outgoing>,
 }
 
@@ -69,6 +73,7 @@ impl Io {
         content: ContentThread,
         contents: Contents<DirStorage>,
         events: EventStream,
+        header: Header,
     ) -> Io {
         Io {
             peers,
@@ -79,20 +84,18 @@ impl Io {
             tickets: BTreeMap::new(),
             outcomes: Vec::new(),
             changed: Changed::default(),
+            newer_store: None,
+            header,
             outgoing: BTreeMap::new(),
         }
     }
 
     /// Hands the cycle's messages to the links: all those for one peer in one frame, if it is not too long.
-    pub(super) fn send_frames(&mut self, header: impl FnOnce() -> Header) {
-        if self.outgoing.values().all(|outgoing| outgoing.control.is_empty() && outgoing.bulk.is_empty()) {
-            return;
-        }
-        let header = header();
+    pub(super) fn send_frames(&mut self) {
         for (sp, outgoing) in &mut self.outgoing {
             for (messages, is_bulk) in [(&mut outgoing.control, false), (&mut outgoing.bulk, true)] {
                 if !messages.is_empty() {
-                    let encoded = wire::encode_frames(&header, messages);
+                    let encoded = wire::encode_frames(&self.header, messages);
                     if encoded.left_out > 0 {
                         tracing::error!("{} messages to storage point {sp} fit no frame", encoded.left_out);
                     }
@@ -163,6 +166,11 @@ impl Environment for Io {
         self.content.give(Job::Stage { hash, offset, total, bytes });
     }
 
+    fn stores_changed(&mut self, header: Header) {
+        self.send_frames();
+        self.header = header;
+    }
+
     fn event(&mut self, _sp: &StoragePoint, event: Event) {
         match event {
             Event::Outcome { ticket, outcome } => self.take_outcome(ticket, outcome),
@@ -189,6 +197,17 @@ impl Environment for Io {
             }
             Event::Changed { paths, .. } if paths.is_empty() => self.changed.idle = true,
             Event::Changed { paths, .. } => self.changed.paths.extend(paths),
+            Event::AsOf { micros } => {
+                self.events.emit("as_of", |fields| {
+                    fields.text("cause", &micros.0.to_string());
+                });
+            }
+            Event::Joined => {
+                self.events.emit("joined", |_| {});
+                tracing::info!("the new store is filled; this storage point serves");
+            }
+            Event::StoreIsVoid { newer } => self.newer_store = Some(newer),
+            Event::Damaged { hash } => tracing::error!("the stored content {hash} is damaged; it is fetched again"),
             Event::PeerProblem { peer, detail } => tracing::warn!("storage point {peer}: {detail}"),
         }
     }

@@ -100,7 +100,7 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let members: Vec<_> = config.members.iter().map(|member| (SpId(member.id), member.peer)).collect();
     let hello = Hello { cluster: config.cluster.clone(), header: sp.header() };
     let peers = Peers::new(config.me, hello, &members, seed, now.instant);
-    let io = environment::Io::new(peers, commit, content, opened.contents, events);
+    let io = environment::Io::new(peers, commit, content, opened.contents, events, sp.header());
     let core = core::Core::new(sp, io, config, now);
     let server = Server::new(poll, core, received, signals, peer_listener, listeners, connections_max);
     match server.run()? {

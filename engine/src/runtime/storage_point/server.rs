@@ -74,7 +74,10 @@ pub(super) struct Server {
     /// Connections with something to do that no readiness will announce.
     ready: VecDeque<ConnectionId>,
     buffers: Buffers,
+    /// Publishers and readers are let in.
     is_open: bool,
+    /// Links to the other storage points are made and taken.
+    has_peers: bool,
     peers_have_more: bool,
     swept_at: Instant,
     stopping_since: Option<Instant>,
@@ -114,6 +117,7 @@ impl Server {
             ready: VecDeque::new(),
             buffers: Buffers { read: vec![0; 72 << 10].into(), gathered: Vec::with_capacity(16 << 10) },
             is_open: false,
+            has_peers: false,
             peers_have_more: false,
             stopping_since: None,
             failed: None,
@@ -155,7 +159,7 @@ impl Server {
         if is_busy {
             return Some(Duration::ZERO);
         }
-        let peers = self.is_open.then(|| self.core.io.peers.poll_timeout()).flatten();
+        let peers = self.has_peers.then(|| self.core.io.peers.poll_timeout()).flatten();
         let sweep =
             (!self.connections.is_empty() || self.stopping_since.is_some()).then(|| self.swept_at.after(SWEEP_EVERY));
         let times = [self.core.sp.poll_timeout(), peers, self.core.holds.poll_timeout(), sweep];
@@ -297,7 +301,7 @@ impl Server {
         if self.core.sp.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.core.sp.handle_timeout(now);
         }
-        if self.is_open && self.core.io.peers.poll_timeout().is_some_and(|at| at <= now.instant) {
+        if self.has_peers && self.core.io.peers.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.core.io.peers.handle_timeout(self.poll.registry(), now.instant);
             self.take_link_events();
         }
@@ -348,9 +352,18 @@ impl Server {
     /// Drains the protocol and carries out what that brought.
     fn end_cycle(&mut self) -> io::Result<()> {
         drain(&mut self.core.sp, &mut self.core.io);
-        let Core { sp, io, now, .. } = &mut self.core;
-        io.send_frames(|| sp.header());
-        io.peers.flush(now.instant);
+        self.core.io.send_frames();
+        self.core.io.peers.flush(self.core.now.instant);
+        if let Some(newer) = self.core.io.newer_store {
+            self.failed = Some(format!(
+                "store {newer} has taken this one's place in the cluster: this store is void and takes part in nothing \
+                 any more; stop using it"
+            ));
+            return Ok(());
+        }
+        if !self.has_peers && self.core.sp.has_started() && self.stopping_since.is_none() {
+            self.open_peers()?;
+        }
         if !self.is_open && self.core.sp.is_serving() && self.stopping_since.is_none() {
             self.open()?;
         }
@@ -413,17 +426,27 @@ impl Server {
 
     // ---- Connections ----------------------------------------------------------------------------------------------
 
-    /// Begins to serve: the start is durable.
+    /// Begins to speak to the others: the start is durable.
+    fn open_peers(&mut self) -> io::Result<()> {
+        self.has_peers = true;
+        let registry = self.poll.registry();
+        registry.register(&mut self.peer_listener, PEER_LISTENER, Interest::READABLE)?;
+        self.core.io.peers.handle_timeout(registry, self.core.now.instant);
+        if !self.core.sp.is_serving() {
+            tracing::info!("the store is new; it is filled from the other storage points before this one serves");
+        }
+        Ok(())
+    }
+
+    /// Begins to serve: the store is filled.
     fn open(&mut self) -> io::Result<()> {
         self.is_open = true;
         let registry = self.poll.registry();
-        registry.register(&mut self.peer_listener, PEER_LISTENER, Interest::READABLE)?;
         for (at, listener) in self.listeners.iter_mut().enumerate() {
             registry.register(&mut listener.listener, Token(HTTP_LISTENERS + at), Interest::READABLE)?;
             listener.ready = true;
         }
-        let Core { sp, io, config, now, .. } = &mut self.core;
-        io.peers.handle_timeout(registry, now.instant);
+        let Core { sp, io, config, .. } = &mut self.core;
         io.events.emit("ready", |fields| {
             fields.number("sp", config.me.0.into()).plain("deliver", config.deliver);
             fields.plain("publish", config.publish).plain("peer", config.peer);

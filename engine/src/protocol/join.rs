@@ -1,0 +1,239 @@
+//! A lost disk: how the new store of a storage point is filled, and how the others help.
+//!
+//! Those asked first make the new store's id durable, which voids the bits of the old one for good, and only then read
+//! and send what they hold, page by page in order of UID (what they drop meanwhile, they drop for a greater UID, which a
+//! later page has). Once a quorum of the others has sent all, and all is durable here, the SP takes part again. Until
+//! then it sends no bit, answers nothing and takes no submission.
+
+use crate::{
+    mutant::{self, Mutant},
+    protocol::{
+        Config, Durable, Duration, Instant, Manifest, Message, SpId, SpSet, StoragePoint, Uid,
+        exchange::{Hold, OwnBit, Publication},
+        message::{JOIN_ITEMS_MAX, JoinItem, JoinPage, JoinState, RequestId},
+        storage_point::Written,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A page that does not come is asked for again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of manifests in a page, at most.
+const PAGE_LEN_MAX: usize = 1 << 20;
+
+/// The filling of this SP's new store.
+#[derive(Debug, Default)]
+pub(super) struct Join {
+    request: RequestId,
+    from: BTreeMap<SpId, Progress>,
+    /// Publications whose contents or writes are still under way.
+    missing: BTreeSet<Uid>,
+    finishing: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    after: Uid,
+    done: bool,
+    asked_at: Instant,
+}
+
+impl Join {
+    pub(super) fn is_durable(&mut self, uid: Uid) {
+        self.missing.remove(&uid);
+    }
+
+    fn repliers(&self) -> SpSet {
+        self.from.iter().filter(|(_, progress)| progress.done).map(|(sp, _)| *sp).collect()
+    }
+}
+
+impl StoragePoint {
+    // ---- At the new store -------------------------------------------------------------------------------------------
+
+    /// Asks a peer for what it holds, from where its last page ended.
+    pub(super) fn ask_to_join(&mut self, peer: SpId) {
+        let request = match &self.join {
+            Some(join) if join.request != RequestId::default() => join.request,
+            _ => self.new_request(),
+        };
+        let now = self.now.instant;
+        let Some(join) = &mut self.join else { return };
+        join.request = request;
+        let fresh = Progress { after: Uid::ZERO, done: false, asked_at: now };
+        let progress = join.from.entry(peer).or_insert(fresh);
+        progress.asked_at = now;
+        let Progress { after, done, .. } = *progress;
+        if !done {
+            self.send(peer, Message::JoinRequest { request, after });
+        }
+    }
+
+    pub(super) fn join_at(&self) -> Option<Instant> {
+        let open = self
+            .join
+            .as_ref()?
+            .from
+            .iter()
+            .filter(|(sp, progress)| !progress.done && self.peers.get(sp).is_some_and(|peer| peer.connected));
+        open.map(|(_, progress)| progress.asked_at.after(PATIENCE)).min()
+    }
+
+    /// Pages that did not come are asked for again.
+    pub(super) fn remind_joining(&mut self) {
+        let now = self.now.instant;
+        let connected: Vec<SpId> = self.connected().collect();
+        let Some(join) = &self.join else { return };
+        let late = |sp: &SpId| join.from.get(sp).is_none_or(|one| !one.done && one.asked_at.after(PATIENCE) <= now);
+        let late: Vec<SpId> = connected.into_iter().filter(late).collect();
+        late.into_iter().for_each(|peer| self.ask_to_join(peer));
+    }
+
+    pub(super) fn take_join_reply(&mut self, from: SpId, request: RequestId, after: Uid, page: JoinPage) {
+        let now = self.now.instant;
+        let Some(join) = &mut self.join else { return };
+        let Some(progress) = join.from.get_mut(&from) else { return };
+        if join.request != request || progress.done || progress.after != after {
+            return;
+        }
+        progress.after = page.items.last().map_or(after, |item| item.manifest.uid);
+        progress.done = page.last;
+        progress.asked_at = now;
+        self.clock.advance(page.clock);
+        for item in page.items {
+            self.take_join_item(from, item);
+        }
+        if !page.last {
+            self.ask_to_join(from);
+        }
+        self.finish_join_if_whole();
+    }
+
+    fn take_join_item(&mut self, from: SpId, JoinItem { manifest, state }: JoinItem) {
+        let uid = manifest.uid;
+        let is_new = !self.publications.contains_key(&uid);
+        if is_new {
+            self.keep_joining(manifest, state);
+        }
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        match state {
+            JoinState::Pending { own_bit: true } => {
+                publication.bits = publication.bits.union(SpSet::one(from));
+                if publication.hold == Hold::Durable {
+                    self.set_own_bit(uid);
+                }
+            }
+            JoinState::Agreed if publication.is_pending() => self.mark_agreed(uid),
+            _ => {}
+        }
+        if self.publications.get(&uid).is_some_and(|publication| publication.hold == Hold::Fetching) {
+            if let Some(join) = &mut self.join {
+                join.missing.insert(uid);
+            }
+            self.fetch_missing(uid, from);
+            self.write_if_whole(uid);
+        }
+    }
+
+    /// Notes a publication that a replier holds or remembers.
+    fn keep_joining(&mut self, manifest: Arc<Manifest>, state: JoinState) {
+        let uid = manifest.uid;
+        self.greatest = self.greatest.max(uid);
+        match state {
+            JoinState::Pending { .. } => self.keep(manifest, Vec::new(), false),
+            JoinState::Agreed => self.keep(manifest, Vec::new(), true),
+            JoinState::Remembered | JoinState::Dropped { .. } => {
+                self.persist(Durable::Held { manifest: manifest.clone(), contents: Vec::new(), own_bit: true }, None);
+                self.persist(Durable::Released { uid }, None);
+                self.recover_held(manifest, true);
+                self.recover_released(uid);
+                match state {
+                    JoinState::Dropped { superseded_by } => {
+                        self.persist(Durable::Dropped { uid, superseded_by }, None);
+                        self.forget_pending(uid, superseded_by);
+                    }
+                    _ => {
+                        self.persist(Durable::Agreed { uid }, None);
+                        self.recover_agreed(uid);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Once a quorum of the others has sent all, and all of it is durable here, the store is filled.
+    pub(super) fn finish_join_if_whole(&mut self) {
+        let Some(join) = &mut self.join else { return };
+        let repliers = join.repliers();
+        let enough = self.quorum.is_quorum(repliers)
+            || (mutant::active(Mutant::JoinFromTooFew) && !repliers.is_empty())
+            || is_alone(&self.config);
+        if !enough || !join.missing.is_empty() || join.finishing {
+            return;
+        }
+        join.finishing = true;
+        self.persist(Durable::Joined, Some(Written::Joined));
+    }
+
+    // ---- At those asked ---------------------------------------------------------------------------------------------
+
+    pub(super) fn take_join_request(&mut self, from: SpId, request: RequestId, after: Uid) {
+        let number = self.stores.get(&from).map(|store| store.number);
+        let is_durable = number.is_some() && self.stores_durable.get(&from).copied() == number;
+        if is_durable || mutant::active(Mutant::JoinKeepsOldStoreId) {
+            self.answer_join_request(from, request, after);
+        } else {
+            self.waiting_joins.insert(from, (request, after));
+        }
+    }
+
+    /// A store id has become durable.
+    pub(super) fn answer_waiting_joins(&mut self) {
+        for (from, (request, after)) in std::mem::take(&mut self.waiting_joins) {
+            self.take_join_request(from, request, after);
+        }
+    }
+
+    fn answer_join_request(&mut self, from: SpId, request: RequestId, after: Uid) {
+        let mut items = Vec::new();
+        let mut len = 0;
+        let mut last = true;
+        let above = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        for publication in self.publications.range(above).map(|(_, publication)| publication) {
+            let Some(state) = publication.join_state() else { continue };
+            if items.len() == JOIN_ITEMS_MAX || len > PAGE_LEN_MAX {
+                last = false;
+                break;
+            }
+            len += publication.manifest.encode().len();
+            items.push(JoinItem { manifest: publication.manifest.clone(), state });
+        }
+        let page = JoinPage { items, clock: self.clock.last(), last };
+        self.send(from, Message::JoinReply { request, after, page });
+    }
+}
+
+/// A cluster of one has nobody to ask: what its disk held is lost.
+fn is_alone(config: &Config) -> bool {
+    config.members.len() == 1
+}
+
+impl Publication {
+    /// What a joining SP is told of it; none: nothing is durable here.
+    fn join_state(&self) -> Option<JoinState> {
+        if let Some(superseded_by) = self.superseded_by {
+            return (self.own == OwnBit::Set).then_some(JoinState::Dropped { superseded_by });
+        }
+        if self.hold != Hold::Durable {
+            return None;
+        }
+        Some(match (self.agreed, self.released) {
+            (true, true) => JoinState::Remembered,
+            (true, false) => JoinState::Agreed,
+            (false, _) => JoinState::Pending { own_bit: self.own == OwnBit::Set },
+        })
+    }
+}
