@@ -54,7 +54,7 @@ struct Run {
     /// All that is drawn by chance follows from it.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// What runs it; this version has `local`.
+    /// What runs it: `local` or `simulated`.
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Where results go [default: out/<name>-<time>].

@@ -6,7 +6,7 @@ use crate::{
     metrics::hgrm,
     progress::Progress,
     report::{RunResult, page},
-    scenario::Scenario,
+    scenario::{BackendName, Scenario},
     system::Program,
     trace::{self, Trace, TraceFileError},
 };
@@ -91,6 +91,10 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         keep: options.keep,
         logs: Some(logs.clone()),
     };
+    if scenario.backend != BackendName::Local {
+        remove_if_empty(&dir);
+        return Err(RunError::Backend { error: BackendError::Unavailable(scenario.backend), logs: None });
+    }
     let backend = LocalBackend;
     let mut trace = Trace::default();
     let notes = backend.run(scenario, &context, &mut trace).map_err(|error| {

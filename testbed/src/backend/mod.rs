@@ -2,7 +2,12 @@
 
 pub mod local;
 
-use crate::{progress::Progress, scenario::Scenario, system::Program, trace::Sink};
+use crate::{
+    progress::Progress,
+    scenario::{BackendName, Scenario},
+    system::Program,
+    trace::Sink,
+};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
@@ -38,6 +43,9 @@ pub enum BackendError {
     /// Someone asked for it.
     #[error("interrupted")]
     Interrupted,
+    /// A backend that this version lacks.
+    #[error("the backend `{0}` is not available in this version")]
+    Unavailable(BackendName),
     /// There is nothing to publish.
     #[error(transparent)]
     Files(#[from] crate::workload::FilesError),

@@ -1,87 +1,11 @@
 //! Faults: what goes wrong, when, and the proof that it did and that it was undone.
 
+mod kind;
+
+pub use kind::{BadFault, FaultKind, Parameter, Role};
+
 use crate::scenario::Fault;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::{fmt, str::FromStr, time::Duration};
-
-/// A way to go wrong that this version can bring about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[non_exhaustive]
-pub enum FaultKind {
-    /// `kill -9`; undone by starting the process again.
-    Kill,
-    /// SIGSTOP; undone by SIGCONT.
-    Pause,
-    /// SIGTERM and a graceful end; undone by starting the process again.
-    Restart,
-}
-
-/// Faults that a scenario may name one day.
-const NOT_YET: [&str; 15] = [
-    "isolate",
-    "partition",
-    "flap",
-    "loss",
-    "slow-link",
-    "disk-full",
-    "disk-slow",
-    "disk-fail",
-    "disk-lost",
-    "clock-skew",
-    "clock-jump",
-    "cache-corrupt",
-    "cache-truncate",
-    "cache-stale",
-    "cache-rollback",
-];
-
-impl fmt::Display for FaultKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            FaultKind::Kill => "kill",
-            FaultKind::Pause => "pause",
-            FaultKind::Restart => "restart",
-        })
-    }
-}
-
-/// A text names no fault.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BadFault {
-    /// No such fault.
-    #[error("unknown fault `{0}`, expected one of `kill`, `pause`, `restart`")]
-    Unknown(String),
-    /// A fault that this version cannot bring about.
-    #[error("fault kind `{0}`: not available in this version")]
-    NotYet(String),
-}
-
-impl FromStr for FaultKind {
-    type Err = BadFault;
-
-    fn from_str(name: &str) -> Result<FaultKind, BadFault> {
-        match name {
-            "kill" => Ok(FaultKind::Kill),
-            "pause" => Ok(FaultKind::Pause),
-            "restart" => Ok(FaultKind::Restart),
-            _ if NOT_YET.contains(&name) => Err(BadFault::NotYet(name.to_owned())),
-            _ => Err(BadFault::Unknown(name.to_owned())),
-        }
-    }
-}
-
-impl Serialize for FaultKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for FaultKind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FaultKind, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
+use std::time::Duration;
 
 /// One step of a plan: a fault begins or ends at a host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -92,6 +16,8 @@ pub struct Step {
     pub host: String,
     /// What.
     pub kind: FaultKind,
+    /// Its place in the scenario's list.
+    pub fault: usize,
     /// Whether it begins, else it is undone.
     pub begins: bool,
 }
@@ -100,7 +26,7 @@ pub struct Step {
 /// a restart without a length at once.
 pub fn plan(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
-    for fault in faults {
+    for (index, fault) in faults.iter().enumerate() {
         let begin = fault.at.0.min(duration);
         let end = match (fault.lasts, fault.kind) {
             (Some(lasts), _) => begin.saturating_add(lasts.0).min(duration),
@@ -108,7 +34,7 @@ pub fn plan(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Step>
             (None, _) => duration,
         };
         for host in fault.target.select(hosts) {
-            let step = |at, begins| Step { at, host: host.to_owned(), kind: fault.kind, begins };
+            let step = |at, begins| Step { at, host: host.to_owned(), kind: fault.kind, fault: index, begins };
             steps.push(step(begin, true));
             steps.push(step(end, false));
         }
@@ -121,11 +47,11 @@ pub fn plan(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Step>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{Span, Target};
+    use crate::scenario::Span;
 
     fn fault(kind: FaultKind, target: &str, at_s: u64, lasts_s: Option<u64>) -> Fault {
         let span = |seconds| Span(Duration::from_secs(seconds));
-        Fault { kind, target: Target::One(target.into()), at: span(at_s), lasts: lasts_s.map(span) }
+        Fault::new(kind, target, span(at_s), lasts_s.map(span))
     }
 
     #[test]
@@ -151,5 +77,6 @@ mod tests {
                 (7, "receiver1", false)
             ]
         );
+        assert!(steps.iter().all(|step| faults[step.fault].kind == step.kind));
     }
 }

@@ -1,17 +1,26 @@
 //! A scenario: system, fleet, network, workload, faults and expectations of a run, as TOML.
 
+mod bounds;
 mod builtin;
+mod fault;
+mod network;
 mod parse;
+mod placement;
 mod units;
+mod validate;
+mod workload;
 
+pub use bounds::{Bounds, QuorumFamily};
 pub use builtin::{builtin, builtin_names};
+pub use fault::{Direction, Fault, Target};
+pub use network::{Clocks, Delivery, Disk, Network};
 pub use parse::ScenarioError;
-pub use units::{ByteRange, Bytes, Span};
+pub use units::{ByteRange, Bytes, Fraction, Range, Shift, Span, SpanRange};
+pub use workload::{Arrival, Publication, Workload};
 
-use crate::faults::FaultKind;
-use acms_engine::protocol::{Mode, Order, Prefix};
+use acms_engine::protocol::{Mode, Order, Prefix, QuorumSystem};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 /// What is run, and what is expected of it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -40,6 +49,12 @@ pub struct Scenario {
     /// What lies between them.
     #[serde(default)]
     pub network: Network,
+    /// How far their clocks are off.
+    #[serde(default)]
+    pub clocks: Clocks,
+    /// What their disks are like.
+    #[serde(default)]
+    pub disk: Disk,
     /// What is published.
     #[serde(default)]
     pub workload: Workload,
@@ -49,6 +64,9 @@ pub struct Scenario {
     /// Bounds on results: a metric's name and the most that it may be.
     #[serde(default)]
     pub expect: BTreeMap<String, f64>,
+    /// Bounds between which the hunt draws everything above from a seed. `run` does not look at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hunt: Option<Bounds>,
 }
 
 fn default_seed() -> u64 {
@@ -60,7 +78,7 @@ fn default_duration() -> Span {
 }
 
 /// What runs a scenario.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendName {
     /// Real processes on this machine.
@@ -72,6 +90,16 @@ pub enum BackendName {
     Docker,
 }
 
+impl std::fmt::Display for BackendName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BackendName::Local => "local",
+            BackendName::Simulated => "simulated",
+            BackendName::Docker => "docker",
+        })
+    }
+}
+
 /// Options of the system under test.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,6 +108,11 @@ pub struct AcmsOptions {
     pub mode: Mode,
     /// What UIDs are ordered by.
     pub order: Order,
+    /// Which sets of storage points are quorums.
+    pub quorum: QuorumSystem,
+    /// How far ahead of a storage point's clock an unagreed publication may be; without it, the engine's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_drift: Option<Span>,
 }
 
 /// Who takes part.
@@ -90,6 +123,8 @@ pub struct Fleet {
     pub storage_points: u8,
     /// Caches between them and the receivers.
     pub caches: u32,
+    /// Tiers of caches: the first asks storage points, the next asks the first, receivers ask the last.
+    pub cache_tiers: u32,
     /// Receivers.
     pub receivers: u32,
     /// Path prefixes that every receiver subscribes to; the empty one is everything.
@@ -100,126 +135,14 @@ pub struct Fleet {
 
 impl Default for Fleet {
     fn default() -> Fleet {
-        Fleet { storage_points: 5, caches: 0, receivers: 10, subscribe: vec![String::new()], receivers_per_process: 1 }
-    }
-}
-
-/// What lies between the hosts.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Network {
-    /// Round trips: `loopback` is no emulation.
-    pub rtt: String,
-}
-
-impl Default for Network {
-    fn default() -> Network {
-        Network { rtt: "loopback".to_owned() }
-    }
-}
-
-/// When updates are due.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arrival {
-    /// As independent publishers come: exponential gaps.
-    #[default]
-    Poisson,
-    /// At equal gaps.
-    Fixed,
-}
-
-/// What is published.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Workload {
-    /// A directory whose world-readable regular files are published; without one, contents are generated.
-    pub tree: Option<PathBuf>,
-    /// How many files are generated; of a tree, how many are taken at most.
-    pub files: Option<u32>,
-    /// Sizes of generated files.
-    pub size: Option<ByteRange>,
-    /// Larger files of a tree are skipped.
-    pub file_size_max: Bytes,
-    /// Paths begin with this; of a tree by default its directory's name.
-    pub prefix: Option<String>,
-    /// How many publications of the first load are under way at once.
-    pub concurrency: u32,
-    /// Updates of random files a second, once all files are loaded.
-    pub updates_per_s: f64,
-    /// When updates are due.
-    pub arrival: Arrival,
-    /// The part of updates that delete their file; the next update of it brings it back.
-    pub deletes: f64,
-}
-
-impl Default for Workload {
-    fn default() -> Workload {
-        Workload {
-            tree: None,
-            files: None,
-            size: None,
-            file_size_max: Bytes(1 << 20),
-            prefix: None,
-            concurrency: 16,
-            updates_per_s: 5.0,
-            arrival: Arrival::Poisson,
-            deletes: 0.0,
+        Fleet {
+            storage_points: 5,
+            caches: 0,
+            cache_tiers: 1,
+            receivers: 10,
+            subscribe: vec![String::new()],
+            receivers_per_process: 1,
         }
-    }
-}
-
-/// Something that goes wrong for a while.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// What.
-    pub kind: FaultKind,
-    /// Whom it hits.
-    pub target: Target,
-    /// When it begins, counted from the first update.
-    pub at: Span,
-    /// How long it lasts; without it, to the end of the updates (a restart: no longer than it takes).
-    #[serde(rename = "for", default)]
-    pub lasts: Option<Span>,
-}
-
-/// Whom a fault hits: a name, a pattern such as `sp*`, or a list of them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Target {
-    /// One name or pattern.
-    One(String),
-    /// Several.
-    Several(Vec<String>),
-}
-
-impl Target {
-    /// The names or patterns.
-    pub fn patterns(&self) -> &[String] {
-        match self {
-            Target::One(name) => std::slice::from_ref(name),
-            Target::Several(names) => names,
-        }
-    }
-
-    /// Those of `hosts` that are meant, in their order.
-    pub fn select<'h>(&self, hosts: &'h [String]) -> Vec<&'h str> {
-        let meant = |host: &str| {
-            self.patterns().iter().any(|pattern| match pattern.strip_suffix('*') {
-                Some(start) => {
-                    host.strip_prefix(start).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
-                }
-                None => host == pattern,
-            })
-        };
-        hosts.iter().map(String::as_str).filter(|host| meant(host)).collect()
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.patterns().join(","))
     }
 }
 
@@ -236,7 +159,7 @@ impl Scenario {
     /// Reads a scenario from `text`, which messages call `name`.
     pub fn parse(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Scenario, ScenarioError> {
         let scenario = parse::parse(name, text, overrides)?;
-        scenario.validate()?;
+        validate::validate(&scenario)?;
         Ok(scenario)
     }
 
@@ -245,76 +168,28 @@ impl Scenario {
         toml::to_string(self).expect("a scenario has no values that TOML lacks")
     }
 
-    /// Names of all storage points and receivers.
+    /// Whether the scenario makes sense and its backend can run it; what was read from a text does.
+    pub fn validate(&self) -> Result<(), ScenarioError> {
+        validate::validate(self)
+    }
+
+    /// Names of all storage points, caches and receivers, in this order.
     pub fn hosts(&self) -> Vec<String> {
         let storage_points = (1..=self.fleet.storage_points).map(|i| format!("sp{i}"));
-        storage_points.chain((1..=self.fleet.receivers).map(|i| format!("receiver{i}"))).collect()
+        let caches = (1..=self.fleet.caches).map(|i| format!("cache{i}"));
+        storage_points.chain(caches).chain((1..=self.fleet.receivers).map(|i| format!("receiver{i}"))).collect()
+    }
+
+    /// The tier of cache `number` (from 1), from 0: next to the storage points. Tiers are of equal size, the last one
+    /// perhaps smaller.
+    pub fn cache_tier(&self, number: u32) -> u32 {
+        let size = self.fleet.caches.div_ceil(self.fleet.cache_tiers.max(1)).max(1);
+        (number.max(1) - 1) / size
     }
 
     /// The subscriptions of the receivers.
     pub fn subscriptions(&self) -> Vec<Prefix> {
         self.fleet.subscribe.iter().filter_map(|prefix| prefix.parse().ok()).collect()
-    }
-
-    fn validate(&self) -> Result<(), ScenarioError> {
-        let refuse = |what: String| Err(ScenarioError::Invalid(what));
-        let (fleet, workload) = (&self.fleet, &self.workload);
-        if self.backend != BackendName::Local {
-            return Err(ScenarioError::Unavailable("backends other than `local`".into()));
-        }
-        if self.network.rtt != "loopback" {
-            return Err(ScenarioError::Unavailable(format!(
-                "an emulated network (network.rtt = {:?})",
-                self.network.rtt
-            )));
-        }
-        if fleet.caches > 0 {
-            return Err(ScenarioError::Unavailable("a cache tier (fleet.caches)".into()));
-        }
-        if fleet.receivers_per_process != 1 {
-            return Err(ScenarioError::Unavailable(
-                "several receivers in one process (fleet.receivers_per_process)".into(),
-            ));
-        }
-        if fleet.storage_points == 0 || fleet.storage_points > 63 || fleet.storage_points.is_multiple_of(2) {
-            return refuse(format!("fleet.storage_points must be odd and at most 63, not {}", fleet.storage_points));
-        }
-        if fleet.receivers > 2000 {
-            return refuse(format!(
-                "fleet.receivers: {} processes are too many for one machine (2000)",
-                fleet.receivers
-            ));
-        }
-        for prefix in &fleet.subscribe {
-            if let Err(error) = prefix.parse::<Prefix>() {
-                return refuse(format!("fleet.subscribe: {prefix:?}: {error}"));
-            }
-        }
-        if workload.tree.is_some() && workload.size.is_some() {
-            return refuse("workload.size is for generated files, but workload.tree is given".into());
-        }
-        if !(0.0..=100_000.0).contains(&workload.updates_per_s) || !(0.0..=1.0).contains(&workload.deletes) {
-            return refuse("workload.updates_per_s must be 0 to 100000, workload.deletes 0 to 1".into());
-        }
-        if workload.concurrency == 0 || workload.files == Some(0) {
-            return refuse("workload.concurrency and workload.files must be at least 1".into());
-        }
-        self.validate_faults()
-    }
-
-    fn validate_faults(&self) -> Result<(), ScenarioError> {
-        let hosts = self.hosts();
-        for (i, fault) in self.faults.iter().enumerate() {
-            if fault.target.select(&hosts).is_empty() {
-                let what = format!("fault {}: no host is called {} (sp1.., receiver1..)", i + 1, fault.target);
-                return Err(ScenarioError::Invalid(what));
-            }
-            if fault.at.0 > self.duration.0 {
-                let what = format!("fault {}: begins at {}, after the duration of {}", i + 1, fault.at, self.duration);
-                return Err(ScenarioError::Invalid(what));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -334,30 +209,58 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_names_and_patterns() {
-        let hosts: Vec<String> = ["sp1", "sp2", "sp12", "receiver1"].map(String::from).to_vec();
-        let select = |target: &Target| target.select(&hosts).join(" ");
-        assert_eq!(select(&Target::One("sp1".into())), "sp1");
-        assert_eq!(select(&Target::One("sp*".into())), "sp1 sp2 sp12");
-        assert_eq!(select(&Target::One("sp1*".into())), "sp1 sp12");
-        assert_eq!(select(&Target::Several(vec!["receiver1".into(), "sp2".into()])), "sp2 receiver1");
-        assert_eq!(select(&Target::One("cache1".into())), "");
-    }
-
-    #[test]
     fn what_cannot_be_run_is_refused_with_the_reason() {
         let refuse = |text: &str, reason: &str| {
             let error = Scenario::parse("x", &format!("name = \"x\"\n{text}"), &[]).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         };
-        refuse("backend = \"simulated\"", "not available in this version");
-        refuse("[network]\nrtt = \"azure-50\"", "not available in this version");
-        refuse("[fleet]\ncaches = 2", "not available in this version");
+        refuse("backend = \"docker\"", "not available in this version");
+        refuse("[network]\nrtt = \"azure-50\"", "the local backend cannot do an emulated network");
+        refuse("[network]\nloss = 0.1", "network.loss");
+        refuse("[network]\nloss = 7", "line 3: 7 is not a part");
+        refuse("[fleet]\ncaches = 2", "the local backend cannot do a cache tier");
+        refuse("[clocks]\nskew = \"1s\"", "clocks");
+        refuse("[[workload.publications]]\nat = \"1s\"\nto = \"sp1\"\npath = \"a\"", "workload.publications");
         refuse("[fleet]\nstorage_points = 4", "odd");
         refuse("[fleet]\nsubscribe = [\"a//b\"]", "empty segment");
-        refuse("[[faults]]\nkind = \"partition\"\ntarget = \"sp1\"\nat = \"1s\"", "not available in this version");
+        refuse("[acms]\nquorum = \"sets:1+2,3\"", "without a common member");
+        refuse("[[faults]]\nkind = \"isolate\"\ntarget = \"sp1\"\nat = \"1s\"", "cannot do the fault `isolate`");
         refuse("[[faults]]\nkind = \"kill\"\ntarget = \"sp9\"\nat = \"1s\"", "no host is called sp9");
         refuse("duration = \"5s\"\n[[faults]]\nkind = \"kill\"\ntarget = \"sp1\"\nat = \"9s\"", "after the duration");
         refuse("[workload]\ntree = \"/etc\"\nsize = \"1KiB\"", "generated");
+    }
+
+    #[test]
+    fn faults_that_make_no_sense_are_refused_with_the_reason() {
+        let text = "name = \"x\"\nbackend = \"simulated\"\n[fleet]\ncaches = 2\n[[faults]]\nat = \"1s\"\n";
+        let parse = |fault: &str| Scenario::parse("x", &format!("{text}{fault}"), &[]);
+        let refuse = |fault: &str, reason: &str| {
+            let error = parse(fault).unwrap_err().to_string();
+            assert!(error.contains(reason), "{fault}: {error}");
+        };
+        refuse("kind = \"partition\"\ntarget = \"sp1\"", "fault 1 (partition): needs `peer`");
+        refuse("kind = \"partition\"\ntarget = \"sp1\"\npeer = \"sp1\"", "the same host");
+        refuse("kind = \"partition\"\ntarget = \"sp1\"\npeer = \"spx\"", "no host is called spx");
+        refuse("kind = \"kill\"\ntarget = \"sp1\"\nloss = 0.5", "`loss` means nothing");
+        refuse("kind = \"slow-link\"\ntarget = \"sp1\"", "`rate` or `delay`");
+        refuse("kind = \"clock-jump\"\ntarget = \"sp1\"\nby = \"x\"", "offset such as");
+        refuse("kind = \"cache-stale\"\ntarget = \"sp1\"", "cannot hit a storage point, such as sp1");
+        refuse("kind = \"disk-rott\"\ntarget = \"sp1\"", "line 7: unknown fault `disk-rott`");
+        refuse("kind = \"disk-rott\"\ntarget = \"sp1\"", "did you mean `disk-rot`");
+        refuse("kind = \"kill\"\ntarget = \"sp1\"\ndirektion = \"in\"", "did you mean `direction`");
+        let way =
+            parse("kind = \"partition\"\ntarget = \"sp*\"\npeer = [\"cache1\", \"receiver3\"]\ndirection = \"in\"");
+        let way = way.unwrap();
+        assert_eq!(way.faults[0].direction(), Direction::In);
+        assert_eq!(Scenario::parse("x", &way.to_toml(), &[]).unwrap(), way);
+    }
+
+    #[test]
+    fn caches_stand_in_tiers() {
+        let text = "name = \"x\"\nbackend = \"simulated\"\n[fleet]\ncaches = 5\ncache_tiers = 2\n";
+        let scenario = Scenario::parse("x", text, &[]).unwrap();
+        let tiers: Vec<u32> = (1..=5).map(|cache| scenario.cache_tier(cache)).collect();
+        assert_eq!(tiers, [0, 0, 0, 1, 1]);
+        assert_eq!(scenario.hosts()[4..7], ["sp5", "cache1", "cache2"]);
     }
 }

@@ -36,6 +36,9 @@ pub enum ScenarioError {
     /// A value that makes no sense.
     #[error("the scenario is not valid: {0}")]
     Invalid(String),
+    /// A legal thing that other backends can do.
+    #[error("the local backend cannot do {0}; with `backend = \"simulated\"` it runs in virtual time")]
+    NotLocal(String),
     /// A legal thing that this version cannot do.
     #[error("{0}: not available in this version")]
     Unavailable(String),
@@ -87,12 +90,7 @@ fn syntax(place: String, message: &str) -> ScenarioError {
     {
         what.push_str(&format!("; did you mean `{nearest}`?"));
     }
-    let is_missing_feature = what.contains("not available in this version");
-    if is_missing_feature {
-        ScenarioError::Unavailable(format!("{place}: {}", what.replace(": not available in this version", "")))
-    } else {
-        ScenarioError::Syntax { place, what }
-    }
+    ScenarioError::Syntax { place, what }
 }
 
 /// A value of TOML, or else a text.

@@ -1,4 +1,6 @@
-//! Durations and sizes as people write them: `250ms`, `40s`, `2m`; `900`, `64KiB`, `1MiB`, `1KiB..64KiB`.
+//! Quantities as people write them: `250ms`, `40s`, `2m`; `-3s`; `900`, `64KiB`, `1MiB`, `1KiB..64KiB`; `3..7`; `0.05`.
+//!
+//! All are kept as integers, so that what a seed draws from them is the same on every machine.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{fmt, str::FromStr, time::Duration};
@@ -18,7 +20,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(Span, Bytes, ByteRange);
+as_text!(Span, Shift, SpanRange, Bytes, ByteRange, Range);
 
 /// A text is no duration or size.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -56,6 +58,116 @@ impl fmt::Display for Span {
             micros if micros.is_multiple_of(1_000) => write!(f, "{}ms", micros / 1_000),
             micros => write!(f, "{micros}us"),
         }
+    }
+}
+
+impl Span {
+    /// In nanoseconds.
+    pub fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// So many microseconds.
+    pub fn from_micros(micros: u64) -> Span {
+        Span(Duration::from_micros(micros))
+    }
+}
+
+/// How far a clock is off, in microseconds: ahead, or behind if negative.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Shift(pub i64);
+
+impl FromStr for Shift {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<Shift, BadUnit> {
+        let bad = || BadUnit(text.to_owned(), "an offset such as 3s or -250ms");
+        let (is_behind, length) = match text.strip_prefix('-') {
+            Some(length) => (true, length),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let length: Span = length.parse().map_err(|_| bad())?;
+        let micros = i64::try_from(length.0.as_micros()).map_err(|_| bad())?;
+        Ok(Shift(if is_behind { -micros } else { micros }))
+    }
+}
+
+impl fmt::Display for Shift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(f, "{sign}{}", Span::from_micros(self.0.unsigned_abs()))
+    }
+}
+
+/// Lengths of time from the first to the second, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpanRange(pub Span, pub Span);
+
+impl FromStr for SpanRange {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<SpanRange, BadUnit> {
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        let range = SpanRange(from.trim().parse()?, to.trim().parse()?);
+        if range.0 <= range.1 { Ok(range) } else { Err(BadUnit(text.to_owned(), "a range from shorter to longer")) }
+    }
+}
+
+impl fmt::Display for SpanRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.0, self.1)
+    }
+}
+
+/// Whole numbers from the first to the second, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range(pub u64, pub u64);
+
+impl FromStr for Range {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<Range, BadUnit> {
+        let bad = || BadUnit(text.to_owned(), "a range such as 3..7");
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        let number = |text: &str| text.trim().parse().map_err(|_| bad());
+        let range = Range(number(from)?, number(to)?);
+        if range.0 <= range.1 { Ok(range) } else { Err(bad()) }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.0, self.1)
+    }
+}
+
+/// A part of a whole, from 0 to 1, in millionths.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Fraction(pub u32);
+
+impl Fraction {
+    /// The whole.
+    pub const ALL: Fraction = Fraction(1_000_000);
+
+    /// Whether it is nothing.
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Serialize for Fraction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / 1e6)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fraction {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fraction, D::Error> {
+        let value = f64::deserialize(deserializer)?;
+        if !(0.0..=1.0).contains(&value) {
+            return Err(D::Error::custom(format!("{value} is not a part of a whole, from 0 to 1")));
+        }
+        Ok(Fraction((value * 1e6 + 0.5) as u32))
     }
 }
 
@@ -136,5 +248,29 @@ mod tests {
             assert!(bad.parse::<Bytes>().is_err(), "{bad}");
         }
         assert!("2KiB..1KiB".parse::<ByteRange>().is_err());
+    }
+
+    #[test]
+    fn offsets_ranges_and_parts_read_and_show() {
+        for (text, micros) in [("3s", 3_000_000), ("-250ms", -250_000), ("+1us", 1), ("0s", 0)] {
+            let shift: Shift = text.parse().unwrap();
+            assert_eq!((shift.0, shift.to_string().parse()), (micros, Ok(shift)));
+        }
+        assert_eq!("3..7".parse(), Ok(Range(3, 7)));
+        assert_eq!("5".parse(), Ok(Range(5, 5)));
+        let spans: SpanRange = "100ms..2s".parse().unwrap();
+        assert_eq!(spans.to_string(), "100ms..2s");
+        assert!("7..3".parse::<Range>().is_err() && "2s..1s".parse::<SpanRange>().is_err());
+        assert!("3".parse::<Shift>().is_err());
+
+        #[derive(Serialize, Deserialize)]
+        struct Holder {
+            part: Fraction,
+        }
+        for millionths in [0, 1, 500, 50_000, 333_333, 999_999, 1_000_000] {
+            let text = toml::to_string(&Holder { part: Fraction(millionths) }).unwrap();
+            assert_eq!(toml::from_str::<Holder>(&text).unwrap().part, Fraction(millionths), "{text}");
+        }
+        assert!(toml::from_str::<Holder>("part = 1.5").is_err());
     }
 }

@@ -133,6 +133,7 @@ impl Hosts {
             FaultKind::Kill => process.kill()?,
             FaultKind::Pause => process.pause()?,
             FaultKind::Restart => process.stop_gracefully(Duration::from_secs(10))?,
+            other => unreachable!("a scenario with {other} is refused for this backend"),
         }
         self.active.push((kind, host.to_owned()));
         Ok(())
@@ -146,7 +147,7 @@ impl Hosts {
                 process.resume()?;
                 None
             }
-            FaultKind::Kill | FaultKind::Restart => Some(process.start()?),
+            _ => Some(process.start()?),
         };
         if let Some(undone) = self.active.iter().position(|active| active.0 == kind && active.1 == host) {
             self.active.remove(undone);
