@@ -25,11 +25,10 @@ pub struct Network {
     pub queue: Bytes,
     /// What frames between storage points see.
     pub delivery: Delivery,
-    /// Regions of hosts that have none of their own: receivers and caches are spread evenly, storage points as far
-    /// as there are enough one to each; without it, all of the table.
+    /// Regions of caches and receivers: one after the other, and again from the first. Without it, all of the table.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
-    /// The region of each storage point; if there are fewer, again from the first. Without it, drawn.
+    /// The region of each storage point; if there are fewer, again from the first. Without it, far apart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sp_regions: Vec<String>,
 }

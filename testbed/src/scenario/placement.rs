@@ -1,66 +1,69 @@
-//! Which region each host is in.
+//! Which region each host stands in.
 
-use super::Scenario;
-use crate::workload::Random;
+use super::{Scenario, ScenarioError};
+use crate::network::{Placement, Region, Table};
 
 impl Scenario {
-    /// The region of each host of [`hosts`](Scenario::hosts), in that order, where a table knows the regions `known`:
-    /// those listed, else drawn from the seed. Storage points are in different regions as far as there are enough;
-    /// caches and receivers are spread evenly, receivers over the same regions as caches in the same order.
-    ///
-    /// A region that the table does not know is an error that names it.
-    pub fn regions(&self, known: &[&str]) -> Result<Vec<String>, String> {
-        let network = &self.network;
-        let listed = || network.regions.iter().chain(&network.sp_regions);
-        if let Some(unknown) = listed().find(|region| !known.contains(&region.as_str())) {
-            let nearest = super::parse::nearest(unknown, known.iter().copied());
-            let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest:?}?"));
-            return Err(format!("network: no region is called {unknown:?}{hint}"));
-        }
-        let mut pool: Vec<String> = match network.regions.is_empty() {
-            true => known.iter().map(|region| (*region).to_owned()).collect(),
-            false => network.regions.clone(),
-        };
-        if pool.is_empty() {
-            return Err("network: the table has no regions".to_owned());
-        }
-        let mut random = Random::new(self.seed, "regions");
-        random.shuffle(&mut pool);
-        let storage_points = if network.sp_regions.is_empty() { &pool } else { &network.sp_regions };
-        let spread = |regions: &[String], count: u32| -> Vec<String> {
-            regions.iter().cycle().take(count as usize).cloned().collect()
-        };
-        let mut regions = spread(storage_points, self.fleet.storage_points.into());
-        random.shuffle(&mut pool);
-        regions.extend(spread(&pool, self.fleet.caches));
-        regions.extend(spread(&pool, self.fleet.receivers));
-        Ok(regions)
+    /// The table that the network's round trips come from.
+    pub fn table(&self) -> Result<Table, ScenarioError> {
+        Table::by_name(&self.network.rtt).map_err(|error| ScenarioError::Invalid(format!("network.rtt: {error}")))
     }
+
+    /// The region of each host of [`hosts`](Scenario::hosts), in that order: those listed, one after the other and
+    /// again from the first; without a list, where [`Placement`] puts them.
+    pub fn regions(&self, table: &Table) -> Result<Vec<Region>, ScenarioError> {
+        let fleet = &self.fleet;
+        let (caches, receivers) = (fleet.caches as usize, fleet.receivers as usize);
+        let mut placement = Placement::new(table, fleet.storage_points.into(), caches, receivers);
+        replace(&mut placement.caches, &named(table, "regions", &self.network.regions)?);
+        replace(&mut placement.receivers, &named(table, "regions", &self.network.regions)?);
+        replace(&mut placement.storage_points, &named(table, "sp_regions", &self.network.sp_regions)?);
+        Ok([placement.storage_points, placement.caches, placement.receivers].concat())
+    }
+}
+
+fn replace(places: &mut [Region], listed: &[Region]) {
+    for (place, region) in places.iter_mut().zip(listed.iter().cycle()) {
+        *place = *region;
+    }
+}
+
+fn named(table: &Table, key: &str, names: &[String]) -> Result<Vec<Region>, ScenarioError> {
+    let find = |name: &String| {
+        table.region(name).ok_or_else(|| {
+            let known = (0..table.len()).filter_map(|at| u16::try_from(at).ok()).map(|at| table.name(Region(at)));
+            let nearest = super::parse::nearest(name, known);
+            let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest:?}?"));
+            ScenarioError::Invalid(format!("network.{key}: no region is called {name:?}{hint}"))
+        })
+    };
+    names.iter().map(find).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+
+    const TEXT: &str = "name = \"x\"\nbackend = \"simulated\"\n[fleet]\nreceivers = 8\ncaches = 3\n\
+                        [network]\nrtt = \"azure-50\"\n";
 
     #[test]
-    fn hosts_are_placed_as_listed_or_drawn() {
-        let text = "name = \"x\"\nbackend = \"simulated\"\n[fleet]\nreceivers = 8\ncaches = 3\n[network]\nrtt = \"azure-50\"\n";
-        let scenario = Scenario::parse("x", text, &[]).unwrap();
-        let known = ["a", "b", "c", "d", "e", "f"];
-        let regions = scenario.regions(&known).unwrap();
-        assert_eq!(regions.len(), scenario.hosts().len());
-        assert_eq!(regions[..5].iter().collect::<BTreeSet<_>>().len(), 5, "one to each: {regions:?}");
-        assert_eq!(regions[8..].iter().collect::<BTreeSet<_>>().len(), 6, "everywhere: {regions:?}");
-        assert_eq!(regions, scenario.regions(&known).unwrap());
-        let other = Scenario { seed: 2, ..scenario.clone() };
-        assert_ne!(regions, other.regions(&known).unwrap());
+    fn hosts_stand_where_they_are_listed() {
+        let table = Table::azure_50();
+        let names = |text: &str| -> Vec<String> {
+            let scenario = Scenario::parse("x", text, &[]).unwrap();
+            let regions = scenario.regions(&table).unwrap();
+            regions.iter().map(|region| table.name(*region).to_owned()).collect()
+        };
+        assert_eq!(names(TEXT).len(), 16);
+        let listed = names(&format!("{TEXT}regions = [\"uksouth\"]\nsp_regions = [\"eastus\", \"westus2\"]\n"));
+        assert_eq!(listed[..5], ["eastus", "westus2", "eastus", "westus2", "eastus"]);
+        assert!(listed[5..].iter().all(|region| region == "uksouth"));
+    }
 
-        let text = format!("{text}regions = [\"a\", \"b\"]\nsp_regions = [\"c\", \"d\"]\n");
-        let listed = Scenario::parse("x", &text, &[]).unwrap().regions(&known).unwrap();
-        assert_eq!(listed[..5], ["c", "d", "c", "d", "c"]);
-        assert!(listed[5..].iter().all(|region| region == "a" || region == "b"));
-        let error = Scenario::parse("x", &text.replace("\"c\"", "\"cc\""), &[]).unwrap().regions(&known).unwrap_err();
-        assert!(error.contains("\"cc\""), "{error}");
+    #[test]
+    fn unknown_regions_are_refused_with_the_nearest() {
+        let error = Scenario::parse("x", &format!("{TEXT}regions = [\"uksoth\"]\n"), &[]).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"uksouth\""), "{error}");
     }
 }

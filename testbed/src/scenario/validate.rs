@@ -103,6 +103,7 @@ fn network(scenario: &Scenario) -> Result<(), ScenarioError> {
         let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest:?}?"));
         return refuse(format!("network.rtt is \"loopback\" or \"azure-50\", not {:?}{hint}", network.rtt));
     }
+    scenario.regions(&scenario.table()?)?;
     if network.rate.is_some_and(|rate| rate.0 == 0) {
         return refuse("network.rate must be at least one byte a second".into());
     }
