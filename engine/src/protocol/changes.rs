@@ -3,7 +3,10 @@
 //! Of each path the last change is kept, for a while and within a bound of memory. A cursor older than that is told
 //! to walk the tree.
 
-use crate::protocol::{Duration, Instant, Path, Prefix};
+use crate::{
+    mutant::{self, Mutant},
+    protocol::{Duration, Instant, Path, Prefix},
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes that a kept change costs beside its path.
@@ -74,7 +77,12 @@ impl ChangeFeed {
     /// Paths that concern `prefix` and changed after `sequence`.
     pub fn since<'a>(&'a self, sequence: u64, prefix: &'a Prefix) -> impl Iterator<Item = &'a Path> {
         let first = self.by_sequence.iter().rev().take_while(move |((at, _), ())| *at > sequence);
-        first.map(|((_, path), ())| path).filter(|path| prefix.concerns(path))
+        let concerned = first.map(|((_, path), ())| path).filter(|path| prefix.concerns(path));
+        concerned.skip(usize::from(mutant::active(Mutant::CursorSkipsEntry) && self.changed_since(sequence) > 1))
+    }
+
+    fn changed_since(&self, sequence: u64) -> usize {
+        self.by_sequence.iter().rev().take_while(|((at, _), ())| *at > sequence).take(2).count()
     }
 
     fn forget(&mut self, sequence: u64, path: &Path) {

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use super::*;
-use crate::protocol::{Flags, Uid};
+use super::{
+    super::{files::FileDisk, tree::OWN},
+    *,
+};
+use crate::protocol::{Flags, Hash, Uid, receiver::Content};
 use bytes::Bytes;
 use std::cell::Cell;
 
@@ -49,6 +52,10 @@ fn second() -> Vec<Change> {
     ]
 }
 
+fn open(directory: &std::path::Path) -> Result<(Applier<FileDisk>, Vec<Line>), OpenError> {
+    Applier::open(FileDisk::open(directory)?)
+}
+
 fn done(results: &[(Path, Applied)]) -> bool {
     results.iter().all(|(_, applied)| *applied == Applied::Done)
 }
@@ -78,7 +85,7 @@ fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them(
     let mut cuts = 0;
     for steps in 1.. {
         let directory = tempfile::tempdir().unwrap();
-        let (mut applier, adopted) = Applier::open(directory.path()).unwrap();
+        let (mut applier, adopted) = open(directory.path()).unwrap();
         assert!(adopted.is_empty());
         assert!(done(&applier.apply(first())));
         applier.goes_on = counted;
@@ -88,9 +95,9 @@ fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them(
         // Files are the old or the new version.
         let versions: BTreeSet<Hash> = first().iter().chain(&second()).map(|change| change.entry.hash).collect();
         assert!(files(directory.path()).values().all(|hash| versions.contains(hash)));
-        let (mut applier, adopted) = Applier::open(directory.path()).unwrap();
+        let (mut applier, adopted) = open(directory.path()).unwrap();
         check_agreement(directory.path(), applier.held());
-        assert_eq!(std::fs::read_dir(applier.staging_directory()).unwrap().count(), 0, "leftovers are removed");
+        assert_eq!(std::fs::read_dir(applier.disk().staging_directory()).unwrap().count(), 0, "leftovers are removed");
         // What was put in place before the cut is known, so that nothing older takes its place.
         let new = files(directory.path()).get("a/one") == Some(&Hash::of(b"X"));
         assert_eq!(applier.held()["a/one"].uid.micros, if new { 2 } else { 1 });
@@ -114,12 +121,12 @@ fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them(
 #[test]
 fn a_file_changed_behind_the_receivers_back_is_fetched_again() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
     assert!(done(&applier.apply(first())));
     drop(applier);
     std::fs::write(directory.path().join("a/one"), "longer").unwrap();
     std::fs::remove_file(directory.path().join("a/two")).unwrap();
-    let (applier, _) = Applier::open(directory.path()).unwrap();
+    let (applier, _) = open(directory.path()).unwrap();
     let missing = applier.held().iter().filter(|(_, held)| held.presence == Presence::Missing);
     assert_eq!(missing.map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["a/one", "a/two"]);
 }
@@ -128,7 +135,7 @@ fn a_file_changed_behind_the_receivers_back_is_fetched_again() {
 fn a_file_nobody_published_survives_a_deletion_of_its_path() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("mine"), "x").unwrap();
-    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
     assert!(done(&applier.apply(vec![change("mine", 1, None, None)])));
     assert!(directory.path().join("mine").exists());
 }
@@ -136,7 +143,7 @@ fn a_file_nobody_published_survives_a_deletion_of_its_path() {
 #[test]
 fn a_file_that_is_gone_is_told_when_only_its_entry_changes() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
     assert!(done(&applier.apply(first())));
     std::fs::remove_file(directory.path().join("a/one")).unwrap();
     for action in [Action::Record, Action::SetMode] {
@@ -148,7 +155,7 @@ fn a_file_that_is_gone_is_told_when_only_its_entry_changes() {
 #[test]
 fn on_a_file_system_that_ignores_case_the_second_spelling_is_blocked() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut applier, _) = Applier::open(directory.path()).unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
     applier.folded = Some(BTreeMap::new());
     assert!(done(&applier.apply(first())));
     let results = applier.apply(vec![change("A/One", 2, Some("1"), None), change("a/five", 2, Some("5"), None)]);
@@ -161,9 +168,9 @@ fn on_a_file_system_that_ignores_case_the_second_spelling_is_blocked() {
 #[test]
 fn damage_in_the_middle_of_the_state_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    drop(Applier::open(directory.path()).unwrap().0.apply(first()));
+    drop(open(directory.path()).unwrap().0.apply(first()));
     let state = directory.path().join(OWN).join("state");
     let text = std::fs::read_to_string(&state).unwrap();
     std::fs::write(&state, text.replacen("\"uid\"", "\"u?d\"", 1)).unwrap();
-    assert!(matches!(Applier::open(directory.path()), Err(OpenError::State(StateError::Damaged { line: 1, .. }))));
+    assert!(matches!(open(directory.path()), Err(OpenError::State(StateError::Damaged { line: 1, .. }))));
 }

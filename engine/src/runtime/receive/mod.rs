@@ -3,11 +3,14 @@
 
 mod apply;
 mod connections;
+mod disk;
+mod files;
 mod staging;
 mod state;
 mod tree;
 
-pub use apply::OpenError;
+pub use apply::{Applier, OpenError};
+pub use disk::{Disk, DiskError, Line};
 pub use state::{StateError, line as state_line};
 
 use crate::{
@@ -18,8 +21,8 @@ use crate::{
     },
     runtime::{clock, events::EventStream, process, signal::StopSignals},
 };
-use apply::Applier;
 use connections::Connections;
+use files::FileDisk;
 use mio::{Events, Poll, Token, Waker};
 use staging::StagingArea;
 use std::{
@@ -97,7 +100,7 @@ struct Loop {
 
 /// Runs until `stop` says so, the reader of the events is gone, or, with `once`, everything is applied.
 pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<Ended, ReceiveError> {
-    let (applier, adopted) = Applier::open(&options.into)?;
+    let (applier, adopted) = Applier::open(FileDisk::open(&options.into)?)?;
     let poll = Poll::new()?;
     stop.register(poll.registry(), STOP)?;
     let id = options.id.unwrap_or_else(|| default_id(&options.into));
@@ -108,7 +111,7 @@ pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<
         id,
     };
     let receiver = Receiver::new(config, process::random_seed()?, applier.held().clone())?;
-    let staging = StagingArea::new(applier.staging_directory());
+    let staging = StagingArea::new(applier.disk().staging_directory());
     let connections = Connections::new(options.sources.clone(), FIRST_CONNECTION, staging);
     let waker = Waker::new(poll.registry(), APPLIED)?;
     let (batches, todo) = channel();
@@ -138,7 +141,7 @@ pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<
     result
 }
 
-fn apply_all(mut applier: Applier, todo: &Incoming<Batch>, done: &Sender<Results>, waker: &Waker) {
+fn apply_all(mut applier: Applier<FileDisk>, todo: &Incoming<Batch>, done: &Sender<Results>, waker: &Waker) {
     while let Ok((id, changes)) = todo.recv() {
         if done.send((id, applier.apply(changes))).is_err() || waker.wake().is_err() {
             return;

@@ -1,7 +1,10 @@
 //! Large contents on their way: written to a temporary and hashed as they come, never held in memory.
 
-use super::apply::staged_name;
-use crate::protocol::{Hash, receiver::StagedId};
+use super::files::staged_name;
+use crate::{
+    mutant::{self, Mutant},
+    protocol::{Hash, receiver::StagedId},
+};
 use std::{
     fs::File,
     io::{self, Write as _},
@@ -54,7 +57,8 @@ impl Staging {
 
     /// All bytes are here; the content if it has this hash. It is not flushed yet.
     pub(super) fn finish(mut self, expected: Hash) -> Option<StagedId> {
-        self.kept = Hash(*self.hasher.finalize().as_bytes()) == expected;
+        let right = Hash(*self.hasher.finalize().as_bytes()) == expected;
+        self.kept = right || mutant::active(Mutant::UnverifiedHash);
         self.kept.then_some(self.id)
     }
 }

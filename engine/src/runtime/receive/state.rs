@@ -3,6 +3,7 @@
 //! `DIR/~acms/intent` has the lines of the batch that is being applied, written before any of its files is put in
 //! place: after a crash it tells which files are newer than the state says, so that no path can go back.
 
+use super::disk::Line as Entry;
 use crate::protocol::{
     Flags, Hash, Path, Uid,
     receiver::{Held, Presence},
@@ -81,97 +82,103 @@ pub enum StateError {
     },
 }
 
-/// The state file, open for appending.
+/// State and intent, open for writing.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct StateFile {
     directory: PathBuf,
     file: File,
+    /// Bytes of whole lines.
     len: u64,
+    /// The same, before the last append.
+    len_before: u64,
     intent: File,
-    /// Lines that could not be appended although their files are in place.
-    unrecorded: String,
-    pub(super) held: BTreeMap<Path, Held>,
 }
 
-impl State {
-    /// Loads the state from `directory`. A torn last line, which was never durable, is cut off.
-    pub(super) fn load(directory: PathBuf) -> Result<State, StateError> {
-        let system = |name: &str, error| StateError::System { file: directory.join(name).display().to_string(), error };
-        let open =
-            |name: &str| File::options().read(true).write(true).create(true).truncate(false).open(directory.join(name));
-        let file = open("state").map_err(|error| system("state", error))?;
-        let intent = open("intent").map_err(|error| system("intent", error))?;
+fn text(lines: &[Entry]) -> String {
+    lines.iter().map(|(path, held)| line(path, held)).collect()
+}
+
+impl StateFile {
+    /// Opens what `directory` has; made if absent.
+    pub(super) fn open(directory: PathBuf) -> Result<StateFile, StateError> {
+        let open = |name: &str| {
+            let file = directory.join(name);
+            let opened = File::options().read(true).write(true).create(true).truncate(false).open(&file);
+            opened.map_err(|error| StateError::System { file: file.display().to_string(), error })
+        };
+        let (file, intent) = (open("state")?, open("intent")?);
+        Ok(StateFile { file, len: 0, len_before: 0, intent, directory })
+    }
+
+    /// The state. A torn last line, which was never durable, is cut off.
+    pub(super) fn load(&mut self) -> Result<BTreeMap<Path, Held>, StateError> {
+        let file = self.directory.join("state").display().to_string();
         let mut text = Vec::new();
-        (&file).read_to_end(&mut text).map_err(|error| system("state", error))?;
+        if let Err(error) = (&self.file).read_to_end(&mut text) {
+            return Err(StateError::System { file, error });
+        }
         let (mut held, mut len, mut lines) = (BTreeMap::new(), 0, 0);
         for piece in text.split_inclusive(|byte| *byte == b'\n') {
             lines += 1;
             match parse(piece).filter(|_| piece.ends_with(b"\n")) {
                 Some((path, entry)) => drop(held.insert(path, entry)),
                 None if len + piece.len() == text.len() => break,
-                None => {
-                    let file = directory.join("state").display().to_string();
-                    return Err(StateError::Damaged { file, line: lines });
-                }
+                None => return Err(StateError::Damaged { file, line: lines }),
             }
             len += piece.len();
         }
-        let superseded = lines != held.len() || len != text.len();
-        let mut state = State { file, len: len as u64, intent, unrecorded: String::new(), held, directory };
-        if superseded {
-            state.rewrite().map_err(|error| system_error(&state.directory, error))?;
+        (self.len, self.len_before) = (len as u64, len as u64);
+        if lines != held.len() || len != text.len() {
+            self.rewrite(&held).map_err(|error| StateError::System { file, error })?;
         }
-        Ok(state)
+        Ok(held)
     }
 
     /// The entries of the last intent, as far as they are whole.
-    pub(super) fn intended(&mut self) -> io::Result<Vec<(Path, Held)>> {
+    pub(super) fn intended(&mut self) -> io::Result<Vec<Entry>> {
         let mut text = Vec::new();
         self.intent.read_to_end(&mut text)?;
         Ok(text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).filter_map(parse).collect())
     }
 
-    /// Says what the batch at hand is about to put in place. Durable once the caller has flushed [`State::intent`].
-    pub(super) fn write_intent(&mut self, lines: &str) -> io::Result<()> {
+    pub(super) fn write_intent(&mut self, lines: &[Entry]) -> io::Result<()> {
         self.intent.set_len(0)?;
-        let text = format!("{}{lines}", self.unrecorded);
-        self.intent.write_all_at(text.as_bytes(), 0)
+        self.intent.write_all_at(text(lines).as_bytes(), 0)
     }
 
-    /// The intent's file.
-    pub(super) fn intent(&self) -> &File {
-        &self.intent
+    pub(super) fn flush_intent(&mut self) -> io::Result<()> {
+        self.intent.sync_data()
     }
 
-    /// Appends `lines`, and makes them durable by `flush`. On failure they are kept for the next time.
-    pub(super) fn append(&mut self, lines: &str, flush: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-        self.unrecorded.push_str(lines);
-        let written = self.file.write_all_at(self.unrecorded.as_bytes(), self.len).and_then(|()| flush(&self.file));
-        if let Err(error) = written {
-            let _ = self.file.set_len(self.len);
-            return Err(error);
-        }
-        self.len += self.unrecorded.len() as u64;
-        self.unrecorded.clear();
+    pub(super) fn append(&mut self, lines: &[Entry]) -> io::Result<()> {
+        let text = text(lines);
+        self.len_before = self.len;
+        self.file.write_all_at(text.as_bytes(), self.len)?;
+        self.len += text.len() as u64;
         Ok(())
     }
 
-    /// Writes the state anew if most of it is superseded. `held` must be what the file says.
-    pub(super) fn tidy(&mut self) -> io::Result<()> {
-        let live = self.held.len() as u64 * 256;
-        if self.len > REWRITE_LEN_MIN && self.len > 4 * live && self.unrecorded.is_empty() {
-            self.rewrite()
-        } else {
-            Ok(())
-        }
+    pub(super) fn undo_append(&mut self) {
+        self.len = self.len_before;
+        let _ = self.file.set_len(self.len);
     }
 
-    fn rewrite(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Writes the state anew if most of it is superseded.
+    pub(super) fn tidy(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()> {
+        let live = held.len() as u64 * 256;
+        if self.len > REWRITE_LEN_MIN && self.len > 4 * live { self.rewrite(held) } else { Ok(()) }
+    }
+
+    fn rewrite(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()> {
         let name = self.directory.join("state.new");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&name)?;
         let mut out = io::BufWriter::new(&file);
         let mut len = 0;
-        for (path, held) in &self.held {
+        for (path, held) in held {
             let line = line(path, held);
             len += line.len() as u64;
             out.write_all(line.as_bytes())?;
@@ -181,11 +188,7 @@ impl State {
         file.sync_all()?;
         std::fs::rename(&name, self.directory.join("state"))?;
         File::open(&self.directory)?.sync_all()?;
-        (self.file, self.len) = (file, len);
+        (self.file, self.len, self.len_before) = (file, len, len);
         Ok(())
     }
-}
-
-fn system_error(directory: &std::path::Path, error: io::Error) -> StateError {
-    StateError::System { file: directory.join("state").display().to_string(), error }
 }

@@ -1,6 +1,7 @@
 //! The directory that a receiver keeps, reached component by component without following links: nothing outside it is
 //! ever touched, whatever somebody put into it.
 
+use super::disk::DiskError;
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, renameat},
@@ -14,18 +15,9 @@ pub(super) const OWN: &str = "~acms";
 /// A temporary beside its target, where that is on another file system.
 const BESIDE: &str = "~acms-new";
 
-/// Why something cannot be done at a path.
-#[derive(Debug)]
-pub(super) enum TreeError {
-    /// Something that is not the receiver's is in the way.
-    Blocked(String),
-    /// The system refused.
-    System(io::Error),
-}
-
-impl From<Errno> for TreeError {
-    fn from(errno: Errno) -> TreeError {
-        TreeError::System(errno.into())
+impl From<Errno> for DiskError {
+    fn from(errno: Errno) -> DiskError {
+        DiskError::System(errno.into())
     }
 }
 
@@ -59,7 +51,7 @@ impl Tree {
     }
 
     /// The directory `path`, made if absent; `made` gets the directories that have new entries.
-    pub(super) fn make_directory(&self, path: &str, made: &mut Vec<String>) -> Result<OwnedFd, TreeError> {
+    pub(super) fn make_directory(&self, path: &str, made: &mut Vec<String>) -> Result<OwnedFd, DiskError> {
         let mut at = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
         let mut end = 0;
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
@@ -77,7 +69,7 @@ impl Tree {
             };
             at = next.map_err(|error| match error {
                 Errno::ENOTDIR | Errno::ELOOP => {
-                    TreeError::Blocked(format!("{} is there and is no directory", &path[..end]))
+                    DiskError::Blocked(format!("{} is there and is no directory", &path[..end]))
                 }
                 error => error.into(),
             })?;
@@ -128,7 +120,7 @@ impl Tree {
         name: &str,
         path: &str,
         touched: &mut Vec<String>,
-    ) -> Result<(), TreeError> {
+    ) -> Result<(), DiskError> {
         let (directory, target) = split(path);
         let at = self.make_directory(directory, touched)?;
         touched.push(directory.to_owned());
@@ -147,12 +139,12 @@ impl Tree {
             other => other,
         };
         result.map_err(|error| {
-            if in_the_way(error) { TreeError::Blocked(format!("a directory is at {path}")) } else { error.into() }
+            if in_the_way(error) { DiskError::Blocked(format!("a directory is at {path}")) } else { error.into() }
         })
     }
 
     /// Removes the file at `path` and the directories above it that are empty then. What is no file stays.
-    pub(super) fn remove(&self, path: &str, touched: &mut Vec<String>) -> Result<(), TreeError> {
+    pub(super) fn remove(&self, path: &str, touched: &mut Vec<String>) -> Result<(), DiskError> {
         let (mut directory, mut name) = split(path);
         let mut flags = UnlinkatFlags::NoRemoveDir;
         loop {
@@ -177,14 +169,14 @@ impl Tree {
     }
 
     /// Sets the mode of the file at `path`, durably; false if there is none.
-    pub(super) fn set_mode(&self, path: &str, executable: bool) -> Result<bool, TreeError> {
+    pub(super) fn set_mode(&self, path: &str, executable: bool) -> Result<bool, DiskError> {
         let file = match self.open_file(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(TreeError::System(error)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(DiskError::System(error)),
             Err(_) => return Ok(false),
         };
         nix::sys::stat::fchmod(&file, self.mode(executable))?;
-        file.sync_all().map_err(TreeError::System)?;
+        file.sync_all().map_err(DiskError::System)?;
         Ok(true)
     }
 

@@ -1,0 +1,199 @@
+//! The real file system as a [`Disk`]: the directory that is kept, and what is the receiver's own in `~acms`.
+
+use super::{
+    apply::OpenError,
+    disk::{Disk, DiskError, Line},
+    state::{StateError, StateFile},
+    tree::{OWN, Tree},
+};
+use crate::protocol::{
+    Hash, Path,
+    receiver::{Content, Held, StagedId},
+};
+use nix::{
+    fcntl::{OFlag, openat, renameat},
+    sys::stat::Mode,
+};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _, Write as _},
+    os::fd::OwnedFd,
+    path::PathBuf,
+};
+
+/// A directory that this process alone keeps.
+#[derive(Debug)]
+pub(super) struct FileDisk {
+    tree: Tree,
+    tmp: OwnedFd,
+    tmp_path: PathBuf,
+    state: StateFile,
+    /// Of the batch at hand, by number.
+    temporaries: BTreeMap<usize, File>,
+    _lock: File,
+}
+
+/// Name of a staged content in `~acms/tmp`.
+pub(super) fn staged_name(id: StagedId) -> String {
+    format!("large-{}", id.0)
+}
+
+fn temporary_name(at: usize) -> String {
+    format!("new-{at}")
+}
+
+impl FileDisk {
+    /// Takes `directory` (made if absent) and removes what a receiver before left in its temporary directory.
+    pub(super) fn open(directory: &std::path::Path) -> Result<FileDisk, OpenError> {
+        let own_path = directory.join(OWN);
+        let tmp_path = own_path.join("tmp");
+        let system = |file: &std::path::Path, error| OpenError::System { file: file.display().to_string(), error };
+        std::fs::create_dir_all(&tmp_path).map_err(|error| system(&own_path, error))?;
+        let lock_path = own_path.join("lock");
+        let lock = File::options().write(true).create(true).truncate(false).open(&lock_path);
+        let lock = lock.map_err(|error| system(&lock_path, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::Locked(directory.display().to_string())),
+            Err(std::fs::TryLockError::Error(error)) => return Err(system(&lock_path, error)),
+        }
+        let tree = Tree::open(directory).map_err(|error| system(directory, error))?;
+        let tmp = clear(&tmp_path).and_then(|()| File::open(&tmp_path)).map_err(|error| system(&tmp_path, error))?;
+        let state = StateFile::open(own_path)?;
+        Ok(FileDisk { tree, tmp: tmp.into(), tmp_path, state, temporaries: BTreeMap::new(), _lock: lock })
+    }
+
+    /// Where staged contents go.
+    pub(super) fn staging_directory(&self) -> PathBuf {
+        self.tmp_path.clone()
+    }
+}
+
+impl Disk for FileDisk {
+    fn name(&self) -> String {
+        self.tmp_path.ancestors().nth(2).unwrap_or(&self.tmp_path).display().to_string()
+    }
+
+    fn load_state(&mut self) -> Result<BTreeMap<Path, Held>, StateError> {
+        self.state.load()
+    }
+
+    fn intended(&mut self) -> io::Result<Vec<Line>> {
+        self.state.intended()
+    }
+
+    fn write_intent(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.state.write_intent(lines)
+    }
+
+    fn flush_intent(&mut self) -> io::Result<()> {
+        self.state.flush_intent()
+    }
+
+    fn append_state(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.state.append(lines)
+    }
+
+    fn flush_state(&mut self) -> io::Result<()> {
+        self.state.flush()
+    }
+
+    fn undo_append(&mut self) {
+        self.state.undo_append();
+    }
+
+    fn tidy_state(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()> {
+        self.state.tidy(held)
+    }
+
+    fn write_temporary(&mut self, at: usize, content: &Content, executable: bool) -> io::Result<()> {
+        let name = temporary_name(at);
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let mut file = match content {
+            Content::Bytes(bytes) => {
+                let flags = flags | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_TRUNC;
+                let mut file = File::from(openat(&self.tmp, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
+                file.write_all(bytes)?;
+                file
+            }
+            Content::Staged(id) => {
+                renameat(&self.tmp, staged_name(*id).as_str(), &self.tmp, name.as_str())?;
+                File::from(openat(&self.tmp, name.as_str(), flags, Mode::empty())?)
+            }
+        };
+        nix::sys::stat::fchmod(&file, self.tree.mode(executable))?;
+        file.flush()?;
+        self.temporaries.insert(at, file);
+        Ok(())
+    }
+
+    fn flush_temporary(&mut self, at: usize) -> io::Result<()> {
+        self.temporaries.get(&at).map_or(Ok(()), File::sync_all)
+    }
+
+    fn remove_temporary(&mut self, at: usize) {
+        self.temporaries.remove(&at);
+        let _ = std::fs::remove_file(self.tmp_path.join(temporary_name(at)));
+    }
+
+    fn remove_staged(&mut self, id: StagedId) {
+        let _ = std::fs::remove_file(self.tmp_path.join(staged_name(id)));
+    }
+
+    fn place(&mut self, at: usize, path: &Path, touched: &mut Vec<String>) -> Result<(), DiskError> {
+        self.temporaries.remove(&at);
+        self.tree.place(&self.tmp, &temporary_name(at), path.as_str(), touched)
+    }
+
+    fn remove(&mut self, path: &Path, touched: &mut Vec<String>) -> Result<(), DiskError> {
+        self.tree.remove(path.as_str(), touched)
+    }
+
+    fn set_mode(&mut self, path: &Path, executable: bool) -> Result<bool, DiskError> {
+        self.tree.set_mode(path.as_str(), executable)
+    }
+
+    fn flush_directory(&mut self, directory: &str) -> io::Result<()> {
+        self.tree.sync_directory(directory)
+    }
+
+    fn flush_all(&mut self) -> io::Result<()> {
+        self.tree.sync_all()
+    }
+
+    fn is_absent(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.tree.stat(path.as_str())?.is_none())
+    }
+
+    fn is_file_of(&self, path: &Path, size: u64) -> io::Result<bool> {
+        self.tree.is_file_of(path.as_str(), size)
+    }
+
+    fn hash_of(&self, path: &Path) -> io::Result<Hash> {
+        let (mut file, mut hasher) = (self.tree.open_file(path.as_str())?, blake3::Hasher::new());
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Hash(*hasher.finalize().as_bytes())),
+                len => hasher.update(&buffer[..len]),
+            };
+        }
+    }
+
+    fn ignores_case(&self) -> io::Result<bool> {
+        let probe = self.tmp_path.join("case");
+        File::create(&probe)?;
+        let ignores = self.tmp_path.join("CASE").exists();
+        std::fs::remove_file(probe)?;
+        Ok(ignores)
+    }
+}
+
+/// Removes what a receiver before left in its temporary directory.
+fn clear(tmp: &std::path::Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(tmp)? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
