@@ -2,7 +2,7 @@
 //!
 //! Commands:
 //!
-//!     cluster n=5 [order=fast]            a fresh cluster, all connected
+//!     cluster n=5 [mode=two-phase] [order=fast] [quorum=Q]   a fresh cluster, all connected
 //!     clock sp=2 offset=30m               the wall clock of an SP is off by so much
 //!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K]
 //!     run [for=5s]                        everything that can happen (in that time) happens
@@ -10,17 +10,19 @@
 //!     deliver from=1 to=2                 the oldest frame arrives
 //!     lose from=1 to=2                    the oldest frame is lost
 //!     crash sp=1   start sp=1             the process and its unsynced writes are gone; from its disk again
+//!     replace sp=1                        the disk of an SP that is down is lost; it gets a new, empty store
 //!     cut a=1 b=2   heal a=1 b=2          no link between two SPs
 //!     read path=P                         what each SP serves
 //!     roots                               which SPs have equal index roots
 //!     pending                             publications pending, of each SP
+//!     as-of                               how long before now nothing is missing, of each SP ("never": not known)
 
 mod support;
 
-use acms_engine::protocol::{Order, SpId};
+use acms_engine::protocol::{Mode, Order, SpId};
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use support::{
-    cluster::{Cluster, Options, short},
+    cluster::{Cluster, Options, Setup, short},
     datadriven,
 };
 
@@ -60,8 +62,12 @@ fn execute(cluster: &mut Cluster, command: &Command<'_>, out: &mut String) {
     let options = &command.options;
     match command.name {
         "cluster" => {
-            let order = if options.get("order") == Some(&"fast") { Order::Fast } else { Order::Strict };
-            *cluster = Cluster::new(options["n"].parse().expect("a number"), order);
+            let setup = Setup {
+                mode: if options.get("mode") == Some(&"two-phase") { Mode::TwoPhase } else { Mode::Fused },
+                order: if options.get("order") == Some(&"fast") { Order::Fast } else { Order::Strict },
+                quorum: options.get("quorum").map(|text| text.parse().expect("a quorum system")).unwrap_or_default(),
+            };
+            *cluster = Cluster::new(options["n"].parse().expect("a number"), setup);
         }
         "clock" => {
             let text = options["offset"];
@@ -87,6 +93,7 @@ fn execute(cluster: &mut Cluster, command: &Command<'_>, out: &mut String) {
         "lose" => assert!(cluster.drop_frame(command.sp("from"), command.sp("to")), "no frame"),
         "crash" => cluster.crash(command.sp("sp")),
         "start" => cluster.start(command.sp("sp")),
+        "replace" => cluster.replace(command.sp("sp")),
         "cut" => cluster.cut(command.sp("a"), command.sp("b")),
         "heal" => cluster.heal(command.sp("a"), command.sp("b")),
         _ => return show(cluster, command, out),
@@ -107,6 +114,10 @@ fn show(cluster: &Cluster, command: &Command<'_>, out: &mut String) {
                 Some((uid, Some(content))) => format!("{} {:?}", short(uid), String::from_utf8_lossy(&content)),
             },
             "roots" => cluster.sp(sp).snapshot(acms_engine::protocol::Micros(0)).root.to_string()[..8].to_owned(),
+            "as-of" => match cluster.as_of_age(sp) {
+                None => "never".to_owned(),
+                Some(age) => format!("{} ms ago", age.as_millis()),
+            },
             "pending" => cluster.sp(sp).status().pending.to_string(),
             other => panic!("unknown command {other}"),
         };
@@ -120,7 +131,7 @@ fn show(cluster: &Cluster, command: &Command<'_>, out: &mut String) {
 #[test]
 fn scripts() {
     datadriven::run_all("cluster", || {
-        let mut cluster = Cluster::new(3, Order::Strict);
+        let mut cluster = Cluster::new(3, Setup::default());
         move |line: &str, out: &mut String| execute(&mut cluster, &Command::parse(line), out)
     });
 }

@@ -34,7 +34,8 @@ pub(super) struct Freshness {
     /// Earlier roots, oldest first, each with what entered the index between it and the next one.
     steps: VecDeque<(Hash, Vec<Uid>)>,
     steps_len: usize,
-    root: Hash,
+    /// The last root; none before the first.
+    root: Option<Hash>,
     /// What entered the index since the last root.
     since_root: Vec<Uid>,
 }
@@ -62,7 +63,7 @@ impl Freshness {
             merged: BTreeMap::new(),
             steps: VecDeque::new(),
             steps_len: 0,
-            root: Hash::default(),
+            root: None,
             since_root: Vec::new(),
         }
     }
@@ -75,12 +76,13 @@ impl Freshness {
     /// Everything agreed so far is in `root`.
     pub(super) fn root_was_minted(&mut self, root: Hash) {
         let entered = std::mem::take(&mut self.since_root);
-        if root == self.root {
-            return;
+        match self.root.replace(root) {
+            Some(before) if before != root => {
+                self.steps_len += entered.len();
+                self.steps.push_back((before, entered));
+            }
+            _ => {}
         }
-        self.steps_len += entered.len();
-        self.steps.push_back((self.root, entered));
-        self.root = root;
         while self.steps_len > RECENT_MAX || self.steps.len() > RECENT_MAX {
             let Some((_, oldest)) = self.steps.pop_front() else { return };
             self.steps_len -= oldest.len();
@@ -89,7 +91,7 @@ impl Freshness {
 
     /// What entered the index after `base` was its root, if that is remembered.
     fn entered_after(&self, base: Hash) -> Option<impl Iterator<Item = Uid> + '_> {
-        let from = match base == self.root {
+        let from = match Some(base) == self.root {
             true => self.steps.len(),
             false => self.steps.iter().rposition(|(root, _)| *root == base)?,
         };
@@ -156,7 +158,7 @@ impl StoragePoint {
             self.mint_sequence();
             self.mint_root();
         }
-        let (root, clock) = (self.freshness.root, self.now.wall);
+        let (root, clock) = (self.freshness.root.unwrap_or_default(), self.now.wall);
         let known = self.freshness.entered_after(merged).is_some() && !only_pending;
         let base = if known { merged } else { root };
         let entered = self.freshness.entered_after(base).into_iter().flatten().filter(|_| !only_pending);

@@ -75,7 +75,7 @@ pub struct Told {
 
 /// The cluster, its network and its publishers.
 pub struct Cluster {
-    pub order: Order,
+    pub setup: Setup,
     pub now: Instant,
     nodes: BTreeMap<SpId, Node>,
     links: BTreeSet<(SpId, SpId)>,
@@ -89,6 +89,14 @@ pub struct Cluster {
     crashes: u64,
 }
 
+/// How all SPs of a cluster are configured.
+#[derive(Clone, Default)]
+pub struct Setup {
+    pub mode: Mode,
+    pub order: Order,
+    pub quorum: QuorumSystem,
+}
+
 /// Small segments, made by the commits that need them, so that every run does the same.
 const STORE: StoreOptions = StoreOptions { segment_len: 1 << 20, prepare: Prepare::Foreground };
 
@@ -97,9 +105,9 @@ const WALL: u64 = 1_700_000_000_000_000;
 
 impl Cluster {
     /// `n` SPs, all started and connected, nothing pending.
-    pub fn new(n: u8, order: Order) -> Cluster {
+    pub fn new(n: u8, setup: Setup) -> Cluster {
         let mut cluster = Cluster {
-            order,
+            setup,
             now: Instant(1_000_000_000),
             nodes: BTreeMap::new(),
             links: BTreeSet::new(),
@@ -111,11 +119,7 @@ impl Cluster {
             crashes: 0,
         };
         for sp in (1..=n).map(SpId) {
-            let disk = MemoryStorage::new();
-            let store = StoreId { number: 0, nonce: u64::from(sp.0) };
-            let identity = StoreIdentity { cluster: "test".into(), sp, store };
-            Store::create_with(disk.clone(), &identity, STORE.segment_len).expect("an empty disk");
-            cluster.nodes.insert(sp, Node { disk, clock_offset_us: 0, running: None });
+            cluster.nodes.insert(sp, Node { disk: empty_store(sp, 0), clock_offset_us: 0, running: None });
         }
         let sps: Vec<SpId> = cluster.sps().collect();
         sps.into_iter().for_each(|sp| cluster.start(sp));
@@ -164,9 +168,9 @@ impl Cluster {
             me: sp,
             store: opened.identity.store,
             members,
-            mode: Mode::Fused,
-            order: self.order,
-            quorum: QuorumSystem::Majority,
+            mode: self.setup.mode,
+            order: self.setup.order,
+            quorum: self.setup.quorum.clone(),
             max_drift: Duration::from_secs(3_600),
             limits: Limits::default(),
         };
@@ -193,6 +197,16 @@ impl Cluster {
         node.disk = node.disk.crash(self.crashes);
         self.disconnect(sp);
         self.tickets.retain(|(at, _), _| *at != sp);
+    }
+
+    /// The disk of `sp`, which is down, is lost, and a new store made in its place.
+    pub fn replace(&mut self, sp: SpId) {
+        let numbers = self.nodes.values().filter_map(|node| node.running.as_ref());
+        let known = numbers.flat_map(|running| running.sp.header().stores).filter(|(of, _)| *of == sp);
+        let number = known.map(|(_, store)| store.number).max().unwrap_or_default() + 1;
+        let node = self.nodes.get_mut(&sp).expect("a member");
+        assert!(node.running.is_none(), "{sp} runs");
+        node.disk = empty_store(sp, number);
     }
 
     pub fn cut(&mut self, a: SpId, b: SpId) {
@@ -334,6 +348,8 @@ impl Cluster {
             Event::Dropped { uid, superseded_by } => {
                 self.news.push(format!("sp{sp}: dropped {}, superseded by {}", short(uid), short(superseded_by)));
             }
+            Event::Joined => self.news.push(format!("sp{sp}: joined")),
+            Event::StoreIsVoid { newer } => self.news.push(format!("sp{sp}: void, store {newer} is newer")),
             Event::PeerProblem { peer, detail } => self.news.push(format!("sp{sp}: sp{peer} {detail}")),
             _ => {}
         }
@@ -412,6 +428,13 @@ impl Cluster {
         self.now = end;
     }
 
+    /// How long before now nothing accepted is missing at an SP, by the true time.
+    pub fn as_of_age(&self, sp: SpId) -> Option<Duration> {
+        let as_of = self.sp(sp).snapshot(Micros(0)).as_of_us;
+        let now = WALL + self.now.0 / 1_000;
+        (as_of > 0).then(|| Duration::from_micros(now.saturating_sub(as_of)))
+    }
+
     /// What an SP would answer for `path`: the UID and the content read back from its store.
     pub fn read(&self, sp: SpId, path: &str) -> Option<(Uid, Option<Vec<u8>>)> {
         let running = self.nodes[&sp].running.as_ref()?;
@@ -442,6 +465,14 @@ impl Running {
             Err(_) => Staged::HashMismatch,
         }
     }
+}
+
+fn empty_store(sp: SpId, number: u32) -> MemoryStorage {
+    let disk = MemoryStorage::new();
+    let store = StoreId { number, nonce: u64::from(sp.0) + u64::from(number) * 1_000 };
+    let identity = StoreIdentity { cluster: "test".into(), sp, store };
+    Store::create_with(disk.clone(), &identity, STORE.segment_len).expect("an empty disk");
+    disk
 }
 
 /// What a submission may come with.

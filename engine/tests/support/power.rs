@@ -1,7 +1,7 @@
 //! Runs of a cluster in which power is lost at a chosen flush, and what must hold afterwards.
 
-use super::cluster::{Cluster, Options};
-use acms_engine::protocol::{Order, Outcome, SpId, random::Random};
+use super::cluster::{Cluster, Options, Setup};
+use acms_engine::protocol::{Outcome, SpId, random::Random};
 use std::time::Duration;
 
 /// What became of a run.
@@ -17,7 +17,7 @@ const PUBLICATIONS: usize = 10;
 /// Publications through rotating SPs of three, every order of frames and flushes drawn from `seed`; during flush number
 /// `at` the SP whose flush it is (or all of them) loses power: the write is begun, and torn where the disk says.
 pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
-    let mut cluster = Cluster::new(3, Order::Strict);
+    let mut cluster = Cluster::new(3, Setup::default());
     let mut random = Random::new(seed);
     let (mut flushes, mut submitted, mut happened) = (0, 0, false);
     // The first publication of each SP waits for its clock's ceiling; the interesting ones do not.
