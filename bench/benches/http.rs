@@ -60,14 +60,7 @@ fn answers(criterion: &mut Criterion) {
         group.bench_function(format!("{len} bytes"), |bencher| {
             bencher.iter(|| {
                 bytes.clear();
-                let mut out = Outbox {
-                    bytes: &mut bytes,
-                    queue: &mut queue,
-                    date: date.clone(),
-                    head_only: false,
-                    close: false,
-                    is_http10: false,
-                };
+                let mut out = Outbox::new(&mut bytes, &mut queue, date.clone());
                 out.begin(200).header("ETag", "\"1700000000000000.1.0\"").header("Cache-Control", "no-store");
                 out.header("Content-Type", "application/json").body(black_box(&body));
                 bytes.len()

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod delivery;
 pub mod events;
 pub mod http;
 pub mod net;

@@ -74,7 +74,12 @@ pub struct Outbox<'a> {
     pub is_http10: bool,
 }
 
-impl Outbox<'_> {
+impl<'a> Outbox<'a> {
+    /// For plain GETs on a connection that stays open.
+    pub fn new(bytes: &'a mut Vec<u8>, queue: &'a mut VecDeque<Piece>, date: HttpDate) -> Outbox<'a> {
+        Outbox { bytes, queue, date, head_only: false, close: false, is_http10: false }
+    }
+
     /// Begins an answer.
     pub fn begin(&mut self, status: u16) -> &mut Self {
         self.bytes.extend_from_slice(b"HTTP/1.1 ");

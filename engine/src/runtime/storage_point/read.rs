@@ -7,6 +7,7 @@ use crate::{
         durable::INLINE_LEN_MAX,
     },
     runtime::{
+        delivery::{OBJECT_CONTROL, SNAPSHOT_CONTROL},
         http::{
             answer::Outbox,
             head::Head,
@@ -30,7 +31,6 @@ use std::{fs::File, sync::Arc};
 const AT_LEAST_TIME: Duration = Duration::from_secs(10);
 /// Longest wait that `Prefer: wait` gets.
 const PREFER_WAIT_MAX: Duration = Duration::from_secs(60);
-const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 const BINARY: &str = "application/octet-stream";
 const JSON: &str = "application/json";
 
@@ -65,8 +65,7 @@ fn answer_at_once(core: &mut Core, resource: Resource, head: &Head<'_>, out: &mu
     match resource {
         Resource::Snapshot => {
             let snapshot = core.sp.snapshot(core.now.wall);
-            out.begin(200).header("Cache-Control", "max-age=1, stale-while-revalidate=0");
-            out.header("Content-Type", JSON).json(&snapshot);
+            out.begin(200).header("Cache-Control", SNAPSHOT_CONTROL).header("Content-Type", JSON).json(&snapshot);
         }
         Resource::Object(hash) => return object(core, hash, head, out),
         Resource::Publication(uid) => return publication(core.sp.publication(uid), out),
@@ -171,7 +170,7 @@ fn object(core: &mut Core, hash: Hash, head: &Head<'_>, out: &mut Outbox<'_>) ->
     };
     let etag = format!("\"{hash}\"");
     if head.single("if-none-match")?.is_some_and(|tags| matches_tag(tags, &etag)) {
-        out.begin(304).header("ETag", &etag).header("Cache-Control", IMMUTABLE).no_body();
+        out.begin(304).header("ETag", &etag).header("Cache-Control", OBJECT_CONTROL).no_body();
         return Ok(());
     }
     let may_cut = head.single("if-range")?.is_none_or(|tag| tag.trim() == etag);
@@ -191,7 +190,7 @@ fn object(core: &mut Core, hash: Hash, head: &Head<'_>, out: &mut Outbox<'_>) ->
         Wanted::Part(start, end) => Some((start, end)),
         Wanted::Whole => None,
     };
-    out.begin(status).header("ETag", &etag).header("Cache-Control", IMMUTABLE);
+    out.begin(status).header("ETag", &etag).header("Cache-Control", OBJECT_CONTROL);
     out.header("Accept-Ranges", "bytes").header("Content-Type", BINARY);
     if let Some((start, end)) = part {
         out.header("Content-Range", format_args!("bytes {start}-{}/{len}", end - 1));
