@@ -1,7 +1,7 @@
 //! A run from scenario to results on disk.
 
 use crate::{
-    backend::{Backend, BackendError, Context, Stop, local::LocalBackend},
+    backend::{Backend, BackendError, Context, Stop, local::LocalBackend, simulated::SimulatedBackend},
     judge::{Judge, Verdict},
     metrics::hgrm,
     progress::Progress,
@@ -91,11 +91,14 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         keep: options.keep,
         logs: Some(logs.clone()),
     };
-    if scenario.backend != BackendName::Local {
-        remove_if_empty(&dir);
-        return Err(RunError::Backend { error: BackendError::Unavailable(scenario.backend), logs: None });
-    }
-    let backend = LocalBackend;
+    let backend: &dyn Backend = match scenario.backend {
+        BackendName::Local => &LocalBackend,
+        BackendName::Simulated => &SimulatedBackend,
+        BackendName::Docker => {
+            remove_if_empty(&dir);
+            return Err(RunError::Backend { error: BackendError::Unavailable(scenario.backend), logs: None });
+        }
+    };
     let mut trace = Trace::default();
     let notes = backend.run(scenario, &context, &mut trace).map_err(|error| {
         options.progress.finish();

@@ -1,6 +1,7 @@
 //! What runs a scenario and brings back its trace.
 
 pub mod local;
+pub mod simulated;
 
 use crate::{
     progress::Progress,
@@ -58,6 +59,9 @@ pub enum BackendError {
     /// The first publications were not accepted, so that nothing after them would mean anything.
     #[error("loading the files failed: {0}")]
     Load(String),
+    /// The scenario cannot be simulated.
+    #[error("it cannot be simulated: {0}")]
+    Simulated(String),
     /// The operating system refused something.
     #[error("{what}: {source}")]
     System {

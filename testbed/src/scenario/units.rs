@@ -149,6 +149,11 @@ impl Fraction {
     /// The whole.
     pub const ALL: Fraction = Fraction(1_000_000);
 
+    /// This part of `whole`.
+    pub fn of(self, whole: u64) -> u64 {
+        (u128::from(whole) * u128::from(self.0) / 1_000_000) as u64
+    }
+
     /// Whether it is nothing.
     pub fn is_zero(&self) -> bool {
         self.0 == 0

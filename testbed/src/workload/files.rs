@@ -134,15 +134,22 @@ impl Contents {
         for i in 0..count {
             let name = join(&prefix, &format!("{:02}/file-{i:05}.conf", i % 17));
             let path: Path = name.parse().map_err(|error| FilesError::Prefix(prefix.clone(), error))?;
-            // Small files are common and large ones rare: uniform in the logarithm.
-            let (low, high) = ((min as f64 + 1.0).ln(), (max as f64 + 1.0).ln());
-            let len = ((low + (high - low) * random.unit()).exp() - 1.0).round() as u64;
-            files.push(File::new(path, random.bytes(len.clamp(min, max) as usize)));
+            let len = log_uniform(&mut random, min, max);
+            files.push(File::new(path, random.bytes(len as usize)));
         }
         let source = format!("generated, {}..{} each", Size(min), Size(max));
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Contents { files, source, ..Contents::default() })
     }
+}
+
+/// Small files are common and large ones rare: every number of binary digits is as likely. In integers, for logarithms
+/// are not the same on every machine.
+fn log_uniform(random: &mut Random, min: u64, max: u64) -> u64 {
+    let digits = |len: u64| u64::from((len + 1).ilog2());
+    let drawn = digits(min) + random.below(digits(max) - digits(min) + 1);
+    let (low, high) = (((1 << drawn) - 1).max(min), ((2 << drawn) - 2).min(max));
+    low + random.below(high - low + 1)
 }
 
 fn default_prefix(root: &FsPath) -> String {

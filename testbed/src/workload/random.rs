@@ -30,6 +30,33 @@ impl Random {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
+    /// Whether something happens that happens `ppm` times in a million.
+    pub fn chance(&mut self, ppm: u32) -> bool {
+        self.below(1_000_000) < u64::from(ppm)
+    }
+
+    /// A waiting time with this mean, exponentially distributed: by von Neumann's comparisons, without a logarithm, which
+    /// is not the same on every machine.
+    pub fn exponential(&mut self, mean: u64) -> u64 {
+        let mut whole: u64 = 0;
+        loop {
+            let first = self.bits();
+            let (mut last, mut falling) = (first, 1);
+            loop {
+                let next = self.bits();
+                if next > last {
+                    break;
+                }
+                (last, falling) = (next, falling + 1);
+            }
+            if falling % 2 == 1 {
+                let part = (u128::from(first) * u128::from(mean)) >> 64;
+                return whole.saturating_mul(mean).saturating_add(part as u64);
+            }
+            whole += 1;
+        }
+    }
+
     /// A number from 0 to below 1.
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
@@ -70,5 +97,18 @@ mod tests {
         assert!(!items.is_sorted());
         items.sort_unstable();
         assert_eq!(items, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn waiting_times_are_exponential() {
+        let mut random = Random::new(1, "a");
+        let mut times: Vec<u64> = (0..100_000).map(|_| random.exponential(1_000_000)).collect();
+        let mean = times.iter().sum::<u64>() / 100_000;
+        assert!((990_000..1_010_000).contains(&mean), "{mean}");
+        times.sort_unstable();
+        // ln 2 and ln 100 of the mean.
+        assert!((680_000..706_000).contains(&times[50_000]), "{}", times[50_000]);
+        assert!((4_500_000..4_710_000).contains(&times[99_000]), "{}", times[99_000]);
+        assert!((0..100_000).filter(|_| random.chance(250_000)).count().abs_diff(25_000) < 600);
     }
 }

@@ -25,10 +25,10 @@ pub struct Updates<'f> {
     files: &'f [File],
     random: Random,
     arrival: Arrival,
-    gap_s: f64,
+    gap_ns: Option<u64>,
     deletes: f64,
     duration: Duration,
-    next_s: f64,
+    next_ns: u64,
     number: u64,
     deleted: BTreeSet<usize>,
 }
@@ -36,15 +36,14 @@ pub struct Updates<'f> {
 impl<'f> Updates<'f> {
     /// Updates of `files` for `duration`.
     pub fn new(files: &'f [File], workload: &Workload, duration: Duration, seed: u64) -> Updates<'f> {
-        let gap_s = 1.0 / workload.updates_per_s;
         Updates {
             files,
             random: Random::new(seed, "updates"),
             arrival: workload.arrival,
-            gap_s,
+            gap_ns: (workload.updates_per_s > 0.0).then(|| (1e9 / workload.updates_per_s) as u64),
             deletes: workload.deletes,
             duration,
-            next_s: if gap_s.is_finite() { 0.0 } else { f64::INFINITY },
+            next_ns: 0,
             number: 0,
             deleted: BTreeSet::new(),
         }
@@ -63,13 +62,15 @@ impl Iterator for Updates<'_> {
     type Item = Update;
 
     fn next(&mut self) -> Option<Update> {
-        let gap_s = match self.arrival {
-            Arrival::Fixed => self.gap_s,
-            // 1 - u is never 0.
-            Arrival::Poisson => -(1.0 - self.random.unit()).ln() * self.gap_s,
+        let gap_ns = match self.arrival {
+            Arrival::Fixed => self.gap_ns?,
+            Arrival::Poisson => self.random.exponential(self.gap_ns?),
         };
-        let at = Duration::try_from_secs_f64(self.next_s).ok().filter(|at| *at < self.duration)?;
-        self.next_s += gap_s;
+        let at = Duration::from_nanos(self.next_ns);
+        if at >= self.duration {
+            return None;
+        }
+        self.next_ns = self.next_ns.saturating_add(gap_ns);
         self.number += 1;
         let chosen = self.random.below(self.files.len() as u64) as usize;
         let file = self.files.get(chosen)?;

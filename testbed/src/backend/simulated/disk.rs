@@ -1,0 +1,105 @@
+//! The disk of a storage point: memory that forgets what a real disk may forget, and the time that flushes take.
+
+use crate::{scenario, workload::Random};
+use acms_engine::{
+    protocol::{Hash, SpId, StoreId},
+    store::{MemoryStorage, Options, Prepare, Store, StoreError, StoreIdentity},
+};
+
+/// Bytes written to a large content in a second at most, as the engine's content thread paces itself.
+const CONTENT_BYTES_PER_S: u64 = 64_000_000;
+
+/// A disk, which outlives the process.
+pub(super) struct Disk {
+    pub(super) storage: MemoryStorage,
+    segment_len: u64,
+    flush_ns: u64,
+    jitter_ns: u64,
+    /// Added to each flush while a fault lasts.
+    pub(super) slower_by_ns: u64,
+    random: Random,
+}
+
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("segment_len", &self.segment_len).finish_non_exhaustive()
+    }
+}
+
+impl Disk {
+    /// A disk with an empty store.
+    pub(super) fn new(settings: &scenario::Disk, mut random: Random) -> Disk {
+        /// Small, so that a full disk is felt soon; a record and its contents must fit.
+        const SEGMENT_LENS: [u64; 3] = [128 << 10, 256 << 10, 512 << 10];
+        let segment_len = SEGMENT_LENS[random.below(SEGMENT_LENS.len() as u64) as usize];
+        let flush_ns = u64::try_from(settings.flush.0.as_nanos()).unwrap_or(u64::MAX);
+        let jitter_ns = settings.jitter.of(flush_ns);
+        Disk { storage: MemoryStorage::new(), segment_len, flush_ns, jitter_ns, slower_by_ns: 0, random }
+    }
+
+    /// Makes the store.
+    pub(super) fn create(&self, cluster: &str, sp: SpId, store: StoreId) -> Result<(), StoreError> {
+        let identity = StoreIdentity { cluster: cluster.to_owned(), sp, store };
+        Store::create_with(self.storage.clone(), &identity, self.segment_len)
+    }
+
+    /// How the store is opened.
+    pub(super) fn options(&self) -> Options {
+        Options { segment_len: self.segment_len, prepare: Prepare::Foreground }
+    }
+
+    /// How long the next flush takes.
+    pub(super) fn flush_ns(&mut self) -> u64 {
+        self.flush_ns + self.slower_by_ns + self.random.below(self.jitter_ns + 1)
+    }
+
+    /// How long a part of a large content takes.
+    pub(super) fn stage_ns(&mut self, len: u64) -> u64 {
+        self.flush_ns() + len.saturating_mul(1_000_000_000) / CONTENT_BYTES_PER_S
+    }
+
+    /// How long it takes to read a part of a content.
+    pub(super) fn read_ns(&mut self, len: u64) -> u64 {
+        50_000 + len
+    }
+
+    /// The process is gone: what it wrote can be read, flushed or not.
+    pub(super) fn kill(&mut self) {
+        self.storage = self.storage.kill();
+    }
+
+    /// The power is gone: of what was not flushed any part may be there.
+    pub(super) fn lose_power(&mut self) {
+        self.storage = self.storage.crash(self.random.bits());
+    }
+
+    /// Flips a bit of a stored content; whether it was found.
+    pub(super) fn rot(&mut self, hash: &Hash, content: &[u8]) -> bool {
+        let mask = 1 << self.random.below(8);
+        let name = format!("content-{hash}");
+        if let Some(bytes) = self.storage.bytes(&name).filter(|bytes| !bytes.is_empty()) {
+            self.storage.rot(&name, self.random.below(bytes.len() as u64) as usize, mask);
+            return true;
+        }
+        let names = acms_engine::store::Storage::list(&self.storage).unwrap_or_default();
+        for name in names.iter().filter(|name| name.starts_with("segment-")) {
+            let Some(bytes) = self.storage.bytes(name) else { continue };
+            if let Some(at) = find(&bytes, content) {
+                self.storage.rot(name, at + self.random.below(content.len() as u64) as usize, mask);
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn draw(&mut self, bound: u64) -> u64 {
+        self.random.below(bound)
+    }
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    if part.is_empty() {
+        return None;
+    }
+    bytes.windows(part.len()).position(|window| window == part)
+}

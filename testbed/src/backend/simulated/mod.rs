@@ -1,0 +1,104 @@
+//! Virtual time on one thread: the engine's own state machines, frames and stores, on simulated networks, disks and
+//! clocks.
+//!
+//! Invariant: the same scenario gives the same events at the same times on every machine. Everything that happens comes
+//! out of one queue in the order of time and then of arrival there; whatever is drawn is drawn from the seed; no map
+//! without order is ever walked; no real clock is read.
+
+mod clock;
+mod connection;
+mod disk;
+mod faults;
+mod host;
+mod http;
+mod peer;
+mod phases;
+mod publisher;
+mod queue;
+mod record;
+mod shared;
+mod storage_point;
+mod world;
+
+use super::{Backend, BackendError, Context};
+use crate::{faults::FaultKind, scenario::Scenario, trace::Sink};
+use acms_engine::protocol::{
+    Message, SpId, StoragePoint,
+    io::{Submission, Ticket, WriteId},
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Runs every scenario in virtual time, as fast as this machine can.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SimulatedBackend;
+
+impl Backend for SimulatedBackend {
+    fn name(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
+        context.progress.phase(&format!("simulating {} and what follows", scenario.duration));
+        run(scenario, sink).map(|summary| summary.notes)
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// Faults that took effect, by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Attempts at publishing, the first load among them.
+    pub publications: u64,
+    /// Events of the trace, its preamble left out.
+    pub events: u64,
+    /// Virtual time from the start of the first process to the end.
+    pub duration: Duration,
+    /// What a reader of the results should know.
+    pub notes: Vec<String>,
+}
+
+/// Runs a scenario from beginning to end and gives its events to `sink`.
+pub fn run(scenario: &Scenario, sink: &mut dyn Sink) -> Result<Summary, BackendError> {
+    phases::run(scenario, sink, None)
+}
+
+/// The same; `observer` sees every step of every storage point's state machine.
+pub fn run_observed(
+    scenario: &Scenario,
+    sink: &mut dyn Sink,
+    observer: &mut dyn Observer,
+) -> Result<Summary, BackendError> {
+    phases::run(scenario, sink, Some(observer))
+}
+
+/// Sees the steps of storage points' state machines.
+pub trait Observer {
+    /// `sp` took `step` at `time_ns`; `machine` is as it is after it, its outputs not yet taken.
+    fn step(&mut self, time_ns: u64, sp: SpId, step: Step<'_>, machine: &StoragePoint);
+}
+
+/// An input of a storage point's state machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// Its process started, from what its store recovered.
+    Started,
+    /// Its process is gone: `machine` is what it was before. Of what was not durable any part may be.
+    Ended,
+    /// A link is up; the header of the peer's hello was handled before.
+    Connected(SpId),
+    /// A link is down.
+    Disconnected(SpId),
+    /// A message came; the header of its frame was handled before.
+    Message(SpId, &'a Message),
+    /// A publisher handed in a publication.
+    Submitted(&'a Submission, Ticket),
+    /// These writes are durable.
+    Persisted(&'a [WriteId]),
+    /// The disk refused these writes.
+    Refused(&'a [WriteId]),
+    /// Time has passed.
+    Timeout,
+    /// Something that concerns contents only.
+    Other,
+}

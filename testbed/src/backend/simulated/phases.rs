@@ -1,0 +1,343 @@
+//! The phases of a run, those of the local backend: start, load, updates with faults, quiesce, audit, stop.
+
+use super::{
+    Observer, Summary,
+    clock::{Clock, WALL_START_US},
+    disk::Disk,
+    host::{HostId, Process, Role},
+    publisher::Publisher,
+    record::Record,
+    storage_point::StoragePointHost,
+    world::World,
+};
+use crate::{
+    backend::BackendError,
+    checks::DELIVERY_BOUND,
+    faults::plan,
+    network::{self, LinkSettings, Network, Queue},
+    scenario::{Delivery, Scenario, ScenarioError},
+    trace::{Kind, Sink, Template, preamble},
+    workload::{Attempt, Contents, Random, attempts, load},
+};
+use acms_engine::protocol::{Config, Hash, Limits, Prefix, SpId, StoreId, api::ListedEntry};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// Of each SP's index, this many contents are read back and hashed.
+const CONTENTS_MAX: usize = 200;
+/// A publication of the first load is tried so often.
+const LOAD_TRIES: usize = 5;
+/// Processes have so long to become ready at the start.
+const READY_WITHIN_NS: u64 = 60 * SECOND;
+
+/// Runs a scenario from beginning to end.
+pub(super) fn run<'s>(
+    scenario: &'s Scenario,
+    sink: &'s mut dyn Sink,
+    observer: Option<&'s mut dyn Observer>,
+) -> Result<Summary, BackendError> {
+    let contents = Contents::of(&scenario.workload, scenario.seed)?;
+    preamble(scenario, "simulated", 0, WALL_START_US).into_iter().for_each(|event| sink.record(event));
+    let mut run = Run { scenario, world: make(scenario, sink, observer)?, publishers: Vec::new(), notes: Vec::new() };
+    run.publishers = run.add_publishers();
+    run.start()?;
+    let publications = if scenario.workload.publications.is_empty() { run.load(&contents)? } else { 0 };
+    let updates = run.updates(&contents);
+    run.quiesce();
+    run.audit();
+    run.stop();
+    Ok(Summary {
+        faults: std::mem::take(&mut run.world.faults.counts),
+        publications: publications + updates,
+        events: run.world.shared.record.events(),
+        duration: Duration::from_nanos(run.world.shared.now_ns),
+        notes: run.notes,
+    })
+}
+
+/// The network of a scenario: its hosts in the order of [`Scenario::hosts`], then the publishers beside each storage
+/// point.
+fn network_of(scenario: &Scenario) -> Result<Network, BackendError> {
+    let wrong = |error: ScenarioError| BackendError::Simulated(error.to_string());
+    let settings = &scenario.network;
+    let table = scenario.table().map_err(wrong)?;
+    let places = scenario.regions(&table).map_err(wrong)?;
+    let publishers = places.iter().take(usize::from(scenario.fleet.storage_points)).enumerate();
+    let publishers: Vec<_> = publishers.map(|(sp, place)| (format!("publisher at sp{}", sp + 1), *place)).collect();
+    let hosts = scenario.hosts().into_iter().zip(places).chain(publishers);
+    let hosts = hosts.map(|(name, region)| network::Host { name: name.into(), region }).collect();
+    let settings = LinkSettings {
+        jitter_ppm: settings.jitter.0,
+        loss_ppm: settings.loss.0,
+        duplicate_ppm: settings.duplicate.0,
+        reorder_ppm: settings.reorder.0,
+        rate: settings.rate.map(|rate| rate.0),
+        queue: Queue::DropTail(settings.queue.0),
+    };
+    Ok(Network::new(scenario.seed, table, hosts, settings, network::Delivery::Stream))
+}
+
+/// The world of a scenario, nothing of which runs yet.
+fn make<'s>(
+    scenario: &Scenario,
+    sink: &'s mut dyn Sink,
+    observer: Option<&'s mut dyn Observer>,
+) -> Result<World<'s>, BackendError> {
+    let network = network_of(scenario)?;
+    let datagrams = scenario.network.delivery == Delivery::Datagram;
+    let mut world = World::new(scenario.seed, network, datagrams, Record::new(sink), observer);
+    let config = config(scenario);
+    for (place, sp) in config.members.clone().into_iter().enumerate() {
+        let name = format!("sp{sp}");
+        let others = config.members.iter().enumerate().filter(|(other, _)| *other != place);
+        let others = others.map(|(other, sp)| (*sp, HostId(other as u32))).collect();
+        let disk = Disk::new(&scenario.disk, Random::new(scenario.seed, &format!("disk of {name}")));
+        let host = StoragePointHost::new(sp, Arc::clone(&config), others, disk);
+        let host = host.map_err(|error| BackendError::Simulated(error.to_string()))?;
+        world.add(&name, clock(scenario, &name), Role::StoragePoint(Box::new(host)));
+    }
+    // Caches and receivers come here, in this order.
+    Ok(world)
+}
+
+fn config(scenario: &Scenario) -> Arc<Config> {
+    let members: Vec<SpId> = (1..=scenario.fleet.storage_points).map(SpId).collect();
+    Arc::new(Config {
+        cluster: "testbed".to_owned(),
+        epoch: 1,
+        me: members[0],
+        store: StoreId { number: 0, nonce: 0 },
+        members,
+        mode: scenario.acms.mode,
+        order: scenario.acms.order,
+        quorum: scenario.acms.quorum.clone(),
+        max_drift: scenario.acms.max_drift.map_or(Duration::from_secs(3_600), |span| span.0),
+        limits: Limits::default(),
+    })
+}
+
+/// A clock as far off as the scenario says, or draws.
+fn clock(scenario: &Scenario, name: &str) -> Clock {
+    let clocks = &scenario.clocks;
+    let mut random = Random::new(scenario.seed, &format!("clock of {name}"));
+    let mut within = |bound: u64| random.below(2 * bound + 1).cast_signed() - bound.cast_signed();
+    let skew_us = u64::try_from(clocks.skew.0.as_micros()).unwrap_or(u64::MAX / 4);
+    let (drawn_us, drift_ppm) = (within(skew_us), within(clocks.drift_ppm.into()));
+    let offset_us = clocks.offsets.get(name).map_or(drawn_us, |offset| offset.0);
+    Clock { offset_us, drift_ppm, skew: None }
+}
+
+struct Run<'s> {
+    scenario: &'s Scenario,
+    world: World<'s>,
+    /// Publishers beside each storage point.
+    publishers: Vec<HostId>,
+    notes: Vec<String>,
+}
+
+impl Run<'_> {
+    fn now_ns(&self) -> u64 {
+        self.world.shared.now_ns
+    }
+
+    fn phase(&mut self, name: &str) {
+        let now_ns = self.now_ns();
+        self.world.shared.record.phase(now_ns, name);
+    }
+
+    fn add_publishers(&mut self) -> Vec<HostId> {
+        let storage_points: Vec<(HostId, SpId)> = self.world.storage_points().map(|(id, sp)| (id, sp.sp)).collect();
+        let add = |(to, sp): (HostId, SpId)| {
+            let publisher = Publisher::new(to, &format!("sp{sp}"));
+            let id = self.world.add("publisher", Clock::default(), Role::Publisher(Box::new(publisher)));
+            // They are the testbed's own and run from first to last.
+            let host = self.world.shared.host_mut(id);
+            (host.process, host.starts) = (Process::Runs, 1);
+            id
+        };
+        storage_points.into_iter().map(add).collect()
+    }
+
+    fn start(&mut self) -> Result<(), BackendError> {
+        let storage_points: Vec<HostId> = self.world.storage_points().map(|(id, _)| id).collect();
+        for id in storage_points {
+            self.world.note_clock(id);
+            self.world.start(id);
+        }
+        let all_serve = |world: &World<'_>| world.storage_points().all(|(id, _)| world.shared.host(id).listens_http);
+        if !self.world.run_while(10 * MS, READY_WITHIN_NS, all_serve) {
+            return Err(BackendError::Simulated("the storage points did not become ready".to_owned()));
+        }
+        self.phase("start");
+        // Receivers start here.
+        Ok(())
+    }
+
+    fn plan(&mut self, at_ns: u64, attempt: Attempt) {
+        let id = self.publishers[attempt.to % self.publishers.len()];
+        if let Role::Publisher(publisher) = &mut self.world.roles[id.0 as usize] {
+            publisher.plan(&mut self.world.shared, id, at_ns, attempt);
+        }
+    }
+
+    /// Publishes every file, spread over the storage points, and waits until all have them. How many there were.
+    fn load(&mut self, contents: &Contents) -> Result<u64, BackendError> {
+        self.phase("load");
+        let kib = contents.bytes().div_ceil(1024);
+        self.notes.push(format!("published {} files ({}), {kib} KiB", contents.files.len(), contents.source));
+        let concurrency = self.scenario.workload.concurrency as usize;
+        let mut waiting = load(self.scenario, contents);
+        let total = waiting.len() as u64;
+        for number in 1..=LOAD_TRIES {
+            waiting.reverse();
+            while let Some(mut attempt) = waiting.pop() {
+                if number > 1 {
+                    attempt.key = attempt.key.map(|key| format!("{key}-{number}"));
+                }
+                let now_ns = self.now_ns();
+                self.plan(now_ns, attempt);
+                self.world.run_while(MS, 60 * SECOND, |world| world.shared.attempts_open < concurrency);
+            }
+            self.world.run_while(MS, 60 * SECOND, |world| world.shared.attempts_open == 0);
+            waiting = std::mem::take(&mut self.world.shared.refused).into_iter().map(|(attempt, _)| attempt).collect();
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        if !waiting.is_empty() {
+            return Err(BackendError::Load(format!("{} of {total} publications were not accepted", waiting.len())));
+        }
+        self.wait_until_all_hold_the_latest();
+        Ok(total)
+    }
+
+    /// Publishes updates as they are due while faults come and go. How many there were.
+    fn updates(&mut self, contents: &Contents) -> u64 {
+        self.phase("updates");
+        let begun_ns = self.now_ns();
+        let due_ns = |at: Duration| begun_ns + u64::try_from(at.as_nanos()).unwrap_or(u64::MAX / 2);
+        let end_ns = due_ns(self.scenario.duration.0);
+        let mut planned = attempts(self.scenario, contents);
+        // A retry due after the end would come after the faults' last.
+        planned.retain(|attempt| attempt.at < self.scenario.duration.0);
+        let count = planned.len() as u64;
+        planned.into_iter().for_each(|attempt| self.plan(due_ns(attempt.at), attempt));
+        for step in plan(&self.scenario.faults, &self.scenario.hosts(), self.scenario.duration.0) {
+            self.world.run_until(due_ns(step.at));
+            self.world.take_step(&step, &self.scenario.faults, begun_ns, end_ns);
+        }
+        self.world.run_until(end_ns);
+        // Every attempt has an outcome before the end is judged.
+        self.world.run_while(10 * MS, 60 * SECOND, |world| world.shared.attempts_open == 0);
+        self.world.shared.refused.clear();
+        count
+    }
+
+    fn quiesce(&mut self) {
+        self.phase("quiesce");
+        self.wait_until_all_hold_the_latest();
+        self.mend_contents();
+    }
+
+    /// Gives up at the bound of promise P6, whose check then tells who is behind.
+    fn wait_until_all_hold_the_latest(&mut self) {
+        let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
+        if !self.world.run_while(50 * MS, bound_ns, |world| storage_points_agree(world)) {
+            self.notes.push(format!("after {DELIVERY_BOUND:?} not all held the latest"));
+        }
+    }
+
+    /// Reads what the audit is going to read: a storage point mends what it finds damaged.
+    fn mend_contents(&mut self) {
+        let ids: Vec<HostId> = self.world.storage_points().map(|(id, _)| id).collect();
+        let mut damaged = false;
+        for id in &ids {
+            let (sample, _) = self.sample(*id);
+            if let Role::StoragePoint(sp) = &mut self.world.roles[id.0 as usize] {
+                damaged |= sp.mend(&mut self.world.shared, *id, &sample);
+            }
+        }
+        if damaged {
+            let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
+            let samples: Vec<_> = ids.iter().map(|id| (*id, self.sample(*id).0)).collect();
+            let is_good = |world: &World<'_>| {
+                samples.iter().all(|(id, sample)| match &world.roles[id.0 as usize] {
+                    Role::StoragePoint(sp) => sample.iter().all(|entry| sp.has(entry.hash, entry.size)),
+                    _ => true,
+                })
+            };
+            self.world.run_while(50 * MS, bound_ns, is_good);
+        }
+    }
+
+    /// The whole index of a storage point, and which of its contents the audit reads.
+    fn sample(&self, id: HostId) -> (Vec<ListedEntry>, Vec<ListedEntry>) {
+        let Role::StoragePoint(sp) = &self.world.roles[id.0 as usize] else { return Default::default() };
+        let Some(machine) = sp.machine() else { return Default::default() };
+        let all: Prefix = "".parse().expect("the empty prefix");
+        let entries = machine.list(&all, "", usize::MAX);
+        let mut order: Vec<usize> = (0..entries.len()).filter(|i| !entries[*i].flags.deleted).collect();
+        Random::new(self.scenario.seed, &self.world.shared.host(id).name).shuffle(&mut order);
+        let sample = order.into_iter().take(CONTENTS_MAX).map(|i| entries[i].clone()).collect();
+        (sample, entries)
+    }
+
+    fn audit(&mut self) {
+        self.phase("audit");
+        let ids: Vec<HostId> = self.world.storage_points().map(|(id, _)| id).collect();
+        for id in ids {
+            let (sample, entries) = self.sample(id);
+            let sample: BTreeSet<Hash> = sample.into_iter().map(|entry| entry.hash).collect();
+            let Role::StoragePoint(sp) = &self.world.roles[id.0 as usize] else { continue };
+            let runs = sp.machine().is_some() && self.world.shared.host(id).listens_http;
+            for entry in entries.iter().filter(|_| runs) {
+                let outcome = match entry.flags.deleted {
+                    true => Some("deleted"),
+                    false if !sample.contains(&entry.hash) => None,
+                    false if sp.has(entry.hash, entry.size) => Some("content-same"),
+                    false => Some("content-differs"),
+                };
+                let about = Template {
+                    path: Some(entry.path.as_str()),
+                    uid: Some(entry.uid),
+                    hash: Some(entry.hash),
+                    outcome,
+                    ..Template::default()
+                };
+                let name = Arc::clone(&self.world.shared.host(id).name);
+                let now_ns = self.world.shared.now_ns;
+                self.world.shared.record.note(now_ns, &name, 0, Kind::AuditSp, about);
+            }
+            let cause = (!runs).then_some("it does not answer");
+            let outcome = Some(if runs { "complete" } else { "incomplete" });
+            let about = Template { outcome, cause, ..Template::default() };
+            let (name, now_ns) = (Arc::clone(&self.world.shared.host(id).name), self.world.shared.now_ns);
+            self.world.shared.record.note(now_ns, &name, 0, Kind::AuditEnd, about);
+        }
+        // Receivers are audited here.
+    }
+
+    /// The end: every process stops.
+    fn stop(&mut self) {
+        for id in self.world.ids() {
+            if !matches!(self.world.roles[id.0 as usize], Role::Publisher(_)) {
+                self.world.stop_for_good(id);
+            }
+        }
+    }
+}
+
+/// Whether all storage points serve the same index, with nothing under way.
+fn storage_points_agree(world: &World<'_>) -> bool {
+    let mut roots = Vec::new();
+    for (id, sp) in world.storage_points() {
+        let Some(machine) = sp.machine().filter(|_| world.shared.host(id).listens_http) else { return false };
+        let snapshot = machine.snapshot(world.shared.now_at(id).wall);
+        if snapshot.sequence != machine.cursor().sequence || machine.status().pending > 0 {
+            return false;
+        }
+        roots.push(snapshot.root);
+    }
+    roots.windows(2).all(|pair| pair[0] == pair[1])
+}

@@ -1,0 +1,100 @@
+//! What all hosts of a world share: time, network, connections, trace.
+
+use super::{
+    Observer,
+    connection::{Connection, ConnectionId},
+    host::{Host, HostId, Input, Process},
+    queue::{Happening, Queue},
+    record::Record,
+};
+use crate::{
+    network::Network,
+    workload::{Attempt, Random},
+};
+use acms_engine::protocol::{Instant, Now, Uid};
+use std::collections::BTreeMap;
+
+/// Monotonic clocks of hosts begin here, so that no interval reaches back to before them.
+const INSTANT_START_NS: u64 = 1_000_000_000;
+
+/// What all hosts share.
+pub(super) struct Shared<'s> {
+    pub(super) seed: u64,
+    /// Virtual time.
+    pub(super) now_ns: u64,
+    pub(super) queue: Queue,
+    pub(super) network: Network,
+    pub(super) frames_are_datagrams: bool,
+    pub(super) hosts: Vec<Host>,
+    pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    pub(super) next_connection: u64,
+    pub(super) record: Record<'s>,
+    pub(super) observer: Option<&'s mut dyn Observer>,
+    /// The greatest UID that any publisher was told.
+    pub(super) told: Uid,
+    /// Attempts at publishing that have no outcome yet.
+    pub(super) attempts_open: usize,
+    /// Attempts that were not accepted, with the reason.
+    pub(super) refused: Vec<(Attempt, String)>,
+    /// Faults whose process has become ready again, to be noted as undone.
+    pub(super) undone: Vec<usize>,
+    /// Processes that end by themselves, with the reason.
+    pub(super) ended: Vec<(HostId, Ending)>,
+}
+
+/// How a process ends by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// It was asked to, and has finished.
+    Stopped,
+    /// Its disk failed, as a fault wants it.
+    DiskFailed(String),
+    /// Nobody wanted that.
+    Unexpected(String),
+}
+
+impl Shared<'_> {
+    pub(super) fn host(&self, id: HostId) -> &Host {
+        &self.hosts[id.0 as usize]
+    }
+
+    pub(super) fn host_mut(&mut self, id: HostId) -> &mut Host {
+        &mut self.hosts[id.0 as usize]
+    }
+
+    /// Both clocks of a host.
+    pub(super) fn now_at(&self, id: HostId) -> Now {
+        Now { instant: self.instant(), wall: self.host(id).clock.wall(self.now_ns) }
+    }
+
+    pub(super) fn instant(&self) -> Instant {
+        Instant(self.now_ns + INSTANT_START_NS)
+    }
+
+    /// A source of random numbers of its own for each host and purpose.
+    pub(super) fn random(&self, id: HostId, purpose: &str) -> Random {
+        Random::new(self.seed, &format!("{} {purpose}", self.host(id).name))
+    }
+
+    /// Has the process get `input` after `delay_ns`, if it still lives then.
+    pub(super) fn later(&mut self, host: HostId, delay_ns: u64, input: Input) {
+        let life = self.host(host).starts;
+        self.queue.push(self.now_ns + delay_ns, Happening::Input { host, life, input });
+    }
+
+    /// Has the process called at `at`, and not at the time that it asked for before.
+    pub(super) fn set_timer(&mut self, host: HostId, at: Option<Instant>) {
+        let at_ns = at.map(|at| at.0.saturating_sub(INSTANT_START_NS).max(self.now_ns));
+        let life = self.host(host).starts;
+        let before = std::mem::replace(&mut self.host_mut(host).timer_ns, at_ns);
+        if let Some(at_ns) = at_ns.filter(|_| before != at_ns) {
+            self.queue.push(at_ns, Happening::Timer { host, life });
+        }
+    }
+
+    /// Whether a timer that comes now is the one that was asked for last.
+    pub(super) fn is_due(&self, host: HostId, life: u32) -> bool {
+        let host = self.host(host);
+        host.starts == life && host.process != Process::Ended && host.timer_ns == Some(self.now_ns)
+    }
+}

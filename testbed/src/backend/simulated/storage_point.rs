@@ -1,0 +1,652 @@
+//! A simulated storage point: the engine's own state machine, frames and store, on a disk in memory.
+//!
+//! What `runtime/storage_point` does with threads and sockets is done here with virtual time: one cycle for each input,
+//! one flush at a time, and everything that is asked for while one runs goes into the next.
+
+use super::{
+    Step,
+    connection::{ConnectionId, Segment, Service},
+    disk::Disk,
+    host::{HostId, Input},
+    http::{PublishAnswer, PublishRequest},
+    peer::{LinkEvent, Peers},
+    shared::{Ending, Shared},
+};
+use crate::trace::{Kind, Template};
+use acms_engine::{
+    mutant::{self, Mutant},
+    protocol::{
+        Config, Durable, Entry, Flags, Hash, Manifest, Message, Outcome, Path, Reason, SpId, StoragePoint, StoreId,
+        api::ListedEntry,
+        durable::{INLINE_LEN_MAX, InlineContent},
+        io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
+        message::{CHUNK_LEN, Header, Wanted},
+    },
+    store::{Contents, Log, MemoryStorage, Staging, Store, StoreError},
+    wire::{self, Hello},
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, mem, sync::Arc};
+
+/// How long a process takes from its start until it has opened its store.
+pub(super) const BOOT_NS: u64 = 20_000_000;
+/// What is under way when the process is told to stop has this long.
+const STOP_TIME_NS: u64 = 2_000_000_000;
+/// Records that the mutant `hold-records` has said to be durable are written this much later.
+const HELD_NS: u64 = 1_000_000_000;
+
+/// A storage point's machine: its disk, and its process if that runs.
+#[derive(Debug)]
+pub(super) struct StoragePointHost {
+    pub(super) sp: SpId,
+    /// The store on the disk.
+    pub(super) store: StoreId,
+    pub(super) disk: Disk,
+    /// Why the process must end at the next write, as a fault wants it.
+    pub(super) disk_fails: bool,
+    /// Power fails in the middle of the next flush; the number of the fault.
+    pub(super) power_fails_in_flush: Option<usize>,
+    /// The configuration of its cluster; `me` and `store` are filled in.
+    config: Arc<Config>,
+    /// The other storage points.
+    others: Vec<(SpId, HostId)>,
+    running: Option<Box<Running>>,
+}
+
+/// Something that the disk has done.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The flush under way.
+    Flush,
+    /// What the mutant `hold-records` held.
+    Held(Vec<Durable>),
+    /// A part of a content was read for a peer.
+    Read { to: SpId, hash: Hash, offset: u64, len: u32 },
+    /// A part of a content that is being fetched was written.
+    Stage { hash: Hash, offset: u64, total: u64, bytes: Bytes },
+    /// The large content of a request was written.
+    Upload { connection: ConnectionId, request: Box<PublishRequest> },
+    /// The time to stop is over.
+    StopNow,
+}
+
+/// A submission whose outcome has not come yet.
+#[derive(Debug)]
+struct Pending {
+    connection: ConnectionId,
+    path: Path,
+    hash: Hash,
+    key: Option<String>,
+}
+
+struct Running {
+    machine: StoragePoint,
+    log: Log<MemoryStorage>,
+    contents: Contents<MemoryStorage>,
+    /// Writes that no flush has begun with.
+    writes: Vec<(WriteId, Vec<Durable>)>,
+    /// Writes of the flush under way.
+    flushing: Option<Vec<(WriteId, Vec<Durable>)>>,
+    staging: BTreeMap<Hash, Staging<MemoryStorage>>,
+    peers: Peers,
+    tickets: BTreeMap<Ticket, Pending>,
+    /// Of the frames to come.
+    header: Header,
+    /// Links to the other storage points are made and taken.
+    has_peers: bool,
+    /// Publishers and readers are let in.
+    is_open: bool,
+    is_stopping: bool,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+impl StoragePointHost {
+    /// A machine with an empty store and no process.
+    pub(super) fn new(
+        sp: SpId,
+        config: Arc<Config>,
+        others: Vec<(SpId, HostId)>,
+        disk: Disk,
+    ) -> Result<StoragePointHost, StoreError> {
+        let store = StoreId { number: 0, nonce: u64::from(sp.0) };
+        disk.create(&config.cluster, sp, store)?;
+        let (disk_fails, power_fails_in_flush, running) = (false, None, None);
+        Ok(StoragePointHost { sp, store, disk, disk_fails, power_fails_in_flush, config, others, running })
+    }
+
+    /// The state machine, while the process runs.
+    pub(super) fn machine(&self) -> Option<&StoragePoint> {
+        self.running.as_ref().map(|running| &running.machine)
+    }
+
+    /// The stored contents, while the process runs.
+    pub(super) fn contents(&self) -> Option<&Contents<MemoryStorage>> {
+        self.running.as_ref().map(|running| &running.contents)
+    }
+
+    /// The disk is gone; a new one with an empty store takes its place.
+    pub(super) fn replace_store(&mut self, store: StoreId) -> Result<(), StoreError> {
+        self.store = store;
+        self.disk.storage = MemoryStorage::new();
+        self.disk.create(&self.config.cluster, self.sp, store)
+    }
+
+    /// Whether a content can be read and has its hash.
+    pub(super) fn has(&self, hash: Hash, size: u64) -> bool {
+        let Some(running) = &self.running else { return false };
+        running.contents.read(&hash, 0, size).is_ok_and(|bytes| Hash::of(&bytes) == hash)
+    }
+
+    /// Reads contents, and tells the machine of those that are damaged. Whether there were any.
+    pub(super) fn mend(&mut self, shared: &mut Shared<'_>, me: HostId, entries: &[ListedEntry]) -> bool {
+        let damaged: Vec<&ListedEntry> = entries.iter().filter(|entry| !self.has(entry.hash, entry.size)).collect();
+        let Some(running) = self.running.as_mut() else { return false };
+        for entry in &damaged {
+            running.machine.handle_damaged(shared.now_at(me), entry.hash, entry.size);
+        }
+        let any = !damaged.is_empty();
+        if any {
+            self.end_cycle(shared, me);
+        }
+        any
+    }
+
+    /// The process is gone, and with it what it had in memory.
+    pub(super) fn end(&mut self, loses_power: bool) {
+        if let Some(mut running) = self.running.take()
+            && let Some(flushing) = running.flushing.take()
+            && (loses_power || self.disk.draw(2) == 0)
+        {
+            // The write was begun, its flush did not return.
+            self.disk.storage.stop_at_sync(self.disk.storage.syncs() + 1);
+            let _ = running.log.commit(&records_of(flushing));
+        }
+        if loses_power { self.disk.lose_power() } else { self.disk.kill() }
+    }
+
+    /// Takes an input and does all that follows from it now.
+    pub(super) fn handle(&mut self, shared: &mut Shared<'_>, me: HostId, input: Input) {
+        if matches!(input, Input::Boot) {
+            self.boot(shared, me);
+        } else {
+            let Some(running) = self.running.as_mut() else { return };
+            match input {
+                Input::Timer => running.time(shared, me),
+                Input::Stop => running.stop(shared, me),
+                Input::Accepted { connection, service: Service::Peer, .. } => {
+                    running.peers.accepted(shared, connection);
+                }
+                Input::Connected { connection } => drop(running.peers.connected(shared, connection)),
+                Input::Closed { connection } => drop(running.peers.closed(shared, connection)),
+                Input::Segment { connection, segment } => self.segment(shared, me, connection, segment),
+                Input::Done(done) => self.done(shared, me, done),
+                Input::Accepted { .. } | Input::Boot => {}
+            }
+        }
+        self.end_cycle(shared, me);
+    }
+
+    fn boot(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        let opened = match Store::open_with(self.disk.storage.clone(), self.disk.options()) {
+            Ok(opened) => opened,
+            Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
+        };
+        let config = Config { me: self.sp, store: opened.identity.store, ..Config::clone(&self.config) };
+        let now = shared.now_at(me);
+        let mut random = shared.random(me, &format!("process {}", shared.host(me).starts));
+        let machine = match StoragePoint::new(config, random.bits(), opened.records, now) {
+            Ok(machine) => machine,
+            Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
+        };
+        let hello = Hello { cluster: self.config.cluster.clone(), header: machine.header() };
+        let peers = Peers::new((self.sp, me), hello, self.others.iter().copied(), random, now.instant);
+        shared.observe(self.sp, Step::Started, &machine);
+        let header = machine.header();
+        self.running = Some(Box::new(Running {
+            machine,
+            log: opened.log,
+            contents: opened.contents,
+            writes: Vec::new(),
+            flushing: None,
+            staging: BTreeMap::new(),
+            peers,
+            tickets: BTreeMap::new(),
+            header,
+            has_peers: false,
+            is_open: false,
+            is_stopping: false,
+        }));
+    }
+
+    fn segment(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, segment: Segment) {
+        let Some(running) = self.running.as_mut() else { return };
+        match segment {
+            Segment::Hello(bytes) | Segment::Frame(bytes) => running.peers.frame(shared, connection, &bytes),
+            Segment::Publish(request) => {
+                if running.is_stopping {
+                    return shared.close(connection, me);
+                }
+                let len = request.content.as_ref().map_or(0, Bytes::len) as u64;
+                if len > self.config.limits.content_len_max {
+                    let cause =
+                        Some(format!("the content is longer than {} bytes", self.config.limits.content_len_max));
+                    let answer = PublishAnswer { outcome: "rejected", uid: None, cause };
+                    shared.send(connection, me, Segment::Published(Box::new(answer)));
+                } else if len > INLINE_LEN_MAX {
+                    let took_ns = self.disk.stage_ns(len);
+                    shared.later(me, took_ns, Input::Done(Done::Upload { connection, request }));
+                } else {
+                    running.submit(shared, me, connection, *request);
+                }
+            }
+            // What is read comes later.
+            _ => {}
+        }
+    }
+
+    fn done(&mut self, shared: &mut Shared<'_>, me: HostId, done: Done) {
+        let Some(running) = self.running.as_mut() else { return };
+        match done {
+            Done::Flush => {
+                let Some(flushing) = running.flushing.take() else { return };
+                self.flushed(shared, me, flushing);
+            }
+            Done::Held(records) => {
+                if let Err(error) = running.log.commit(&records) {
+                    shared.ended.push((me, Ending::Unexpected(error.to_string())));
+                }
+            }
+            Done::Read { to, hash, offset, len } => running.read_for(shared, me, to, hash, offset, len),
+            Done::Stage { hash, offset, total, bytes } => {
+                let end = offset + bytes.len() as u64;
+                let staged = running.stage(hash, offset, total, &bytes);
+                running.machine.handle_staged(shared.now_at(me), hash, end, staged);
+                shared.observe(self.sp, Step::Other, &running.machine);
+            }
+            Done::Upload { connection, request } => running.uploaded(shared, me, connection, *request),
+            Done::StopNow => shared.ended.push((me, Ending::Stopped)),
+        }
+    }
+
+    /// The flush of these writes ends now.
+    fn flushed(&mut self, shared: &mut Shared<'_>, me: HostId, writes: Vec<(WriteId, Vec<Durable>)>) {
+        let Some(running) = self.running.as_mut() else { return };
+        if self.disk_fails {
+            self.disk.storage.fail_at_sync(self.disk.storage.syncs() + 1);
+        }
+        let now = shared.now_at(me);
+        let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = writes.into_iter().unzip();
+        match running.log.commit(&records.concat()) {
+            Ok(()) => {
+                ids.iter().for_each(|id| running.machine.handle_persisted(now, *id));
+                shared.observe(self.sp, Step::Persisted(&ids), &running.machine);
+            }
+            Err(error @ (StoreError::Full(_) | StoreError::TooLarge { .. })) => {
+                let detail = error.to_string();
+                ids.iter().for_each(|id| running.machine.handle_refused(now, *id, &detail));
+                shared.observe(self.sp, Step::Refused(&ids), &running.machine);
+            }
+            Err(error) if self.disk_fails => shared.ended.push((me, Ending::DiskFailed(error.to_string()))),
+            Err(error) => shared.ended.push((me, Ending::Unexpected(error.to_string()))),
+        }
+    }
+
+    /// Drains the protocol and carries out what that brought.
+    fn end_cycle(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        let Some(running) = self.running.as_mut() else { return };
+        running.take_link_events(shared, me, self.sp);
+        running.drain(shared, me, &mut self.disk);
+        if running.machine.has_started() && !running.has_peers && !running.is_stopping {
+            running.has_peers = true;
+            shared.host_mut(me).listens_peer = true;
+            running.peers.handle_timeout(shared);
+        }
+        if running.machine.is_serving() && !running.is_open && !running.is_stopping {
+            running.open(shared, me);
+        }
+        if mutant::active(Mutant::HoldRecords) && running.flushing.is_none() && !running.writes.is_empty() {
+            let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = mem::take(&mut running.writes).into_iter().unzip();
+            shared.later(me, HELD_NS, Input::Done(Done::Held(records.concat())));
+            let now = shared.now_at(me);
+            ids.into_iter().for_each(|id| running.machine.handle_persisted(now, id));
+            return self.end_cycle(shared, me);
+        }
+        if running.flushing.is_none() && !running.writes.is_empty() {
+            running.flushing = Some(mem::take(&mut running.writes));
+            let took_ns = self.disk.flush_ns();
+            shared.later(me, took_ns, Input::Done(Done::Flush));
+            if let Some(number) = self.power_fails_in_flush.take() {
+                shared.queue.push(shared.now_ns + took_ns / 2, super::queue::Happening::Fault { number });
+            }
+        }
+        if running.is_stopping && running.tickets.is_empty() && running.flushing.is_none() {
+            shared.ended.push((me, Ending::Stopped));
+        }
+        let peers = running.has_peers.then(|| running.peers.poll_timeout()).flatten();
+        let times = [running.machine.poll_timeout(), peers];
+        shared.set_timer(me, times.into_iter().flatten().min());
+    }
+}
+
+fn records_of(writes: Vec<(WriteId, Vec<Durable>)>) -> Vec<Durable> {
+    writes.into_iter().flat_map(|(_, records)| records).collect()
+}
+
+impl Running {
+    fn open(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        self.is_open = true;
+        shared.host_mut(me).listens_http = true;
+        let incarnation = self.machine.incarnation().to_string();
+        shared.say(me, Kind::Ready, Template { cause: Some(&incarnation), ..Template::default() });
+        let undone = mem::take(&mut shared.host_mut(me).undone_when_ready);
+        shared.undone.extend(undone);
+    }
+
+    fn time(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        let now = shared.now_at(me);
+        if self.machine.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.machine.handle_timeout(now);
+            let sp = self.machine.config().me;
+            shared.observe(sp, Step::Timeout, &self.machine);
+        }
+        if self.has_peers && self.peers.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.peers.handle_timeout(shared);
+        }
+    }
+
+    fn stop(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        if mem::replace(&mut self.is_stopping, true) {
+            return;
+        }
+        shared.say(me, Kind::Stopping, Template::default());
+        shared.host_mut(me).listens_http = false;
+        self.machine.shut_down(shared.now_at(me));
+        shared.later(me, STOP_TIME_NS, Input::Done(Done::StopNow));
+    }
+
+    fn take_link_events(&mut self, shared: &mut Shared<'_>, me: HostId, sp: SpId) {
+        while let Some(event) = self.peers.poll_event() {
+            let now = shared.now_at(me);
+            match event {
+                LinkEvent::Up(peer, header) => {
+                    shared.say(me, Kind::LinkUp, Template { cause: Some(&peer.to_string()), ..Template::default() });
+                    if self.machine.handle_header(now, &header) {
+                        self.machine.handle_connected(now, peer);
+                    }
+                    shared.observe(sp, Step::Connected(peer), &self.machine);
+                }
+                LinkEvent::Down(peer) => {
+                    shared.say(me, Kind::LinkDown, Template { cause: Some(&peer.to_string()), ..Template::default() });
+                    self.machine.handle_disconnected(now, peer);
+                    shared.observe(sp, Step::Disconnected(peer), &self.machine);
+                }
+                LinkEvent::Messages(peer, header, messages) => {
+                    if self.machine.handle_header(now, &header) {
+                        for message in messages {
+                            let seen = shared.observer.is_some().then(|| message.clone());
+                            self.machine.handle_message(now, peer, message);
+                            if let Some(message) = seen {
+                                shared.observe(sp, Step::Message(peer, &message), &self.machine);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out everything that the machine asks for.
+    fn drain(&mut self, shared: &mut Shared<'_>, me: HostId, disk: &mut Disk) {
+        let mut effects = Effects {
+            shared,
+            me,
+            disk,
+            contents: &self.contents,
+            peers: &mut self.peers,
+            writes: &mut self.writes,
+            tickets: &mut self.tickets,
+            header: &mut self.header,
+            outgoing: BTreeMap::new(),
+            damaged: Vec::new(),
+        };
+        drain(&mut self.machine, &mut effects);
+        effects.send_frames();
+        let damaged = effects.damaged;
+        for (hash, size) in damaged {
+            self.machine.handle_damaged(shared.now_at(me), hash, size);
+            shared.observe(self.machine.config().me, Step::Other, &self.machine);
+        }
+    }
+
+    fn submit(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, mut request: PublishRequest) {
+        let flags = Flags { deleted: request.content.is_none(), ..Flags::default() };
+        let bytes = request.content.take().unwrap_or_default();
+        let (hash, size) = (request.hash, bytes.len() as u64);
+        let entry = Entry { path: request.path.clone(), hash, size, content_type: String::new(), flags };
+        let contents = if size > INLINE_LEN_MAX { Vec::new() } else { vec![InlineContent { hash, bytes }] };
+        let PublishRequest { path, publisher, key, known, order, .. } = request;
+        let pending = Pending { connection, path, hash, key: key.clone() };
+        let submission = Submission { publisher, key, known, order, entries: vec![entry], contents };
+        let seen = shared.observer.is_some().then(|| submission.clone());
+        let ticket = self.machine.submit(shared.now_at(me), submission);
+        self.tickets.insert(ticket, pending);
+        if let Some(submission) = seen {
+            let sp = self.machine.config().me;
+            shared.observe(sp, Step::Submitted(&submission, ticket), &self.machine);
+        }
+    }
+
+    /// The large content of a request is on the disk, if that takes it.
+    fn uploaded(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, request: PublishRequest) {
+        let content = request.content.clone().unwrap_or_default();
+        let mut staging = self.contents.stage();
+        match staging.write(&content).and_then(|()| staging.finish(None)) {
+            Ok(_) => self.submit(shared, me, connection, request),
+            Err(error) => {
+                let reason = Reason::Store { detail: error.to_string() };
+                let answer = PublishAnswer { outcome: "rejected", uid: None, cause: Some(reason.to_string()) };
+                shared.send(connection, me, Segment::Published(Box::new(answer)));
+            }
+        }
+    }
+
+    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Staged {
+        if offset == 0 {
+            self.staging.insert(hash, self.contents.stage());
+        }
+        let Some(staging) = self.staging.get_mut(&hash).filter(|staging| staging.len() == offset) else {
+            return Staged::Failed;
+        };
+        if staging.write(bytes).is_err() {
+            self.staging.remove(&hash);
+            return Staged::Failed;
+        }
+        if staging.len() < total {
+            return Staged::Part;
+        }
+        match self.staging.remove(&hash).map(|staging| staging.finish(Some(hash))) {
+            Some(Ok(_)) => Staged::Whole,
+            Some(Err(StoreError::WrongHash { .. })) => Staged::HashMismatch,
+            _ => Staged::Failed,
+        }
+    }
+
+    fn read_for(&mut self, shared: &mut Shared<'_>, me: HostId, to: SpId, hash: Hash, offset: u64, len: u32) {
+        let message = match read_chunk(&self.contents, hash, offset, len) {
+            Ok(message) => message,
+            Err(size) => {
+                self.machine.handle_damaged(shared.now_at(me), hash, size);
+                Message::Missing { what: Wanted::Content(hash) }
+            }
+        };
+        if self.peers.is_up(to) {
+            let frames = wire::encode_frames(&self.header, std::slice::from_ref(&message)).frames;
+            self.peers.send(shared, to, frames);
+        }
+    }
+}
+
+/// A message with the bytes `offset..offset + len` of a content, or that it is missing; its size if it is damaged.
+fn read_chunk(contents: &Contents<MemoryStorage>, hash: Hash, offset: u64, len: u32) -> Result<Message, u64> {
+    let missing = Message::Missing { what: Wanted::Content(hash) };
+    let Some(total) = contents.len(&hash).filter(|total| offset <= *total) else { return Ok(missing) };
+    match contents.read(&hash, offset, len.min(CHUNK_LEN).into()) {
+        Ok(bytes) => Ok(Message::ContentChunk { hash, offset, total, bytes }),
+        Err(StoreError::CorruptContent(_)) => Err(total),
+        Err(_) => Ok(missing),
+    }
+}
+
+#[derive(Default)]
+struct Outgoing {
+    control: Vec<Message>,
+    bulk: Vec<Message>,
+}
+
+/// What the protocol asks for in one cycle, carried out.
+struct Effects<'e, 's> {
+    shared: &'e mut Shared<'s>,
+    me: HostId,
+    disk: &'e mut Disk,
+    contents: &'e Contents<MemoryStorage>,
+    peers: &'e mut Peers,
+    writes: &'e mut Vec<(WriteId, Vec<Durable>)>,
+    tickets: &'e mut BTreeMap<Ticket, Pending>,
+    header: &'e mut Header,
+    outgoing: BTreeMap<SpId, Outgoing>,
+    /// Contents that were found damaged, with their sizes.
+    damaged: Vec<(Hash, u64)>,
+}
+
+impl Effects<'_, '_> {
+    /// The cycle's messages for one peer go in one frame, if it is not too long.
+    fn send_frames(&mut self) {
+        for (to, Outgoing { control, bulk }) in mem::take(&mut self.outgoing) {
+            for messages in [control, bulk] {
+                if !messages.is_empty() {
+                    self.peers.send(self.shared, to, wire::encode_frames(self.header, &messages).frames);
+                }
+            }
+        }
+    }
+
+    fn say_agreed(&mut self, manifest: &Manifest) {
+        for entry in &manifest.entries {
+            self.shared.say(
+                self.me,
+                Kind::Agreed,
+                Template {
+                    publication: manifest.key.as_deref(),
+                    path: Some(entry.path.as_str()),
+                    uid: Some(manifest.uid),
+                    hash: Some(entry.hash),
+                    outcome: entry.flags.deleted.then_some("deleted"),
+                    ..Template::default()
+                },
+            );
+        }
+    }
+
+    fn say_merged(&mut self, entry: &ListedEntry) {
+        let about = Template {
+            path: Some(entry.path.as_str()),
+            uid: Some(entry.uid),
+            hash: Some(entry.hash),
+            outcome: entry.flags.deleted.then_some("deleted"),
+            ..Template::default()
+        };
+        self.shared.say(self.me, Kind::Merged, about);
+    }
+
+    fn take_outcome(&mut self, ticket: Ticket, outcome: &Outcome) {
+        let Some(pending) = self.tickets.remove(&ticket) else { return };
+        let (kind, cause) = match outcome {
+            Outcome::Accepted { .. } => (Kind::Accepted, None),
+            Outcome::Rejected { reason } => (Kind::Rejected, Some(reason.to_string())),
+            Outcome::Undetermined { reason, .. } => (Kind::Undetermined, Some(reason.to_string())),
+        };
+        let about = Template {
+            publication: pending.key.as_deref(),
+            path: Some(pending.path.as_str()),
+            uid: outcome.uid(),
+            hash: Some(pending.hash),
+            outcome: Some(outcome.word()),
+            cause: cause.as_deref(),
+        };
+        self.shared.say(self.me, kind, about);
+        let answer = PublishAnswer { outcome: outcome.word(), uid: outcome.uid(), cause };
+        self.shared.send(pending.connection, self.me, Segment::Published(Box::new(answer)));
+    }
+}
+
+impl Environment for Effects<'_, '_> {
+    fn send(&mut self, to: SpId, message: Message) {
+        if self.peers.is_up(to) {
+            let outgoing = self.outgoing.entry(to).or_default();
+            match message {
+                Message::ContentChunk { .. } => outgoing.bulk.push(message),
+                _ => outgoing.control.push(message),
+            }
+        }
+    }
+
+    fn persist(&mut self, id: WriteId, records: Vec<Durable>) {
+        self.writes.push((id, records));
+    }
+
+    fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32) {
+        match self.contents.len(&hash) {
+            None => self.send(to, Message::Missing { what: Wanted::Content(hash) }),
+            Some(total) if total <= INLINE_LEN_MAX => {
+                let message = read_chunk(self.contents, hash, offset, len).unwrap_or_else(|size| {
+                    self.damaged.push((hash, size));
+                    Message::Missing { what: Wanted::Content(hash) }
+                });
+                self.send(to, message);
+            }
+            Some(_) => {
+                let took_ns = self.disk.read_ns(len.into());
+                self.shared.later(self.me, took_ns, Input::Done(Done::Read { to, hash, offset, len }));
+            }
+        }
+    }
+
+    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes) {
+        let took_ns = self.disk.stage_ns(bytes.len() as u64);
+        self.shared.later(self.me, took_ns, Input::Done(Done::Stage { hash, offset, total, bytes }));
+    }
+
+    fn stores_changed(&mut self, header: Header) {
+        self.send_frames();
+        *self.header = header;
+    }
+
+    fn event(&mut self, _sp: &StoragePoint, event: Event) {
+        match event {
+            Event::Outcome { ticket, outcome } => self.take_outcome(ticket, &outcome),
+            Event::Agreed { manifest } => self.say_agreed(&manifest),
+            Event::Merged { entry } => self.say_merged(&entry),
+            Event::Dropped { uid, superseded_by } => {
+                let cause = format!("superseded by {superseded_by}");
+                let about = Template { uid: Some(uid), cause: Some(&cause), ..Template::default() };
+                self.shared.say(self.me, Kind::Dropped, about);
+            }
+            Event::AsOf { micros } => {
+                let cause = micros.0.to_string();
+                self.shared.say(self.me, Kind::AsOf, Template { cause: Some(&cause), ..Template::default() });
+            }
+            Event::StoreIsVoid { newer } => {
+                let problem = format!("store {newer} has taken this one's place");
+                self.shared.ended.push((self.me, Ending::Unexpected(problem)));
+            }
+            // Held reads wake up here.
+            Event::Changed { .. } => {}
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The world: hosts, what happens to them in the order of virtual time, and the ends and starts of their processes.
+
+use super::{
+    Observer, Step,
+    clock::Clock,
+    faults::Ledger,
+    host::{Host, HostId, Input, Process, Role},
+    queue::{Happening, Queue},
+    record::Record,
+    shared::{Ending, Shared},
+    storage_point::{BOOT_NS, StoragePointHost},
+};
+use crate::{
+    network::Network,
+    trace::{Kind, Template},
+};
+use acms_engine::protocol::{Instant, SpId, StoragePoint, Uid};
+use std::collections::BTreeMap;
+
+/// All hosts and what happens to them.
+pub(super) struct World<'s> {
+    pub(super) shared: Shared<'s>,
+    pub(super) roles: Vec<Role>,
+    pub(super) faults: Ledger,
+}
+
+/// How a process is ended from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kill {
+    /// SIGKILL: the machine stays on.
+    Process,
+    /// The machine's power goes.
+    Power,
+}
+
+impl<'s> World<'s> {
+    /// A world without hosts.
+    pub(super) fn new(
+        seed: u64,
+        network: Network,
+        frames_are_datagrams: bool,
+        record: Record<'s>,
+        observer: Option<&'s mut dyn Observer>,
+    ) -> World<'s> {
+        let shared = Shared {
+            seed,
+            now_ns: 0,
+            queue: Queue::default(),
+            network,
+            frames_are_datagrams,
+            hosts: Vec::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            record,
+            observer,
+            told: Uid::ZERO,
+            attempts_open: 0,
+            refused: Vec::new(),
+            undone: Vec::new(),
+            ended: Vec::new(),
+        };
+        World { shared, roles: Vec::new(), faults: Ledger::default() }
+    }
+
+    /// Adds a host; hosts come in the order in which the network knows them.
+    pub(super) fn add(&mut self, name: &str, clock: Clock, role: Role) -> HostId {
+        let id = HostId(self.roles.len() as u32);
+        self.shared.hosts.push(Host::new(name, clock));
+        self.roles.push(role);
+        id
+    }
+
+    /// The host called `name`.
+    pub(super) fn find(&self, name: &str) -> Option<HostId> {
+        let place = self.shared.hosts.iter().position(|host| &*host.name == name)?;
+        Some(HostId(place as u32))
+    }
+
+    /// All hosts.
+    pub(super) fn ids(&self) -> impl Iterator<Item = HostId> + use<> {
+        (0..self.roles.len() as u32).map(HostId)
+    }
+
+    /// All storage points.
+    pub(super) fn storage_points(&self) -> impl Iterator<Item = (HostId, &StoragePointHost)> {
+        self.ids().zip(&self.roles).filter_map(|(id, role)| match role {
+            Role::StoragePoint(sp) => Some((id, &**sp)),
+            _ => None,
+        })
+    }
+
+    // ---- Time -----------------------------------------------------------------------------------------------------
+
+    /// Everything that happens until `until_ns`.
+    pub(super) fn run_until(&mut self, until_ns: u64) {
+        while self.step(until_ns) {}
+        self.shared.now_ns = self.shared.now_ns.max(until_ns);
+    }
+
+    /// Runs until `done`, looked at every `every_ns`, or for `at_most_ns`. Whether it is done.
+    pub(super) fn run_while(&mut self, every_ns: u64, at_most_ns: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end_ns = self.shared.now_ns + at_most_ns;
+        loop {
+            if done(self) {
+                return true;
+            }
+            if self.shared.now_ns >= end_ns {
+                return false;
+            }
+            self.run_until((self.shared.now_ns + every_ns).min(end_ns));
+        }
+    }
+
+    /// The next thing, if it happens by `until_ns`.
+    fn step(&mut self, until_ns: u64) -> bool {
+        let Some((time_ns, happening)) = self.shared.queue.pop(until_ns) else { return false };
+        self.shared.now_ns = time_ns;
+        match happening {
+            Happening::Arrival { connection, at, segment } => {
+                if let Some((host, input)) = self.shared.arrive(connection, at, segment) {
+                    self.deliver(host, input);
+                }
+            }
+            Happening::Retry { connection, from } => self.shared.retry(connection, from),
+            Happening::Input { host, life, input } => {
+                if self.shared.host(host).starts == life {
+                    self.deliver(host, input);
+                }
+            }
+            Happening::Timer { host, life } => {
+                if self.shared.is_due(host, life) {
+                    self.shared.host_mut(host).timer_ns = None;
+                    self.deliver(host, Input::Timer);
+                }
+            }
+            Happening::Fault { number } => self.fault_goes_on(number),
+        }
+        self.settle();
+        true
+    }
+
+    /// Hands an input to a host's process, now or when it runs again.
+    fn deliver(&mut self, host: HostId, input: Input) {
+        match self.shared.host(host).process {
+            Process::Ended => {}
+            Process::Paused => self.shared.host_mut(host).waiting.push_back(input),
+            Process::Runs => match &mut self.roles[host.0 as usize] {
+                Role::StoragePoint(sp) => sp.handle(&mut self.shared, host, input),
+                Role::Publisher(publisher) => publisher.handle(&mut self.shared, host, input),
+            },
+        }
+    }
+
+    /// What hosts cannot do to themselves: end, and tell that a fault is undone.
+    fn settle(&mut self) {
+        for (host, ending) in std::mem::take(&mut self.shared.ended) {
+            self.process_ends(host, &ending);
+        }
+        for number in std::mem::take(&mut self.shared.undone) {
+            self.note_undone(number);
+        }
+    }
+
+    // ---- Processes ------------------------------------------------------------------------------------------------
+
+    /// Starts the process, if it does not run.
+    pub(super) fn start(&mut self, id: HostId) {
+        let host = self.shared.host_mut(id);
+        if host.process != Process::Ended {
+            return;
+        }
+        (host.process, host.is_powered, host.timer_ns) = (Process::Runs, true, None);
+        host.starts += 1;
+        self.shared.say(id, Kind::Start, Template::default());
+        self.shared.later(id, BOOT_NS, Input::Boot);
+    }
+
+    /// Ends the process at once. Whether it ran.
+    pub(super) fn kill(&mut self, id: HostId, how: Kill) -> bool {
+        let runs = self.shared.host(id).process != Process::Ended;
+        if how == Kill::Power {
+            self.shared.host_mut(id).is_powered = false;
+        }
+        if runs {
+            self.is_gone(id, how, "killed", if how == Kill::Power { "power lost" } else { "signal: 9" });
+        }
+        runs
+    }
+
+    /// Lets the process stand still. Whether it ran.
+    pub(super) fn pause(&mut self, id: HostId) -> bool {
+        let host = self.shared.host_mut(id);
+        let ran = host.process == Process::Runs;
+        if ran {
+            host.process = Process::Paused;
+        }
+        ran
+    }
+
+    /// Lets a paused process run again, with all that has come meanwhile.
+    pub(super) fn resume(&mut self, id: HostId) {
+        let host = self.shared.host_mut(id);
+        if host.process != Process::Paused {
+            return;
+        }
+        host.process = Process::Runs;
+        for input in std::mem::take(&mut self.shared.host_mut(id).waiting) {
+            self.deliver(id, input);
+        }
+        self.settle();
+    }
+
+    /// The end of the run.
+    pub(super) fn stop_for_good(&mut self, id: HostId) {
+        if self.shared.host(id).process != Process::Ended {
+            self.is_gone(id, Kill::Process, "stopped", "exit status: 0");
+        }
+    }
+
+    /// Says how far the host's clock is off, if it is.
+    pub(super) fn note_clock(&mut self, id: HostId) {
+        let clock = self.shared.host(id).clock;
+        let (ahead_us, rate_ppm) = (clock.ahead_us(self.shared.now_ns), clock.rate_ppm());
+        let cause = if rate_ppm == 0 { ahead_us.to_string() } else { format!("{ahead_us} {rate_ppm}") };
+        self.shared.say(id, Kind::Clock, Template { cause: Some(&cause), ..Template::default() });
+    }
+
+    /// A process ends by itself.
+    fn process_ends(&mut self, id: HostId, ending: &Ending) {
+        if self.shared.host(id).process == Process::Ended {
+            return;
+        }
+        match ending {
+            Ending::Stopped => self.is_gone(id, Kill::Process, "stopped", "exit status: 0"),
+            Ending::DiskFailed(problem) => self.is_gone(id, Kill::Process, "killed", problem),
+            Ending::Unexpected(problem) => self.is_gone(id, Kill::Process, "unexpected", problem),
+        }
+        self.note_ended(id, ending);
+    }
+
+    fn is_gone(&mut self, id: HostId, how: Kill, outcome: &str, cause: &str) {
+        match &mut self.roles[id.0 as usize] {
+            Role::StoragePoint(sp) => {
+                if let Some(machine) = sp.machine() {
+                    self.shared.observe(sp.sp, Step::Ended, machine);
+                }
+                sp.end(how == Kill::Power);
+            }
+            Role::Publisher(_) => {}
+        }
+        let host = self.shared.host_mut(id);
+        (host.process, host.timer_ns) = (Process::Ended, None);
+        (host.listens_peer, host.listens_http) = (false, false);
+        host.waiting.clear();
+        self.shared.close_all(id, how == Kill::Process);
+        let about = Template { outcome: Some(outcome), cause: Some(cause), ..Template::default() };
+        self.shared.say(id, Kind::Exit, about);
+    }
+}
+
+impl Shared<'_> {
+    /// An event of a host's process.
+    pub(super) fn say(&mut self, id: HostId, kind: Kind, about: Template<'_>) {
+        let host = &self.hosts[id.0 as usize];
+        self.record.host(self.now_ns, host, kind, about);
+    }
+
+    /// Shows a step of a storage point's state machine to who wants to see it.
+    pub(super) fn observe(&mut self, sp: SpId, step: Step<'_>, machine: &StoragePoint) {
+        if let Some(observer) = &mut self.observer {
+            observer.step(self.now_ns, sp, step, machine);
+        }
+    }
+
+    /// The instant of a time of the run.
+    pub(super) fn instant_of(&self, time_ns: u64) -> Instant {
+        Instant(self.instant().0 - self.now_ns + time_ns)
+    }
+}

@@ -1,0 +1,109 @@
+//! Attempts at publishing, all decided before the first is made.
+
+use super::{Contents, Random, Updates};
+use crate::scenario::{Publication, Scenario};
+use acms_engine::protocol::{Hash, Order, Path};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// One attempt to come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attempt {
+    /// When it is due, from the first moment of the updates.
+    pub at: Duration,
+    /// The storage point that it is handed to, from 0.
+    pub to: usize,
+    /// The file.
+    pub path: Path,
+    /// Its content; `None` deletes it.
+    pub content: Option<Bytes>,
+    /// Hash of the content, of the empty one if it is deleted.
+    pub hash: Hash,
+    /// Idempotency key. Attempts under one key have the same content.
+    pub key: Option<String>,
+    /// The publisher names the greatest UID that it was told so far.
+    pub known: bool,
+    /// The order that it asks for.
+    pub order: Option<Order>,
+}
+
+/// Above this a content travels in chunks.
+const LARGE_LEN_MIN: u64 = (64 << 10) + 1;
+const LARGE_LEN_MAX: u64 = 1 << 20;
+/// A retry comes so long after the first attempt.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_SPAN_NS: u64 = 11_000_000_000;
+
+/// The first load: every file once, spread over the storage points.
+pub fn load(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
+    let storage_points = usize::from(scenario.fleet.storage_points);
+    let attempt = |(number, file): (usize, &super::File)| Attempt {
+        at: Duration::ZERO,
+        to: number % storage_points,
+        path: file.path.clone(),
+        content: Some(file.content.clone()),
+        hash: file.hash,
+        key: Some(format!("load-{number:06}")),
+        known: false,
+        order: None,
+    };
+    contents.files.iter().enumerate().map(attempt).collect()
+}
+
+/// Updates with what is special about some of them, by time; or the scenario's list.
+pub fn attempts(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
+    let mut attempts =
+        if scenario.workload.publications.is_empty() { drawn(scenario, contents) } else { listed(scenario) };
+    attempts.sort_by_key(|attempt| attempt.at);
+    attempts
+}
+
+fn listed(scenario: &Scenario) -> Vec<Attempt> {
+    let attempt = |(number, publication): (usize, &Publication)| {
+        let content = (!publication.deleted).then(|| Bytes::from(publication.content(scenario.seed, number)));
+        Some(Attempt {
+            at: publication.at.0,
+            to: publication.to.strip_prefix("sp")?.parse::<usize>().ok()?.checked_sub(1)?,
+            path: publication.path.parse().ok()?,
+            hash: Hash::of(content.as_deref().unwrap_or_default()),
+            content,
+            key: Some(publication.key(number)),
+            known: publication.known,
+            order: publication.order,
+        })
+    };
+    scenario.workload.publications.iter().enumerate().filter_map(attempt).collect()
+}
+
+fn drawn(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
+    let workload = &scenario.workload;
+    let storage_points = u64::from(scenario.fleet.storage_points);
+    let mut random = Random::new(scenario.seed, "attempts");
+    let mut attempts = Vec::new();
+    for (number, update) in Updates::new(&contents.files, workload, scenario.duration.0, scenario.seed).enumerate() {
+        let to = number % storage_points as usize;
+        let mut content = update.content;
+        if random.chance(workload.large.0) && content.is_some() {
+            let len = LARGE_LEN_MIN + random.below(LARGE_LEN_MAX - LARGE_LEN_MIN + 1);
+            content = Some(random.bytes(len as usize).into());
+        }
+        let first = Attempt {
+            at: update.at,
+            to,
+            path: update.path,
+            hash: Hash::of(content.as_deref().unwrap_or_default()),
+            content,
+            key: Some(format!("publisher-{number:06}")),
+            known: random.chance(workload.known.0),
+            order: random.chance(workload.fast.0).then_some(Order::Fast),
+        };
+        let retried = random.chance(workload.retried.0);
+        let after = RETRY_AFTER_MIN + Duration::from_nanos(random.below(RETRY_AFTER_SPAN_NS));
+        let other = (to as u64 + 1 + random.below((storage_points - 1).max(1))) % storage_points;
+        if retried {
+            attempts.push(Attempt { at: first.at + after, to: other as usize, ..first.clone() });
+        }
+        attempts.push(first);
+    }
+    attempts
+}
