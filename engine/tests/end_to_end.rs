@@ -23,12 +23,18 @@ struct Cluster {
 
 impl Cluster {
     fn start(test: u8) -> Cluster {
+        Cluster::start_with(test, &[])
+    }
+
+    fn start_with(test: u8, init: &[&str]) -> Cluster {
+        let more = init;
         let dir = tempfile::tempdir().unwrap();
         let pid = std::process::id();
         let base = format!("127.{}.{}.", 80 + test, 1 + pid % 250);
         let init = Command::new(ACMS)
             .args(["init", dir.path().join("c").to_str().unwrap(), "--storage-points", "5", "--cluster", "e2e"])
             .args(["--address-base", &format!("{base}0")])
+            .args(more)
             .output()
             .unwrap();
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
@@ -55,10 +61,12 @@ impl Cluster {
             .spawn()
             .unwrap();
         let mut events = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        events.read_line(&mut line).unwrap();
         let log = || fs::read_to_string(self.dir.path().join(format!("log{sp}"))).unwrap();
-        assert!(line.contains("\"kind\":\"ready\""), "sp{sp} said {line:?}; log: {}", log());
+        let mut line = String::new();
+        while !line.contains("\"kind\":\"ready\"") {
+            line.clear();
+            assert!(events.read_line(&mut line).unwrap() > 0, "sp{sp} ended; log: {}", log());
+        }
         // Somebody has to read, or the storage point stops.
         std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
         self.processes[sp - 1] = Some(child);
@@ -253,6 +261,56 @@ fn a_minority_of_dead_storage_points_is_borne_and_a_majority_is_told_honestly() 
     let retried = cluster.put(3, "a/three-dead", b"three dead", &["Idempotency-Key: k"]);
     assert_eq!(retried.status, 201, "{}", retried.text());
     (1..=5).for_each(|sp| cluster.wait_for(sp, "a/three-dead", b"three dead", Duration::from_secs(40)));
+}
+
+#[test]
+fn a_lost_disk_is_replaced_and_filled_by_the_others() {
+    for (test, mode) in [(6, "fused"), (7, "two-phase")] {
+        let mut cluster = Cluster::start_with(test, &["--mode", mode]);
+        let large: Vec<u8> = (0..300_000u32).map(|i| (i * 7) as u8).collect();
+        cluster.publish(1, "lost/small", b"small");
+        cluster.publish(2, "lost/large", &large);
+        let first =
+            cluster.put(3, "lost/keyed", b"keyed", &["Idempotency-Key: k"]).header("acms-uid").unwrap().to_owned();
+        cluster.kill(3);
+        let store = cluster.config(3).with_file_name("store");
+        fs::remove_dir_all(&store).unwrap();
+        let config = cluster.config(3);
+        let refused = Command::new(ACMS).args(["storage-point", "--config"]).arg(&config).output().unwrap();
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("acms replace"));
+        cluster.publish(4, "lost/meanwhile", b"meanwhile");
+
+        let replaced = Command::new(ACMS).args(["replace", "--config"]).arg(&config).output().unwrap();
+        assert!(replaced.status.success(), "{}", String::from_utf8_lossy(&replaced.stderr));
+        let again = Command::new(ACMS).args(["replace", "--config"]).arg(&config).output().unwrap();
+        assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("not empty"));
+        cluster.start_sp(3);
+        cluster.wait_for(3, "lost/small", b"small", Duration::from_secs(10));
+        cluster.wait_for(3, "lost/large", &large, Duration::from_secs(10));
+        cluster.wait_for(3, "lost/meanwhile", b"meanwhile", Duration::from_secs(10));
+        let retried = cluster.put(3, "lost/keyed", b"keyed", &["Idempotency-Key: k"]);
+        assert_eq!((retried.status, retried.header("acms-uid")), (201, Some(first.as_str())), "{mode}");
+        let uid = cluster.publish(3, "lost/after", b"after");
+        assert!(uid.ends_with(".3.1"), "the UID names the new store: {uid}");
+        let snapshot = cluster.get(3, "/v1/snapshot", &[]).json();
+        assert!(snapshot["incarnation"].as_str().unwrap().starts_with("1-"), "{snapshot}");
+    }
+}
+
+#[test]
+fn as_of_follows_the_clock_and_stands_still_without_a_quorum() {
+    let mut cluster = Cluster::start(8);
+    cluster.publish(1, "fresh/a", b"a");
+    let as_of = |cluster: &Cluster| cluster.get(1, "/v1/snapshot", &[]).json()["as_of_us"].as_u64().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let first = as_of(&cluster);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+    assert!(first <= now && now - first < 3_000_000, "{} us old", now - first);
+    (3..=5).for_each(|sp| cluster.kill(sp));
+    std::thread::sleep(Duration::from_secs(2));
+    let second = as_of(&cluster);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(as_of(&cluster), second, "two of five are no quorum");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Exit, output::Output};
 use crate::{
-    protocol::{Config, Limits, Mode, Order, QuorumSystem, SpId, StoreId},
+    protocol::{Config, Limits, Mode, Order, QuorumSystem, SpId, StoreId, config::ConfigError},
     store::{DirStorage, Store, StoreIdentity},
 };
 use std::{
@@ -26,6 +26,12 @@ pub struct Args {
     /// Name of the cluster: letters, digits and -
     #[arg(long, default_value = "acms", value_name = "NAME")]
     cluster: String,
+    /// How publications are accepted: fused (one round trip) or two-phase (as the paper has it)
+    #[arg(long, default_value = "fused", value_name = "MODE", value_parser = mode)]
+    mode: Mode,
+    /// Which storage points are a quorum: majority, weighted:1=3,2=1,3=1, hierarchical:(1,2,3),(4,5,6),(7,8,9), sets:1+2,2+3,1+3
+    #[arg(long, default_value_t, value_name = "SYSTEM")]
+    quorum: QuorumSystem,
     /// All storage points on this address: number i on ports 7400+i (HTTP) and 7500+i (peers)
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", conflicts_with = "address_base")]
     host: IpAddr,
@@ -73,13 +79,19 @@ fn plan(args: &Args) -> Result<Vec<Member>, (String, &'static str)> {
         me: SpId(1),
         store: StoreId::default(),
         members: members.iter().map(|member| SpId(member.id)).collect(),
-        mode: Mode::default(),
+        mode: args.mode,
         order: Order::default(),
-        quorum: QuorumSystem::default(),
+        quorum: args.quorum.clone(),
         max_drift: Duration::from_secs(3600),
         limits: Limits::default(),
     };
-    config.validate().map_err(|error| (error.to_string(), "choose another name with --cluster"))?;
+    config.validate().map_err(|error| {
+        let remedy = match error {
+            ConfigError::Quorum(_) => "write a quorum system of which any two quorums share a storage point",
+            _ => "choose another name with --cluster",
+        };
+        (error.to_string(), remedy)
+    })?;
     for member in &members {
         let place = place(args, member.id);
         if place.exists() {
@@ -107,12 +119,14 @@ fn create(args: &Args, members: &[Member], member: &Member) -> io::Result<()> {
     let store = place.join("store");
     fs::create_dir_all(&store)?;
     create_store(args, member, &store)?;
-    fs::write(place.join("acms.toml"), configuration(&args.cluster, members, member))
+    fs::write(place.join("acms.toml"), configuration(args, members, member))
 }
 
 /// The file that `acms storage-point` reads.
-fn configuration(cluster: &str, members: &[Member], member: &Member) -> String {
+fn configuration(args: &Args, members: &[Member], member: &Member) -> String {
     let Member { id, http, peer } = member;
+    let Args { cluster, quorum, .. } = args;
+    let mode = mode_name(args.mode);
     let mut text = format!(
         "# Storage point {id} of cluster {cluster}. What is not written here has its default.\n\
          cluster = \"{cluster}\"\n\
@@ -123,7 +137,10 @@ fn configuration(cluster: &str, members: &[Member], member: &Member) -> String {
          [listen]\n\
          deliver = \"{http}\"   # for receivers and caches; reading only, unless equal to publish\n\
          publish = \"{http}\"   # for publishers; takes everything\n\
-         peer = \"{peer}\"      # for the other storage points\n"
+         peer = \"{peer}\"      # for the other storage points\n\n\
+         [acms]\n\
+         mode = \"{mode}\"               # how publications are accepted; equal on all storage points\n\
+         quorum = \"{quorum}\"          # which storage points are a quorum; equal on all storage points\n"
     );
     for Member { id, http, peer } in members {
         let member = format!("\n[[members]]\nid = {id}\npeer = \"{peer}\"\nurl = \"http://{http}\"\n");
@@ -132,8 +149,20 @@ fn configuration(cluster: &str, members: &[Member], member: &Member) -> String {
     text
 }
 
+fn mode(text: &str) -> Result<Mode, String> {
+    let all = [Mode::Fused, Mode::TwoPhase];
+    all.into_iter().find(|mode| mode_name(*mode) == text).ok_or_else(|| "write fused or two-phase".to_owned())
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Fused => "fused",
+        Mode::TwoPhase => "two-phase",
+    }
+}
+
 /// 64 random bits.
-fn nonce() -> io::Result<u64> {
+pub(super) fn nonce() -> io::Result<u64> {
     let mut bytes = [0; 8];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

@@ -9,6 +9,7 @@ pub mod init;
 mod output;
 pub mod publish;
 pub mod receive;
+pub mod replace;
 pub mod status;
 pub mod storage_point;
 mod tree;
@@ -51,6 +52,8 @@ pub enum LogFormat {
 enum Command {
     /// Write the configuration and stores of a new cluster.
     Init(init::Args),
+    /// Make a new store for a storage point whose disk is lost; the others fill it when it starts.
+    Replace(replace::Args),
     /// Run one storage point.
     StoragePoint(storage_point::Args),
     /// Keep a directory equal to the latest agreed publications.
@@ -99,6 +102,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let output = Output { json: cli.json };
     match cli.command {
         Command::Init(args) => init::run(&args, output).into(),
+        Command::Replace(args) => replace::run(&args, output).into(),
         Command::StoragePoint(args) => storage_point::run(args),
         Command::Receive(args) => receive::run(args),
         Command::Publish(args) => publish::run(&args, output).into(),

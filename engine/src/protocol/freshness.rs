@@ -138,11 +138,15 @@ impl StoragePoint {
         self.freshness.round = Some(round);
         self.freshness.next_at = self.now.instant.after(self.config.limits.as_of_round);
         let connected: Vec<SpId> = self.connected().collect();
-        for peer in connected {
-            let merged = self.freshness.merged.get(&peer).copied().unwrap_or_default();
-            self.send(peer, Message::AsOfRequest { request, merged });
-        }
+        connected.into_iter().for_each(|peer| self.ask_as_of(peer));
         self.finish_round();
+    }
+
+    /// Asks a peer, in the round that is under way.
+    pub(super) fn ask_as_of(&mut self, peer: SpId) {
+        let Some(round) = &self.freshness.round else { return };
+        let (request, merged) = (round.request, self.freshness.merged.get(&peer).copied().unwrap_or_default());
+        self.send(peer, Message::AsOfRequest { request, merged });
     }
 
     /// Pending publications with the own bit.

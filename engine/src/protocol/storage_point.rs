@@ -273,6 +273,11 @@ impl StoragePoint {
         &self.config
     }
 
+    /// The greatest store number known of each SP, this one's own among them.
+    pub fn store_numbers(&self) -> impl Iterator<Item = (SpId, u32)> + '_ {
+        self.stores.iter().map(|(sp, store)| (*sp, store.number))
+    }
+
     /// The header of every frame sent now.
     pub fn header(&self) -> Header {
         Header {
@@ -313,6 +318,7 @@ impl StoragePoint {
         let root = self.index.root();
         self.send(peer, Message::Root { root });
         self.ask_again(peer);
+        self.ask_as_of(peer);
         self.exchange_with(peer);
     }
 

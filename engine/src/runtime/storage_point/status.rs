@@ -1,7 +1,7 @@
 //! What a storage point says of itself: `/v1/status` for people, `/metrics` for Prometheus.
 
 use crate::runtime::storage_point::core::Core;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
 /// What the HTTP side counts.
@@ -46,6 +46,7 @@ pub(super) fn status(core: &Core) -> Value {
         "clock_us": core.now.wall.0,
         "uptime_s": core.now.instant.since(core.started.instant).as_secs(),
         "version": env!("CARGO_PKG_VERSION"),
+        "stores": core.sp.store_numbers().map(|(sp, number)| (sp.to_string(), number.into())).collect::<Map<_, _>>(),
         "peers": peers,
         "protocol": core.sp.status(),
         "store": { "free_bytes": free_bytes(core) },
