@@ -65,7 +65,7 @@ fn a_long_log_spans_segments_made_in_the_background() {
     let dir = tempfile::tempdir().unwrap();
     let storage = DirStorage::new(dir.path()).unwrap();
     Store::create_with(storage.clone(), &identity(), 100_000).unwrap();
-    let options = Options { segment_len: 200_000, prepare: Prepare::Background };
+    let options = Options { segment_len: 200_000, ..Options::default() };
     let mut all = Vec::new();
     for round in 0..3u64 {
         let mut opened = Store::open_with(storage.clone(), options).unwrap();
@@ -93,7 +93,7 @@ fn a_batch_larger_than_a_segment_is_several_commits() {
     let dir = tempfile::tempdir().unwrap();
     let storage = DirStorage::new(dir.path()).unwrap();
     Store::create_with(storage.clone(), &identity(), 4096).unwrap();
-    let options = Options { segment_len: 150_000, prepare: Prepare::Foreground };
+    let options = Options { segment_len: 150_000, prepare: Prepare::Foreground, ..Options::default() };
     let mut opened = Store::open_with(storage.clone(), options).unwrap();
     let batch: Vec<Durable> = (0..30).map(|i| held(i, &vec![i as u8; 50_000])).collect();
     opened.log.commit(&batch).unwrap();

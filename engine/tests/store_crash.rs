@@ -8,14 +8,16 @@ mod store;
 use acms_engine::{
     protocol::{Durable, Hash, SpId, SpSet, StoreId},
     store::{
-        Contents, MemoryStorage, Opened, Options, Prepare, Storage, StorageFile, Store, StoreError, StoreIdentity,
+        Contents, MaintenanceLimits, MemoryStorage, Opened, Options, Prepare, Storage, StorageFile, Store, StoreError,
+        StoreIdentity,
     },
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use store::{Draw, held, identity, read_back, uid};
 
-const OPTIONS: Options = Options { segment_len: 8 << 10, prepare: Prepare::Foreground };
+const LIMITS: MaintenanceLimits = store::LIMITS;
+const OPTIONS: Options = Options { segment_len: 8 << 10, prepare: Prepare::Foreground, maintenance: LIMITS };
 const FIRST_SEGMENT_LEN: u64 = 4 << 10;
 
 /// What a run of operations knows to be durable, and what it was doing when it ended.

@@ -38,7 +38,7 @@ fn held() -> Durable {
 fn the_bytes_are_as_documented() {
     let disk = MemoryStorage::new();
     Store::create(disk.clone(), &store::identity()).unwrap();
-    let options = Options { segment_len: 4 << 10, prepare: Prepare::Foreground };
+    let options = Options { segment_len: 4 << 10, prepare: Prepare::Foreground, ..Options::default() };
     let mut opened = Store::open_with(disk.clone(), options).unwrap();
     opened.log.commit(&[Durable::Started { starts: 1 }, held()]).unwrap();
 

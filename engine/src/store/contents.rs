@@ -2,17 +2,18 @@
 
 use super::{
     Storage, StorageFile, StoreError,
-    format::Placed,
-    segment::{Segment, generation_of},
+    format::{Placed, Position},
+    ledger::Place,
+    segment::{Pool, Segment},
 };
-use crate::protocol::{Hash, durable::INLINE_LEN_MAX};
+use crate::protocol::{Durable, Hash, durable::INLINE_LEN_MAX};
 use bytes::Bytes;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     path::PathBuf,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -32,22 +33,38 @@ fn content_name(hash: &Hash) -> String {
 }
 
 #[derive(Clone, Copy)]
-struct Place {
-    segment: u32,
-    offset: u32,
-    len: u32,
+struct File {
+    len: u64,
+    /// Tells it from an earlier or later file of the same name.
+    stamp: u64,
 }
 
+/// Where each content is: in at most one of both maps.
 struct Index<F> {
     small: HashMap<Hash, Place>,
-    large: HashMap<Hash, u64>,
-    segments: Vec<Arc<F>>,
+    files: HashMap<Hash, File>,
+    /// By generation: all that hold contents or may.
+    segments: BTreeMap<u64, (Arc<F>, u64)>,
+}
+
+/// A change of the store, on its way to [`Maintenance`](super::Maintenance).
+pub(super) enum Notice {
+    /// These records are durable, with their contents in this segment.
+    Committed { end: Position, len: u64, records: Vec<Durable>, placed: Vec<Placed> },
+    /// A content became a file.
+    Stored { hash: Hash, len: u64, stamp: u64 },
 }
 
 struct Inner<S: Storage> {
     storage: S,
     index: RwLock<Index<S::File>>,
+    /// What was not yet looked at; `None` if nobody looks.
+    notices: Mutex<Option<Vec<Notice>>>,
+    /// Held while the file of a content gets or loses its name.
+    naming: Mutex<()>,
     staged: AtomicU64,
+    /// Segments to be used again.
+    pool: Arc<Pool<S::File>>,
     /// Held as long as anyone can read or write here.
     _lock: S::Lock,
 }
@@ -61,23 +78,34 @@ impl<S: Storage> Clone for Contents<S> {
     }
 }
 
+// Nothing can panic between the parts of a change, so a panic elsewhere leaves all of it usable.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<S: Storage> Contents<S> {
-    /// With the large contents among the files `names`.
+    /// With the contents that are files among `names`.
     pub(super) fn new(storage: S, lock: S::Lock, names: &[String]) -> Result<Contents<S>, StoreError> {
-        let mut large = HashMap::new();
+        let mut files = HashMap::new();
         for name in names {
             if let Some(hash) = name.strip_prefix(CONTENT).and_then(|hex| hex.parse::<Hash>().ok()) {
                 let file = storage.open(name).map_err(StoreError::io("opening a content"))?;
-                large.insert(hash, file.len().map_err(StoreError::io("opening a content"))?);
+                files.insert(hash, File { len: file.len().map_err(StoreError::io("opening a content"))?, stamp: 0 });
             }
         }
-        debug_assert!(names.iter().all(|name| generation_of(name).is_none() || !name.starts_with(CONTENT)));
-        let index = Index { small: HashMap::new(), large, segments: Vec::new() };
-        let inner = Inner { storage, index: RwLock::new(index), staged: AtomicU64::new(0), _lock: lock };
+        let index = Index { small: HashMap::new(), files, segments: BTreeMap::new() };
+        let inner = Inner {
+            storage,
+            index: RwLock::new(index),
+            notices: Mutex::new(None),
+            naming: Mutex::new(()),
+            staged: AtomicU64::new(1),
+            pool: Arc::default(),
+            _lock: lock,
+        };
         Ok(Contents(Arc::new(inner)))
     }
 
-    // The index is only ever changed by whole insertions, so a panic elsewhere leaves it usable.
     fn index(&self) -> RwLockReadGuard<'_, Index<S::File>> {
         self.0.index.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,69 +118,205 @@ impl<S: Storage> Contents<S> {
         &self.0.storage
     }
 
-    /// Contents that are durable in `segment` from now on can be read.
-    pub(super) fn add(&self, segment: &Segment<S::File>, placed: &[Placed]) {
-        if placed.is_empty() {
-            return;
-        }
-        let mut index = self.index_mut();
-        if !index.segments.last().is_some_and(|last| Arc::ptr_eq(last, &segment.file)) {
-            index.segments.push(Arc::clone(&segment.file));
-        }
-        let segment = (index.segments.len() - 1) as u32;
-        index.small.extend(placed.iter().map(|p| (p.hash, Place { segment, offset: p.offset, len: p.len })));
+    pub(super) fn pool(&self) -> &Arc<Pool<S::File>> {
+        &self.0.pool
     }
+
+    // ---- Segments -------------------------------------------------------------------------------------------------
+
+    /// Contents that are durable in `segment` from now on can be read. The notice is kept with the change, so that
+    /// notices have the order of changes.
+    pub(super) fn add(&self, segment: &Segment<S::File>, placed: &[Placed], notice: impl FnOnce() -> Option<Notice>) {
+        let generation = segment.seal.generation;
+        let mut index = self.index_mut();
+        self.notify(notice);
+        index.segments.entry(generation).or_insert_with(|| (Arc::clone(&segment.file), segment.len));
+        for Placed { hash, offset, len } in placed {
+            index.files.remove(hash);
+            index.small.insert(*hash, Place { generation, offset: *offset, len: *len });
+        }
+    }
+
+    /// The same for those that a checkpoint names. What is a file by now stays one.
+    pub(super) fn add_places(&self, places: impl Iterator<Item = (Hash, Place)>) {
+        let mut index = self.index_mut();
+        for (hash, place) in places {
+            if !index.files.contains_key(&hash) {
+                index.small.insert(hash, place);
+            }
+        }
+    }
+
+    /// Files are better than copies in the log: they were made because those were bad. For the opening of a store.
+    pub(super) fn prefer_files(&self, files: &[(Hash, u64)]) {
+        let mut index = self.index_mut();
+        for (hash, len) in files {
+            index.small.remove(hash);
+            index.files.insert(*hash, File { len: *len, stamp: 0 });
+        }
+    }
+
+    /// Contents that are files: hash and bytes, in order of hash.
+    pub(super) fn files(&self) -> Vec<(Hash, u64)> {
+        let index = self.index();
+        let mut files: Vec<_> = index.files.iter().map(|(hash, file)| (*hash, file.len)).collect();
+        files.sort_unstable();
+        files
+    }
+
+    /// Segments and their bytes, ascending.
+    pub(super) fn segments(&self) -> Vec<(u64, u64)> {
+        self.index().segments.iter().map(|(generation, (_, len))| (*generation, *len)).collect()
+    }
+
+    /// Nothing is read from the segment any more, but by those who began before.
+    pub(super) fn retire(&self, generation: u64) -> Option<(Arc<S::File>, u64)> {
+        self.index_mut().segments.remove(&generation)
+    }
+
+    // ---- What maintenance does ------------------------------------------------------------------------------------
+
+    /// Keeps notices from now on, or no longer.
+    pub(super) fn keep_notices(&self, keep: bool) {
+        *locked(&self.0.notices) = keep.then(Vec::new);
+    }
+
+    fn notify(&self, notice: impl FnOnce() -> Option<Notice>) {
+        if let Some(notices) = &mut *locked(&self.0.notices) {
+            notices.extend(notice());
+        }
+    }
+
+    /// All notices since the last call, in order.
+    pub(super) fn take_notices(&self) -> Vec<Notice> {
+        locked(&self.0.notices).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Forgets a content that lies at `place`, unless it is elsewhere by now.
+    pub(super) fn remove_place(&self, hash: &Hash, place: Place) {
+        let mut index = self.index_mut();
+        if index.small.get(hash) == Some(&place) {
+            index.small.remove(hash);
+        }
+    }
+
+    /// Removes the file of a content, unless it was stored again since.
+    pub(super) fn remove_file(&self, hash: &Hash, stamp: u64) -> io::Result<()> {
+        let _naming = locked(&self.0.naming);
+        let known = self.index().files.get(hash).copied();
+        if known.is_some_and(|file| file.stamp != stamp) {
+            return Ok(());
+        }
+        self.index_mut().files.remove(hash);
+        match self.0.storage.remove(&content_name(hash)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    // ---- Reading --------------------------------------------------------------------------------------------------
 
     /// Bytes of a content, if it is here.
     pub fn len(&self, hash: &Hash) -> Option<u64> {
         let index = self.index();
-        index.small.get(hash).map(|place| place.len.into()).or_else(|| index.large.get(hash).copied())
+        index.small.get(hash).map(|place| place.len.into()).or_else(|| index.files.get(hash).map(|file| file.len))
+    }
+
+    /// A content to read from. What it lies in is not used for anything else as long as this is there.
+    pub fn reader(&self, hash: &Hash) -> Result<ContentReader<S>, StoreError> {
+        let (len, file) = {
+            let index = self.index();
+            match (index.small.get(hash), index.files.get(hash)) {
+                (Some(place), _) => {
+                    let (segment, _) = index.segments.get(&place.generation).expect("a place is in a segment");
+                    (place.len.into(), Some((Arc::clone(segment), place.offset.into())))
+                }
+                (None, Some(file)) => (file.len, None),
+                (None, None) => return Err(StoreError::Missing(*hash)),
+            }
+        };
+        let (source, is_small) = match file {
+            Some((segment, offset)) => (Source::Segment(segment, offset), true),
+            None => match self.0.storage.open(&content_name(hash)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(*hash)),
+                opened => (Source::File(opened.map_err(StoreError::io("opening a content"))?), len <= INLINE_LEN_MAX),
+            },
+        };
+        Ok(ContentReader { hash: *hash, len, source, is_small })
     }
 
     /// Up to `len` bytes of a content from `offset`; fewer at its end.
     ///
     /// A small content is checked against its hash on every read. Of a large one only a read of the whole is.
     pub fn read(&self, hash: &Hash, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        let small = {
-            let index = self.index();
-            index.small.get(hash).map(|place| (*place, Arc::clone(&index.segments[place.segment as usize])))
-        };
-        if let Some((place, file)) = small {
-            let mut bytes = vec![0; place.len as usize];
-            file.read_at(place.offset.into(), &mut bytes).map_err(StoreError::io("reading a content"))?;
-            if Hash::of(&bytes) != *hash {
-                return Err(StoreError::CorruptContent(*hash));
-            }
-            let start = offset.min(place.len.into()) as usize;
-            let end = offset.saturating_add(len).min(place.len.into()) as usize;
-            return Ok(Bytes::from(bytes).slice(start..end));
-        }
-        let total = self.index().large.get(hash).copied().ok_or(StoreError::Missing(*hash))?;
-        let len = len.min(total.saturating_sub(offset));
-        let file = self.0.storage.open(&content_name(hash)).map_err(StoreError::io("opening a content"))?;
-        let mut bytes = vec![0; len as usize];
-        match file.read_at(offset, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(StoreError::CorruptContent(*hash));
-            }
-            read => read.map_err(StoreError::io("reading a content"))?,
-        }
-        if len == total && Hash::of(&bytes) != *hash {
-            return Err(StoreError::CorruptContent(*hash));
-        }
-        Ok(bytes.into())
+        self.reader(hash)?.read(offset, len)
+    }
+
+    // ---- Bad contents ---------------------------------------------------------------------------------------------
+
+    /// A content that was found corrupt is no longer here, until it is stored again: by [`replace`](Contents::replace),
+    /// by [`stage`](Contents::stage), or by a record that it comes with. The disk is left as it is.
+    pub fn forget(&self, hash: &Hash) {
+        let mut index = self.index_mut();
+        index.small.remove(hash);
+        index.files.remove(hash);
+    }
+
+    /// Takes a good copy of a content, of any length, in place of the one here. It is durable when this returns.
+    pub fn replace(&self, hash: &Hash, bytes: &[u8]) -> Result<(), StoreError> {
+        let mut staging = self.stage();
+        staging.write(bytes)?;
+        staging.finish(Some(*hash)).map(|_| ())
     }
 
     /// The file of a large content, if it is on a real disk: for `sendfile`. Nobody has compared it with its hash.
     pub fn path(&self, hash: &Hash) -> Option<PathBuf> {
-        let large = self.index().large.contains_key(hash);
-        large.then(|| self.0.storage.path(&content_name(hash))).flatten()
+        let is_file = self.index().files.contains_key(hash);
+        is_file.then(|| self.0.storage.path(&content_name(hash))).flatten()
     }
 
     /// Begins to store a content of more than [`INLINE_LEN_MAX`] bytes (smaller ones travel with their record).
     pub fn stage(&self) -> Staging<S> {
         let name = format!("{STAGING}{}", self.0.staged.fetch_add(1, Ordering::Relaxed));
         Staging { contents: self.clone(), name, file: None, hasher: Box::default(), buffer: Vec::new(), len: 0 }
+    }
+}
+
+enum Source<F> {
+    /// From this byte on.
+    Segment(Arc<F>, u64),
+    File(F),
+}
+
+/// One content, held in place while it is read.
+pub struct ContentReader<S: Storage> {
+    hash: Hash,
+    len: u64,
+    source: Source<S::File>,
+    is_small: bool,
+}
+
+impl<S: Storage> ContentReader<S> {
+    /// See [`Contents::read`].
+    pub fn read(&self, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        let wanted = offset.min(self.len)..offset.saturating_add(len).min(self.len);
+        let read = if self.is_small { 0..self.len } else { wanted.clone() };
+        let mut bytes = vec![0; (read.end - read.start) as usize];
+        let result = match &self.source {
+            Source::Segment(segment, start) => segment.read_at(start + read.start, &mut bytes),
+            Source::File(file) => file.read_at(read.start, &mut bytes),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(StoreError::CorruptContent(self.hash));
+            }
+            result => result.map_err(StoreError::io("reading a content"))?,
+        }
+        if read == (0..self.len) && Hash::of(&bytes) != self.hash {
+            return Err(StoreError::CorruptContent(self.hash));
+        }
+        let within = (wanted.start - read.start) as usize..(wanted.end - read.start) as usize;
+        Ok(Bytes::from(bytes).slice(within))
     }
 }
 
@@ -213,9 +377,16 @@ impl<S: Storage> Staging<S> {
         let len = self.len();
         self.flush().map_err(StoreError::io("storing a content"))?;
         let storage = self.contents.storage();
-        let name = || storage.rename(&self.name, &content_name(&hash)).and_then(|()| storage.sync_dir());
-        name().map_err(StoreError::io("naming a content"))?;
-        self.contents.index_mut().large.insert(hash, len);
+        let stamp = self.contents.0.staged.fetch_add(1, Ordering::Relaxed);
+        {
+            let _naming = locked(&self.contents.0.naming);
+            let name = || storage.rename(&self.name, &content_name(&hash)).and_then(|()| storage.sync_dir());
+            name().map_err(StoreError::io("naming a content"))?;
+            let mut index = self.contents.index_mut();
+            index.small.remove(&hash);
+            index.files.insert(hash, File { len, stamp });
+            self.contents.notify(|| Some(Notice::Stored { hash, len, stamp }));
+        }
         self.file = None;
         Ok((hash, len))
     }

@@ -17,6 +17,9 @@ pub(super) const CONTENT_LINE_LEN: usize = 36;
 /// Most bytes of a segment, so that offsets fit 32 bits with room to add.
 pub(super) const SEGMENT_LEN_MAX: u64 = 1 << 30;
 
+/// Kind of a record that carries contents moved from an older segment, and nothing else: the store's own.
+const COPIES: u8 = 64;
+
 const SEGMENT_MAGIC: &[u8; 8] = b"ACMSSEG1";
 const COMMIT_MAGIC: &[u8; 4] = b"ACMC";
 
@@ -39,16 +42,17 @@ impl Seal {
         Seal { seed: crc32c::crc32c(&binding), generation }
     }
 
-    fn checksum(self, bytes: &[u8]) -> u32 {
+    /// The crc32c of the binding followed by `bytes`.
+    pub(super) fn checksum(self, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(self.seed, bytes)
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
@@ -130,6 +134,11 @@ impl<'a> Encoded<'a> {
         Encoded { kind, payload, contents }
     }
 
+    /// Contents that lie in the log already, once more.
+    pub(super) fn copies(contents: &'a [InlineContent]) -> Encoded<'a> {
+        Encoded { kind: COPIES, payload: Vec::new(), contents }
+    }
+
     /// Bytes in the log.
     pub(super) fn len(&self) -> u64 {
         let contents: u64 = self.contents.iter().map(|content| content.bytes.len() as u64).sum();
@@ -140,6 +149,17 @@ impl<'a> Encoded<'a> {
     pub(super) fn contents(&self) -> &'a [InlineContent] {
         self.contents
     }
+}
+
+/// A place in the log: all commits before it, and no later one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Position {
+    /// Number of the next commit.
+    pub(super) sequence: u64,
+    /// Segment of the last commit.
+    pub(super) generation: u64,
+    /// Where it ended, padding included.
+    pub(super) offset: u64,
 }
 
 /// A content inside a segment.
@@ -247,9 +267,12 @@ impl RecordHead {
         at == offset + self.len
     }
 
-    /// The record itself, from the bytes that were checked.
-    pub(super) fn record(&self, checked: &[u8]) -> Result<Durable, DecodeError> {
-        Durable::decode(self.kind, &checked[RECORD_HEAD_LEN + self.contents * CONTENT_LINE_LEN..])
+    /// The record itself, from the bytes that were checked; `None` if it only carries contents.
+    pub(super) fn record(&self, checked: &[u8]) -> Result<Option<Durable>, DecodeError> {
+        match (self.kind, &checked[RECORD_HEAD_LEN + self.contents * CONTENT_LINE_LEN..]) {
+            (COPIES, []) => Ok(None),
+            (kind, payload) => Durable::decode(kind, payload).map(Some),
+        }
     }
 }
 

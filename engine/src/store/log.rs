@@ -2,13 +2,18 @@
 
 use super::{
     Contents, Options, Prepare, Storage, StorageFile, StoreError,
-    format::{COMMIT_HEAD_LEN, Encoded, SECTOR_LEN, Seal, encode_commit, padded},
-    recovery::Recovered,
+    contents::Notice,
+    format::{COMMIT_HEAD_LEN, Encoded, Position, SECTOR_LEN, Seal, encode_commit, padded},
     segment::{self, Preparing, Segment},
 };
-use crate::protocol::{Durable, durable::INLINE_LEN_MAX};
-use std::{collections::VecDeque, io, ops::Range};
+use crate::protocol::{
+    Durable,
+    durable::{INLINE_LEN_MAX, InlineContent},
+};
+use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 
+/// Most contents of a record of copies.
+const COPIES_MAX: usize = 4096;
 /// A batch longer than this is written as several commits, in order.
 const COMMIT_LEN_MAX: u64 = 4 << 20;
 /// Most bytes of the buffer that is kept from one commit to the next.
@@ -45,8 +50,8 @@ impl<S: Storage> Log<S> {
         binding: [u8; 8],
         mut segments: VecDeque<Segment<S::File>>,
         (position, sequence): (u64, u64),
+        generation_next: u64,
     ) -> Log<S> {
-        let generation_next = segments.back().map_or(1, |last| last.seal.generation + 1);
         let current = segments.pop_front().expect("a store has a segment");
         let mut log = Log {
             contents,
@@ -65,16 +70,6 @@ impl<S: Storage> Log<S> {
         log
     }
 
-    pub(super) fn recovered(
-        contents: Contents<S>,
-        options: Options,
-        binding: [u8; 8],
-        recovered: Recovered<S::File>,
-    ) -> (Log<S>, Vec<Durable>) {
-        let at = (recovered.position, recovered.sequence);
-        (Log::new(contents, options, binding, recovered.segments.into(), at), recovered.records)
-    }
-
     /// Makes `records` durable, in order: when this returns they are. Contents can be read from then on; each must have
     /// the hash that it says.
     ///
@@ -82,13 +77,19 @@ impl<S: Storage> Log<S> {
     /// ones only. On [`StoreError::Full`] nothing was written, and a later commit may succeed; after
     /// [`StoreError::Failed`] the log takes nothing more.
     pub fn commit(&mut self, records: &[Durable]) -> Result<(), StoreError> {
+        self.commit_with(records, &[])
+    }
+
+    /// The same, and with them contents that [`Maintenance`](super::Maintenance) wants moved.
+    pub fn commit_with(&mut self, records: &[Durable], copies: &[InlineContent]) -> Result<(), StoreError> {
         if self.poisoned {
             return Err(StoreError::Poisoned);
         }
-        if records.is_empty() {
+        if records.is_empty() && copies.is_empty() {
             return Ok(());
         }
-        let encoded: Vec<Encoded<'_>> = records.iter().map(Encoded::new).collect();
+        let moved = copies.chunks(COPIES_MAX).map(Encoded::copies);
+        let encoded: Vec<Encoded<'_>> = records.iter().map(Encoded::new).chain(moved).collect();
         let commits = self.split(&encoded)?;
         let plan = self.plan(commits)?;
         let mut switched = 0;
@@ -98,7 +99,8 @@ impl<S: Storage> Log<S> {
                 self.position = SECTOR_LEN;
                 switched += 1;
             }
-            self.write(&encoded[commit.records]).map_err(|error| {
+            let of_protocol = commit.records.start.min(records.len())..commit.records.end.min(records.len());
+            self.write(&encoded[commit.records], &records[of_protocol]).map_err(|error| {
                 self.poisoned = true;
                 StoreError::Failed(error)
             })?;
@@ -107,7 +109,7 @@ impl<S: Storage> Log<S> {
             self.prepare_next();
         }
         if let Some(preparing) = &self.preparing {
-            preparing.tell_used(self.position, self.current.len);
+            preparing.tell_used(self.used_permille());
         }
         Ok(())
     }
@@ -161,13 +163,18 @@ impl<S: Storage> Log<S> {
         if segment == 0 { self.current.len } else { self.spares[segment - 1].len }
     }
 
-    fn write(&mut self, records: &[Encoded<'_>]) -> io::Result<()> {
-        let placed = encode_commit(&mut self.buffer, self.current.seal, self.sequence, self.position, records);
+    fn write(&mut self, encoded: &[Encoded<'_>], records: &[Durable]) -> io::Result<()> {
+        let placed = encode_commit(&mut self.buffer, self.current.seal, self.sequence, self.position, encoded);
         self.current.file.write_at(self.position, &self.buffer)?;
         self.current.file.sync_data()?;
         self.position += self.buffer.len() as u64;
         self.sequence += 1;
-        self.contents.add(&self.current, &placed);
+        let end = Position { sequence: self.sequence, generation: self.current.seal.generation, offset: self.position };
+        let len = self.buffer.len() as u64;
+        self.contents.add(&self.current, &placed, || {
+            let records = records.iter().map(without_contents).collect();
+            Some(Notice::Committed { end, len, records, placed: placed.clone() })
+        });
         if self.buffer.capacity() > BUFFER_KEPT_LEN {
             self.buffer = Vec::new();
         }
@@ -181,7 +188,7 @@ impl<S: Storage> Log<S> {
             return Ok(());
         }
         let seal = self.next_seal();
-        let segment = segment::prepare(self.contents.storage(), seal, self.options.segment_len, None);
+        let segment = segment::next(self.contents.storage(), self.contents.pool(), seal, self.options.segment_len);
         self.spares.push_back(segment.map_err(StoreError::io("preparing a segment of the log"))?);
         Ok(())
     }
@@ -192,10 +199,21 @@ impl<S: Storage> Log<S> {
             return;
         }
         let seal = self.next_seal();
-        let (storage, len) = (self.contents.storage(), self.options.segment_len);
+        let (storage, pool, len) = (self.contents.storage(), self.contents.pool(), self.options.segment_len);
         match self.options.prepare {
-            Prepare::Background => self.preparing = Preparing::start(storage.clone(), seal, len).ok(),
-            Prepare::Foreground => self.spares.extend(segment::prepare(storage, seal, len, None)),
+            Prepare::Background => {
+                let used = self.used_permille();
+                self.preparing = Preparing::start(storage.clone(), Arc::clone(pool), seal, len, used).ok();
+            }
+            Prepare::Foreground => self.spares.extend(segment::next(storage, pool, seal, len)),
+        }
+    }
+
+    /// How much of the current segment is used; one that is short against the next counts as full.
+    fn used_permille(&self) -> u64 {
+        match self.current.len {
+            len if len < self.options.segment_len / 2 => 1000,
+            len => self.position * 1000 / len,
         }
     }
 
@@ -203,6 +221,16 @@ impl<S: Storage> Log<S> {
         let seal = Seal::new(self.binding, self.generation_next);
         self.generation_next += 1;
         seal
+    }
+}
+
+/// Contents are found by their places.
+fn without_contents(record: &Durable) -> Durable {
+    match record {
+        Durable::Held { manifest, own_bit, .. } => {
+            Durable::Held { manifest: Arc::clone(manifest), contents: Vec::new(), own_bit: *own_bit }
+        }
+        other => other.clone(),
     }
 }
 

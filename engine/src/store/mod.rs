@@ -1,29 +1,37 @@
-//! The durable store of a storage point: a log of records, and contents by hash.
+//! The durable store of a storage point: a log of records, contents by hash, and checkpoints that keep the log short.
 //!
-//! Invariant: what [`Log::commit`] acknowledged, [`Store::open`] returns, after any crash; otherwise it refuses.
+//! Invariant: what [`Log::commit`] acknowledged, [`Store::open`] returns, in full or as a checkpoint sums it up, after any
+//! crash; otherwise it refuses.
 //! `docs/LOG.md` has the format byte for byte.
 
+mod budget;
+mod checkpoint;
 mod contents;
 mod error;
 mod format;
 mod identity;
+mod ledger;
 mod log;
+mod maintenance;
 mod memory;
 mod pacer;
 mod recovery;
 mod segment;
 mod storage;
 
-pub use contents::{Contents, Staging};
+pub use budget::ByteRate;
+pub use contents::{ContentReader, Contents, Staging};
 pub use error::StoreError;
 pub use identity::StoreIdentity;
 pub use log::Log;
+pub use maintenance::{Maintenance, MaintenanceLimits, Step, StoreFigures};
 pub use memory::{MemoryFile, MemoryLock, MemoryStorage};
 pub use pacer::Pacer;
 pub use storage::{DirStorage, Storage, StorageFile};
 
 use crate::protocol::Durable;
 use format::Seal;
+use maintenance::Beginning;
 
 /// Who makes the next segment of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,18 +50,26 @@ pub struct Options {
     pub segment_len: u64,
     /// Who makes it.
     pub prepare: Prepare,
+    /// When checkpoints are made and segments emptied.
+    pub maintenance: MaintenanceLimits,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_len: 64 << 20, prepare: Prepare::Background }
+        Options { segment_len: 64 << 20, prepare: Prepare::Background, maintenance: MaintenanceLimits::DEFAULT }
     }
 }
 
 impl Options {
     /// For small disks: segments of 8 MiB.
     pub fn small() -> Options {
-        Options { segment_len: 8 << 20, ..Options::default() }
+        Options { segment_len: 8 << 20, maintenance: Options::foreground(8 << 20).maintenance, ..Options::default() }
+    }
+
+    /// For simulations: small segments, made by the commits that need them; a checkpoint for each.
+    pub const fn foreground(segment_len: u64) -> Options {
+        let maintenance = MaintenanceLimits { checkpoint_bytes: segment_len, ..MaintenanceLimits::DEFAULT };
+        Options { segment_len, prepare: Prepare::Foreground, maintenance }
     }
 }
 
@@ -68,12 +84,15 @@ pub struct Store;
 pub struct Opened<S: Storage> {
     /// Whose it is.
     pub identity: StoreIdentity,
-    /// All that the log holds, in the order in which it was committed. Contents are left in the store.
+    /// What the checkpoint sums up, then what the log holds behind it, in the order in which it was committed. Contents
+    /// are left in the store.
     pub records: Vec<Durable>,
     /// Takes what comes next.
     pub log: Log<S>,
     /// Contents of the records, and large ones.
     pub contents: Contents<S>,
+    /// Keeps the log short. Without it the log only grows.
+    pub maintenance: Maintenance<S>,
 }
 
 impl Store {
@@ -98,7 +117,10 @@ impl Store {
         for name in names.iter().filter(|name| segment::is_leftover(name) || **name == first) {
             storage.remove(name).map_err(StoreError::io("tidying the store"))?;
         }
-        if names.iter().any(|name| segment::generation_of(name).is_some_and(|generation| generation > 1)) {
+        let is_of_a_store = |name: &String| {
+            name == checkpoint::CHECKPOINT || segment::generation_of(name).is_some_and(|generation| generation > 1)
+        };
+        if names.iter().any(is_of_a_store) {
             return Err(StoreError::Exists);
         }
         let len = first_segment_len.clamp(SEGMENT_LEN_MIN, format::SEGMENT_LEN_MAX);
@@ -124,9 +146,20 @@ impl Store {
         let mut generations: Vec<u64> = names.iter().filter_map(|name| segment::generation_of(name)).collect();
         generations.sort_unstable();
         let binding = identity.binding();
-        let recovered = recovery::recover(&contents, binding, &generations)?;
-        let (log, records) = Log::recovered(contents.clone(), options, binding, recovered);
-        Ok(Opened { identity, records, log, contents })
+        let checkpoint = checkpoint::read(contents.storage(), binding)?;
+        let head = checkpoint.as_ref().map(|checkpoint| checkpoint.head);
+        let recovered = recovery::recover(&contents, binding, &generations, checkpoint)?;
+        let at = (recovered.end.offset, recovered.end.sequence);
+        let next = generations.last().map_or(1, |last| last + 1);
+        let log = Log::new(contents.clone(), options, binding, recovered.segments.into(), at, next);
+        let beginning = Beginning {
+            ledger: recovered.ledger,
+            position: recovered.end,
+            uncovered: recovered.uncovered,
+            checkpoint: head.map(|head| (head.number, head.len, head.position.generation)),
+        };
+        let maintenance = Maintenance::new(contents.clone(), options, binding, beginning);
+        Ok(Opened { identity, records: recovered.records, log, contents, maintenance })
     }
 }
 

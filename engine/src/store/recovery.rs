@@ -1,4 +1,4 @@
-//! Reading the log back when a store is opened.
+//! Reading the log back when a store is opened: the checkpoint, if there is one, and the log behind it.
 //!
 //! Invariant: what was acknowledged is returned, or opening fails. The one thing that may be cut off is a last commit
 //! that is not whole: its flush never returned, so nobody was told. Anything bad in front of a commit that is whole was
@@ -9,11 +9,13 @@
 
 use super::{
     Contents, Storage, StorageFile, StoreError,
+    checkpoint::Checkpoint,
     format::{
-        BodyChecksum, COMMIT_HEAD_LEN, CommitHead, Placed, RECORD_HEAD_LEN, RecordHead, SECTOR_LEN, SEGMENT_LEN_MAX,
-        Seal, padded, segment_head_ok,
+        BodyChecksum, COMMIT_HEAD_LEN, CommitHead, Placed, Position, RECORD_HEAD_LEN, RecordHead, SECTOR_LEN,
+        SEGMENT_LEN_MAX, Seal, padded, segment_head_ok,
     },
-    segment::{Segment, segment_name},
+    ledger::{FileOf, Ledger},
+    segment::{Free, Segment, segment_name},
 };
 use crate::protocol::{Durable, Hash};
 use std::{io, sync::Arc};
@@ -23,12 +25,13 @@ const WINDOW_LEN: u64 = 1 << 20;
 /// What the log held, and where it goes on.
 pub(super) struct Recovered<F> {
     pub(super) records: Vec<Durable>,
+    /// What they say.
+    pub(super) ledger: Ledger,
+    /// Up to where, and bytes of the log that no checkpoint covers.
+    pub(super) end: Position,
+    pub(super) uncovered: u64,
     /// The one that takes the next commit, then those that are blank.
     pub(super) segments: Vec<Segment<F>>,
-    /// Where the next commit goes in the first of `segments`.
-    pub(super) position: u64,
-    /// Number of the next commit.
-    pub(super) sequence: u64,
 }
 
 /// A file read through a buffer of bounded size.
@@ -64,52 +67,95 @@ struct Commit {
     segment: usize,
     offset: u64,
     len: u64,
+    records: Vec<Durable>,
     placed: Vec<Placed>,
-    /// Records before it.
-    records_before: usize,
 }
 
-/// What lies behind a segment's last whole commit.
-#[derive(Clone, Copy, Default)]
+/// What lies behind a segment's last whole commit, but for what an earlier use of the file left.
+#[derive(Clone, Default)]
 struct Rest {
     /// The head of a commit after the one that comes next.
     later: bool,
-    /// The head of the commit that comes next, which is not whole.
-    next: bool,
-    /// Any byte that is not zero.
-    used: bool,
+    /// Heads of the commit that comes next, which is not whole.
+    next: Vec<u64>,
 }
 
 struct Recovery<'a, S: Storage> {
     contents: &'a Contents<S>,
     segments: Vec<Segment<S::File>>,
+    /// Where the first of `segments` is read from.
+    start: u64,
     records: Vec<Durable>,
+    ledger: Ledger,
     sequence: u64,
+    uncovered: u64,
     last: Option<Commit>,
 }
 
-/// Reads segments `generations`, ascending.
+/// Reads what `checkpoint` says and those of the segments `generations`, ascending, that it does not cover.
 pub(super) fn recover<S: Storage>(
     contents: &Contents<S>,
     binding: [u8; 8],
     generations: &[u64],
+    checkpoint: Option<Checkpoint>,
 ) -> Result<Recovered<S::File>, StoreError> {
-    let segments =
-        generations.iter().map(|generation| open_segment(contents.storage(), Seal::new(binding, *generation)));
-    let segments = segments.collect::<Result<Vec<_>, _>>()?;
-    if segments.is_empty() {
-        return Err(StoreError::Corrupt { file: segment_name(1), offset: 0, what: "the log is gone" });
+    let files = contents.files();
+    let mut start = Position { sequence: 1, generation: 0, offset: SECTOR_LEN };
+    let (mut ledger, mut records) = Default::default();
+    let is_covered = checkpoint.is_some();
+    if let Some(checkpoint) = checkpoint {
+        (start, ledger, records) = (checkpoint.head.position, checkpoint.ledger, checkpoint.records);
     }
-    let mut recovery = Recovery { contents, segments, records: Vec::new(), sequence: 1, last: None };
+    let (covered, tail) = generations.split_at(generations.partition_point(|at| *at < start.generation));
+    let open = |generation: &u64| open_segment(contents.storage(), Seal::new(binding, *generation));
+    let segments = tail.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    if segments.first().is_none_or(|first| is_covered && first.seal.generation != start.generation) {
+        let file = segment_name(start.generation.max(1));
+        return Err(StoreError::Corrupt { file, offset: 0, what: "the log is gone" });
+    }
+    open_covered(contents, binding, covered, &ledger)?;
+    segments.iter().for_each(|segment| contents.add(segment, &[], || None));
+    let mut recovery = Recovery {
+        contents,
+        segments,
+        start: start.offset,
+        records,
+        ledger,
+        sequence: start.sequence,
+        uncovered: 0,
+        last: None,
+    };
     let mut tails = Vec::new();
     for segment in 0..recovery.segments.len() {
         let tail = recovery.walk(segment)?;
         tails.push((tail, recovery.sequence));
     }
-    let rests = recovery.refuse_lost_commits(&tails)?;
-    let acknowledged = rests.iter().any(|rest| rest.next);
-    let cut = recovery.settle_last(acknowledged)?;
-    recovery.finish(&rests, cut)
+    let mut rests = recovery.refuse_lost_commits(&tails)?;
+    recovery.settle_last(&mut rests)?;
+    recovery.finish(&rests, &files)
+}
+
+/// Of the segments that the checkpoint covers, those in which contents lie are read from; the others are free.
+fn open_covered<S: Storage>(
+    contents: &Contents<S>,
+    binding: [u8; 8],
+    covered: &[u64],
+    ledger: &Ledger,
+) -> Result<(), StoreError> {
+    let used = ledger.generations();
+    for generation in covered.iter().filter(|generation| !used.contains(generation)) {
+        let free = || {
+            let name = segment_name(*generation);
+            let file = contents.storage().open(&name)?;
+            Ok(Free { len: file.len()?, file: Arc::new(file), name })
+        };
+        contents.pool().give(free().map_err(StoreError::io("opening a segment of the log"))?);
+    }
+    for generation in used.iter().filter(|generation| covered.binary_search(generation).is_ok()) {
+        let segment = open_segment(contents.storage(), Seal::new(binding, *generation))?;
+        contents.add(&segment, &[], || None);
+    }
+    Ok(())
 }
 
 fn corrupt<F>(segment: &Segment<F>, offset: u64, what: &'static str) -> StoreError {
@@ -137,18 +183,26 @@ impl<S: Storage> Recovery<'_, S> {
     fn walk(&mut self, at: usize) -> Result<u64, StoreError> {
         let file = Arc::clone(&self.segments[at].file);
         let mut window = Window::new(&*file, self.segments[at].len);
-        let mut offset = SECTOR_LEN;
+        let mut offset = if at == 0 { self.start } else { SECTOR_LEN };
         while let Some((len, records, placed)) = self.commit_at(at, offset, &mut window)? {
             if let Some(last) = self.last.take() {
-                self.contents.add(&self.segments[last.segment], &last.placed);
+                self.take(last);
             }
-            let records_before = self.records.len();
-            self.records.extend(records);
-            self.last = Some(Commit { segment: at, offset, len, placed, records_before });
+            self.last = Some(Commit { segment: at, offset, len, records, placed });
             self.sequence += 1;
             offset += padded(len);
         }
         Ok(offset)
+    }
+
+    /// The commit is whole.
+    fn take(&mut self, commit: Commit) {
+        let segment = &self.segments[commit.segment];
+        self.contents.add(segment, &commit.placed, || None);
+        commit.records.iter().for_each(|record| self.ledger.apply(record));
+        self.ledger.place_all(segment.seal.generation, &commit.placed);
+        self.records.extend(commit.records);
+        self.uncovered += padded(commit.len);
     }
 
     /// The commit at `offset`, if the next one is there and all of it but its contents is as it was written.
@@ -179,7 +233,7 @@ impl<S: Storage> Recovery<'_, S> {
             }
             let unknown =
                 |error| StoreError::Unknown { file: segment.name(), offset: at, what: format!("a record, {error}") };
-            records.push(record.record(checked).map_err(unknown)?);
+            records.extend(record.record(checked).map_err(unknown)?);
             body.add(&record);
             at += record.len;
         }
@@ -194,12 +248,11 @@ impl<S: Storage> Recovery<'_, S> {
         let mut rest = Rest::default();
         for offset in (tail..segment.len).step_by(SECTOR_LEN as usize) {
             let sector = window.get(offset, SECTOR_LEN).map_err(StoreError::io("reading the log"))?;
-            if sector.iter().any(|byte| *byte != 0) {
-                rest.used = true;
-                if let Some(head) = CommitHead::decode(sector, segment.seal, offset, segment.len) {
-                    let next = head.sequence == self.sequence;
-                    rest.next |= next;
-                    rest.later |= !next;
+            if let Some(head) = CommitHead::decode(sector, segment.seal, offset, segment.len) {
+                if head.sequence == self.sequence {
+                    rest.next.push(offset);
+                } else {
+                    rest.later = true;
                 }
             }
         }
@@ -224,47 +277,72 @@ impl<S: Storage> Recovery<'_, S> {
     }
 
     /// The last commit's contents must be there too, or its flush never returned (unless a later commit was begun: then
-    /// only that content is bad). It is then made durable for certain. Says whether it was cut off.
-    fn settle_last(&mut self, acknowledged: bool) -> Result<bool, StoreError> {
-        let Some(last) = self.last.take() else { return Ok(false) };
+    /// only that content is bad) and it is cut off. It is then made durable for certain.
+    fn settle_last(&mut self, rests: &mut [Rest]) -> Result<(), StoreError> {
+        let Some(last) = self.last.take() else { return Ok(()) };
         let segment = &self.segments[last.segment];
-        let read = || StoreError::io("reading the log");
         let mut bytes = vec![0; padded(last.len) as usize];
-        segment.file.read_at(last.offset, &mut bytes).map_err(read())?;
-        let whole = acknowledged
+        segment.file.read_at(last.offset, &mut bytes).map_err(StoreError::io("reading the log"))?;
+        let whole = rests.iter().any(|rest| !rest.next.is_empty())
             || last.placed.iter().all(|content| {
                 let from = (u64::from(content.offset) - last.offset) as usize;
                 Hash::of(&bytes[from..from + content.len as usize]) == content.hash
             });
         if whole {
             segment.file.write_at(last.offset, &bytes).map_err(StoreError::io("writing the log"))?;
-            self.contents.add(segment, &last.placed);
+            self.start = last.offset + padded(last.len);
         } else {
-            self.records.truncate(last.records_before);
+            rests[last.segment].next.push(last.offset);
+            self.start = last.offset;
             self.sequence -= 1;
         }
-        let (offset, len) = (last.offset, if whole { padded(last.len) } else { 0 });
-        self.last = Some(Commit { offset, len, placed: Vec::new(), ..last });
-        Ok(!whole)
+        let at = last.segment;
+        if whole {
+            self.take(last);
+        }
+        self.segments.drain(..at);
+        Ok(())
     }
 
-    /// Blanks what lies behind the last whole commit and flushes.
-    fn finish(mut self, rests: &[Rest], cut: bool) -> Result<Recovered<S::File>, StoreError> {
-        let (current, position) =
-            self.last.as_ref().map_or((0, SECTOR_LEN), |last| (last.segment, last.offset + last.len));
+    /// Blanks the heads of commits that were not whole, or a later recovery would take them for lost ones, and flushes.
+    fn finish(mut self, rests: &[Rest], files: &[(Hash, u64)]) -> Result<Recovered<S::File>, StoreError> {
         let write = || StoreError::io("writing the log");
-        for (at, (segment, rest)) in self.segments.iter().zip(rests).enumerate().skip(current) {
-            let tail = if at == current { position } else { SECTOR_LEN };
-            if rest.used || (cut && at == current) {
-                let zeros = vec![0; WINDOW_LEN as usize];
-                for offset in (tail..segment.len).step_by(WINDOW_LEN as usize) {
-                    let len = (segment.len - offset).min(WINDOW_LEN) as usize;
-                    segment.file.write_at(offset, &zeros[..len]).map_err(write())?;
-                }
+        let rests = &rests[rests.len() - self.segments.len()..];
+        for (segment, rest) in self.segments.iter().zip(rests) {
+            for offset in &rest.next {
+                segment.file.write_at(*offset, &[0; SECTOR_LEN as usize]).map_err(write())?;
             }
             segment.file.sync_data().map_err(write())?;
         }
-        let segments = self.segments.split_off(current);
-        Ok(Recovered { records: self.records, segments, position, sequence: self.sequence })
+        for (hash, len) in files {
+            self.ledger.store_file(*hash, FileOf { len: *len, stamp: 0, unnamed_since: None });
+        }
+        self.contents.prefer_files(files);
+        self.check_places()?;
+        self.contents.add_places(self.ledger.places_after(None));
+        Ok(Recovered {
+            end: Position { sequence: self.sequence, generation: self.segments[0].seal.generation, offset: self.start },
+            uncovered: self.uncovered,
+            records: self.records,
+            ledger: self.ledger,
+            segments: self.segments,
+        })
+    }
+
+    /// All contents lie in segments that are there. (Whether they have their hashes shows when they are read.)
+    fn check_places(&self) -> Result<(), StoreError> {
+        let lens: std::collections::BTreeMap<u64, u64> = self.contents.segments().into_iter().collect();
+        for (_, place) in self.ledger.places_after(None) {
+            let len = lens.get(&place.generation).copied().unwrap_or_default();
+            if u64::from(place.offset) + u64::from(place.len) > len {
+                let what = "contents that the checkpoint names are gone";
+                return Err(StoreError::Corrupt {
+                    file: segment_name(place.generation),
+                    offset: place.offset.into(),
+                    what,
+                });
+            }
+        }
+        Ok(())
     }
 }

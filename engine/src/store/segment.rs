@@ -1,5 +1,5 @@
 //! Segments: files that are zero-filled and synced before the log uses them, so that a commit's flush writes data only
-//! and never the file system's own records.
+//! and never the file system's own records. One that is needed no more is used again instead, under another name.
 
 use super::{
     Storage, StorageFile,
@@ -8,7 +8,7 @@ use super::{
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -19,6 +19,9 @@ use std::{
 const FILL_STEP_LEN: usize = 256 << 10;
 /// Rate of filling in the background while it is ahead of need.
 const FILL_BYTES_PER_S: u64 = 8 << 20;
+
+/// How much of the current segment is used before the next is filled: until then one may become free to be used again.
+const FILL_FROM_PERMILLE: u64 = 500;
 
 const PREPARING: &str = "preparing-segment";
 const SEGMENT: &str = "segment-";
@@ -51,6 +54,70 @@ impl<F> Segment<F> {
     }
 }
 
+/// A file that was a segment; nothing in it is needed.
+pub(super) struct Free<F> {
+    pub(super) name: String,
+    pub(super) file: Arc<F>,
+    pub(super) len: u64,
+}
+
+/// Segments to be used again.
+pub(super) struct Pool<F>(Mutex<Vec<Free<F>>>);
+
+impl<F> Default for Pool<F> {
+    fn default() -> Pool<F> {
+        Pool(Mutex::default())
+    }
+}
+
+impl<F> Pool<F> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Free<F>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().iter().map(|free| free.len).sum()
+    }
+
+    pub(super) fn give(&self, free: Free<F>) {
+        self.lock().push(free);
+    }
+
+    /// One of this many bytes.
+    fn take(&self, len: u64) -> Option<Free<F>> {
+        let mut all = self.lock();
+        let at = all.iter().position(|free| free.len == len)?;
+        Some(all.remove(at))
+    }
+}
+
+/// Makes a segment of a file that was one: a new head first, then the new name, so that the old name never stands for
+/// the new head in a log that is read (only segments behind the checkpoint are taken, which nobody reads).
+fn recycle<S: Storage>(storage: &S, free: Free<S::File>, seal: Seal) -> io::Result<Segment<S::File>> {
+    free.file.write_at(0, &encode_segment_head(seal, free.len))?;
+    free.file.sync_data()?;
+    storage.rename(&free.name, &segment_name(seal.generation))?;
+    storage.sync_dir()?;
+    Ok(Segment { seal, file: free.file, len: free.len })
+}
+
+/// The next segment: one of the pool, or a new one filled at once.
+pub(super) fn next<S: Storage>(
+    storage: &S,
+    pool: &Pool<S::File>,
+    seal: Seal,
+    len: u64,
+) -> io::Result<Segment<S::File>> {
+    match pool.take(len) {
+        Some(free) => recycle(storage, free, seal),
+        None => prepare(storage, seal, len, None),
+    }
+}
+
 /// What the log and the filling of its next segment tell each other.
 #[derive(Default)]
 pub(super) struct Progress {
@@ -60,6 +127,14 @@ pub(super) struct Progress {
     pub(super) hurry: AtomicBool,
     /// The log is closing.
     pub(super) cancel: AtomicBool,
+}
+
+impl Progress {
+    fn is_wanted(&self) -> bool {
+        self.used_permille.load(Ordering::Relaxed) >= FILL_FROM_PERMILLE
+            || self.hurry.load(Ordering::Relaxed)
+            || self.cancel.load(Ordering::Relaxed)
+    }
 }
 
 /// Makes the segment under a temporary name, then gives it its own. Leaves nothing behind if it fails.
@@ -100,7 +175,8 @@ fn fill<F: StorageFile>(file: &F, seal: Seal, len: u64, progress: Option<&Progre
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }
         // Ready when four fifths of the current one are used.
-        let ahead = 4 * (offset * 1000 / len) >= 5 * progress.used_permille.load(Ordering::Relaxed);
+        let used = progress.used_permille.load(Ordering::Relaxed).saturating_sub(FILL_FROM_PERMILLE);
+        let ahead = (800 - FILL_FROM_PERMILLE) * (offset * 1000 / len) >= 1000 * used;
         if ahead && !progress.hurry.load(Ordering::Relaxed) {
             thread::park_timeout(step_time.saturating_sub(started.elapsed()));
         }
@@ -115,17 +191,36 @@ pub(super) struct Preparing<F> {
 }
 
 impl<F: StorageFile> Preparing<F> {
-    pub(super) fn start<S: Storage<File = F>>(storage: S, seal: Seal, len: u64) -> io::Result<Preparing<F>> {
-        let progress = Arc::new(Progress::default());
+    /// A segment after one that is used so far (permille).
+    pub(super) fn start<S: Storage<File = F>>(
+        storage: S,
+        pool: Arc<Pool<F>>,
+        seal: Seal,
+        len: u64,
+        used_permille: u64,
+    ) -> io::Result<Preparing<F>> {
+        let progress = Arc::new(Progress { used_permille: used_permille.into(), ..Progress::default() });
         let theirs = Arc::clone(&progress);
-        let thread = thread::Builder::new()
-            .name("next-segment".into())
-            .spawn(move || prepare(&storage, seal, len, Some(&theirs)))?;
+        let thread = thread::Builder::new().name("next-segment".into()).spawn(move || {
+            while !theirs.is_wanted() {
+                thread::park();
+            }
+            if theirs.cancel.load(Ordering::Relaxed) {
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
+            match pool.take(len) {
+                Some(free) => recycle(&storage, free, seal),
+                None => prepare(&storage, seal, len, Some(&theirs)),
+            }
+        })?;
         Ok(Preparing { thread, progress })
     }
 
-    pub(super) fn tell_used(&self, used: u64, len: u64) {
-        self.progress.used_permille.store(used * 1000 / len.max(1), Ordering::Relaxed);
+    pub(super) fn tell_used(&self, permille: u64) {
+        let before = self.progress.used_permille.swap(permille, Ordering::Relaxed);
+        if before < FILL_FROM_PERMILLE && permille >= FILL_FROM_PERMILLE {
+            self.thread.thread().unpark();
+        }
     }
 
     /// Waits for the segment, which is then filled as fast as can be.

@@ -4,10 +4,19 @@
 
 use acms_engine::{
     protocol::{Durable, Entry, Flags, Hash, Manifest, SpId, StoreId, Uid, durable::InlineContent},
-    store::StoreIdentity,
+    store::{MaintenanceLimits, StoreIdentity},
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// For small segments: checkpoints are made often, nothing is paced.
+pub(crate) const LIMITS: MaintenanceLimits = MaintenanceLimits {
+    checkpoint_bytes: 12 << 10,
+    idle: Duration::from_secs(5),
+    alive_permille: 500,
+    copy_bytes: 2 << 10,
+    bytes_per_s: u64::MAX,
+};
 
 pub(crate) fn identity() -> StoreIdentity {
     StoreIdentity { cluster: "demo".into(), sp: SpId(2), store: StoreId { number: 0, nonce: 7 } }

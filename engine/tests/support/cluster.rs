@@ -9,7 +9,7 @@ use acms_engine::{
         io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
     },
-    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Prepare, Staging, Store, StoreIdentity},
+    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Staging, Store, StoreIdentity},
     wire::{self, Decoder, Frame},
 };
 use bytes::Bytes;
@@ -98,7 +98,7 @@ pub struct Setup {
 }
 
 /// Small segments, made by the commits that need them, so that every run does the same.
-const STORE: StoreOptions = StoreOptions { segment_len: 1 << 20, prepare: Prepare::Foreground };
+const STORE: StoreOptions = StoreOptions::foreground(1 << 20);
 
 /// The wall clock at the start.
 const WALL: u64 = 1_700_000_000_000_000;

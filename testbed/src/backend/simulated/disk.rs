@@ -3,7 +3,7 @@
 use crate::{scenario, workload::Random};
 use acms_engine::{
     protocol::{Hash, SpId, StoreId},
-    store::{MemoryStorage, Options, Prepare, Store, StoreError, StoreIdentity},
+    store::{MemoryStorage, Options, Store, StoreError, StoreIdentity},
 };
 
 /// Bytes written to a large content in a second at most, as the engine's content thread paces itself.
@@ -45,7 +45,7 @@ impl Disk {
 
     /// How the store is opened.
     pub(super) fn options(&self) -> Options {
-        Options { segment_len: self.segment_len, prepare: Prepare::Foreground }
+        Options::foreground(self.segment_len)
     }
 
     /// How long the next flush takes.
