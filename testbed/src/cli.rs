@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 every check held and every expectation was met, 1 one failed, 2 it could not be run, 130 interrupted.
 
+mod hunt;
+
 use crate::{
     backend::Stop,
     checks::check_all,
@@ -33,6 +35,10 @@ struct Cli {
 enum Command {
     /// Run a scenario on this machine, and judge it.
     Run(Run),
+    /// Run a scenario in virtual time for many seeds, and shrink what breaks a promise.
+    Hunt(hunt::Hunt),
+    /// Run a bundle of a hunt again.
+    Replay(hunt::Replay),
     /// Judge a trace that an earlier run wrote.
     Check(Check),
     /// Show results of runs side by side.
@@ -128,6 +134,8 @@ pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
     };
     ExitCode::from(match cli.command {
         Command::Run(args) => run_scenario(args, program),
+        Command::Hunt(args) => hunt::run_hunt(args),
+        Command::Replay(args) => hunt::run_replay(&args),
         Command::Check(args) => check_trace(&args),
         Command::Report(args) => report(&args),
     })

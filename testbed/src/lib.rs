@@ -11,6 +11,7 @@ pub mod backend;
 pub mod checks;
 pub mod cli;
 pub mod faults;
+pub mod hunt;
 pub mod judge;
 pub mod metrics;
 pub mod network;

@@ -180,7 +180,7 @@ fn expectation(metrics: &Metrics, name: &str, at_most: f64) -> Expectation {
 }
 
 /// The commit of the source tree that this was built from, if that tree is still there.
-fn commit() -> String {
+pub(crate) fn commit() -> String {
     let git = std::process::Command::new("git")
         .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
         .stderr(std::process::Stdio::null())

@@ -1,0 +1,166 @@
+//! `acms-testbed hunt` and `acms-testbed replay`.
+
+use super::{FAILED, INTERRUPTED, PASSED, fail, key_value, print, stop_on_signals};
+use crate::{
+    backend::{BackendError, Stop, simulated},
+    hunt::{Budget, HuntOptions, bundle, choose_mutant, hunt},
+    progress::Progress,
+    scenario::{Scenario, Span},
+    trace::Sink,
+};
+use std::{ops::Range, path::PathBuf};
+
+/// Runs a scenario in virtual time for many seeds, and shrinks what breaks a promise.
+///
+/// Of a scenario with a section [hunt] (`storm`) each seed draws everything between the bounds given there: cluster,
+/// quorum system, mode, order, network, clocks, disks, publications and faults. Of any other only the seed changes. A
+/// failing seed is shrunk by itself into a bundle, a directory that `acms-testbed replay` runs again.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    acms-testbed hunt storm --seeds 0..5000\n  \
+    acms-testbed hunt storm --seeds 17 --set hunt.fault_kinds='[\"kill\", \"partition\", \"disk-lost\"]'\n\n\
+    Prints how often each kind of anything occurred: group, name, seeds, times, separated by tabs.\n\
+    Exit code: 0 every check held, 1 one did not, 2 it could not be run, 130 interrupted.")]
+pub(super) struct Hunt {
+    /// A file, or the name of a built-in scenario.
+    scenario: String,
+    /// Which seeds: A..B (B excluded), or one.
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    seeds: Range<u64>,
+    /// How many seeds run at once [default: as many as there are processors].
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Where bundles go.
+    #[arg(long, value_name = "DIR", default_value = "out/hunt")]
+    out: PathBuf,
+    /// Go on after a seed that failed.
+    #[arg(long)]
+    keep_going: bool,
+    /// Sets a key of the scenario; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// A deliberate defect of the engine that is to be caught; only in builds with the feature `mutants`.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// Shrinking a seed takes at most so many runs.
+    #[arg(long, value_name = "N", default_value_t = Budget::default().runs)]
+    shrink_runs: u32,
+    /// Shrinking a seed takes at most so long.
+    #[arg(long, value_name = "TIME", default_value_t = Span(Budget::default().time))]
+    shrink_time: Span,
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+    /// Show no progress.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs a bundle of a hunt again, and says whether the same happened.
+///
+/// Exit code: 1 a check did not hold, 0 all held, 2 it could not be run.
+#[derive(clap::Args, Debug)]
+pub(super) struct Replay {
+    /// The bundle's directory.
+    bundle: PathBuf,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wrong = |_| format!("{text:?} is no range of seeds such as 0..5000");
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (from.parse().map_err(wrong)?, to.parse().map_err(wrong)?),
+        None => {
+            let one: u64 = text.parse().map_err(wrong)?;
+            (one, one.saturating_add(1))
+        }
+    };
+    if from < to { Ok(from..to) } else { Err(format!("{text}: there is no seed in it")) }
+}
+
+fn backend(scenario: &Scenario, sink: &mut dyn Sink) -> Result<(), BackendError> {
+    simulated::run(scenario, sink).map(drop)
+}
+
+pub(super) fn run_hunt(args: Hunt) -> u8 {
+    // What a file says about its backend matters to `run`.
+    let mut overrides = vec![("backend".to_owned(), "simulated".to_owned())];
+    overrides.extend(args.set);
+    let scenario = match Scenario::load(&args.scenario, &overrides) {
+        Ok(scenario) => scenario,
+        Err(error) => return fail(error),
+    };
+    let stop = Stop::new();
+    if let Err(error) = stop_on_signals(stop.clone()) {
+        return fail(error);
+    }
+    let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let options = HuntOptions {
+        seeds: args.seeds,
+        jobs: args.jobs.unwrap_or_else(processors),
+        out: args.out,
+        keep_going: args.keep_going,
+        mutant: args.mutant,
+        budget: Budget { runs: args.shrink_runs, time: args.shrink_time.0 },
+        progress: if args.quiet { Progress::silent() } else { Progress::on_stderr() },
+        stop,
+    };
+    let report = match hunt(&scenario, &options, &backend) {
+        Ok(report) => report,
+        Err(error) => return fail(error),
+    };
+    if args.json {
+        print(&serde_json::to_string_pretty(&report).expect("reports have only texts as keys"));
+    } else {
+        print(&report.lines());
+    }
+    match (report.failures.is_empty(), report.interrupted) {
+        (_, true) => INTERRUPTED,
+        (false, _) => FAILED,
+        (true, _) => PASSED,
+    }
+}
+
+pub(super) fn run_replay(args: &Replay) -> u8 {
+    let bundle = match bundle::read(&args.bundle) {
+        Ok(bundle) => bundle,
+        Err(error) => return fail(error),
+    };
+    let about = &bundle.about;
+    if let Err(error) = choose_mutant(about.mutant.as_deref()) {
+        return fail(error);
+    }
+    let replayed = match bundle::replay(&bundle, &backend) {
+        Ok(replayed) => replayed,
+        Err(error) => return fail(error),
+    };
+    let mutant = about.mutant.as_ref().map_or(String::new(), |mutant| format!(", mutant {mutant}"));
+    let mut text = format!(
+        "{} seed {}{mutant}, {} faults, {} publications; found with {} at {}\n",
+        about.hunt, about.seed, about.faults, about.publications, about.version, about.commit
+    );
+    let same = |is: bool| if is { "the same" } else { "another" };
+    text.push_str(&format!("trace {}: {}\n", replayed.trial.trace_hash, same(replayed.same_trace)));
+    for violation in &replayed.trial.violations {
+        let is_same = *violation == about.violation;
+        text.push_str(&format!("{} ({}): {}\n", violation.check, same(is_same), violation.text));
+    }
+    if !replayed.same_violation {
+        text.push_str(&format!("not seen again: {}: {}\n", about.violation.check, about.violation.text));
+    }
+    print(&text);
+    if replayed.trial.violations.is_empty() { PASSED } else { FAILED }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_range_or_one() {
+        assert_eq!(seeds("0..5000"), Ok(0..5000));
+        assert_eq!(seeds("17"), Ok(17..18));
+        for wrong in ["", "5..5", "9..1", "a..b", "1..", "-3"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a hunt came to: how many seeds, how often each kind of anything occurred, which seeds failed.
+
+use super::trial::{Tally, Violation};
+use crate::{faults::FaultKind, scenario::Scenario};
+use serde::Serialize;
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
+
+/// How often something occurred.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Count {
+    /// In how many seeds.
+    pub seeds: u64,
+    /// How many times in all.
+    pub times: u64,
+}
+
+/// A seed that broke a promise.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Failure {
+    /// Which.
+    pub seed: u64,
+    /// How, before it was shrunk.
+    pub violation: Violation,
+    /// All checks that failed with it.
+    pub checks: Vec<String>,
+    /// Where its bundle is; none if there was no time to shrink it, or no room.
+    pub bundle: Option<PathBuf>,
+    /// Faults of the shrunk scenario.
+    pub faults: usize,
+    /// Publications of the shrunk scenario.
+    pub publications: usize,
+}
+
+/// What a hunt came to.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Report {
+    /// The scenario that was drawn from.
+    pub hunt: String,
+    /// The deliberate defect of the engine, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
+    /// First seed, and the one after the last.
+    pub seeds: (u64, u64),
+    /// Seeds that were run.
+    pub done: u64,
+    /// Whether it ended before the last seed.
+    pub interrupted: bool,
+    /// How long it took, shrinking included.
+    pub wall_s: f64,
+    /// Seeds a minute.
+    pub seeds_per_minute: f64,
+    /// Virtual time in all.
+    pub virtual_s: f64,
+    /// Events in all.
+    pub events: u64,
+    /// By group (`fault`, `mode`, `quorum`, ...) and name.
+    pub counts: BTreeMap<String, BTreeMap<String, Count>>,
+    /// Seeds that broke a promise.
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    /// Of a hunt that has not begun: all kinds of faults that may occur stand in the table.
+    pub fn new(hunt: &str, mutant: Option<&str>, seeds: (u64, u64), kinds: &[FaultKind]) -> Report {
+        let faults = kinds.iter().map(|kind| (kind.name().to_owned(), Count::default())).collect();
+        let counts = BTreeMap::from([("fault".to_owned(), faults)]);
+        let (hunt, mutant) = (hunt.to_owned(), mutant.map(str::to_owned));
+        Report { hunt, mutant, seeds, counts, ..Report::default() }
+    }
+
+    /// Adds a seed.
+    pub fn add(&mut self, scenario: &Scenario, tally: &Tally) {
+        self.done += 1;
+        self.events += tally.events;
+        self.virtual_s += tally.end_ns as f64 / 1e9;
+        for (kind, times) in &tally.faults {
+            self.count("fault", kind, *times);
+        }
+        for (outcome, times) in &tally.outcomes {
+            self.count("outcome", outcome, *times);
+        }
+        let quorum = scenario.acms.quorum.to_string();
+        self.count("quorum", quorum.split(':').next().unwrap_or_default(), 1);
+        self.count("storage points", &scenario.fleet.storage_points.to_string(), 1);
+        self.count("mode", &text(scenario.acms.mode), 1);
+        self.count("order", &text(scenario.acms.order), 1);
+        self.count("network", &scenario.network.rtt, 1);
+        self.count("delivery", &text(scenario.network.delivery), 1);
+    }
+
+    fn count(&mut self, group: &str, name: &str, times: u64) {
+        let count = self.counts.entry(group.to_owned()).or_default().entry(name.to_owned()).or_default();
+        count.seeds += 1;
+        count.times += times;
+    }
+
+    /// Ends it after `wall_s` seconds.
+    pub fn finish(&mut self, wall_s: f64) {
+        self.wall_s = (wall_s * 1000.0).round() / 1000.0;
+        self.virtual_s = self.virtual_s.round();
+        self.seeds_per_minute = if wall_s > 0.0 { (self.done as f64 / wall_s * 600.0).round() / 10.0 } else { 0.0 };
+        self.failures.sort_by_key(|failure| failure.seed);
+    }
+
+    /// Kinds of faults that may occur and did not.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        let faults = self.counts.get("fault").into_iter().flatten();
+        faults.filter(|(_, count)| count.times == 0).map(|(kind, _)| kind.as_str())
+    }
+
+    /// Tab-separated lines, for people and for tools.
+    pub fn lines(&self) -> String {
+        let mut text = String::from("what\tname\tseeds\ttimes\n");
+        for (group, names) in &self.counts {
+            for (name, count) in names {
+                let _ = writeln!(text, "{group}\t{name}\t{}\t{}", count.seeds, count.times);
+            }
+        }
+        for failure in &self.failures {
+            let Failure { seed, checks, faults, publications, violation, bundle } = failure;
+            let _ = writeln!(text, "failed\tseed {seed}\t{}\t{}", checks.join(" "), violation.text);
+            if let Some(bundle) = bundle {
+                let _ = writeln!(text, "shrunk\tseed {seed}\t{faults} faults\t{publications} publications");
+                let _ = writeln!(text, "replay\tseed {seed}\tacms-testbed replay {}", bundle.display());
+            }
+        }
+        let (from, to) = self.seeds;
+        let _ = writeln!(
+            text,
+            "{} of {} seeds ({from}..{to}) of {}{} in {:.1} s, {} a minute; {:.0} virtual seconds, {} events; {} failed",
+            self.done,
+            to - from,
+            self.hunt,
+            self.mutant.as_ref().map_or(String::new(), |mutant| format!(" with the mutant {mutant}")),
+            self.wall_s,
+            self.seeds_per_minute,
+            self.virtual_s,
+            self.events,
+            self.failures.len(),
+        );
+        text
+    }
+}
+
+/// As it is written in scenarios.
+fn text(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
