@@ -1,7 +1,7 @@
 //! The index: equal sets have equal roots, whatever the order in which they came; nodes can be walked from the root.
 
 use acms_engine::protocol::{
-    Flags, Hash, IndexEntry, Instant, Node, Path, Prefix, SpId, Uid,
+    Flags, Hash, IndexEntry, Instant, Node, NodePlace, Path, Prefix, SpId, Uid,
     index::{Index, Inserted},
 };
 use proptest::prelude::*;
@@ -21,18 +21,20 @@ fn index() -> Index {
     Index::new(Duration::from_secs(300))
 }
 
-/// All files below a node, read from the nodes alone.
-fn walk(index: &Index, hash: Hash, directory: &str, found: &mut BTreeMap<String, u64>) {
+/// All files below a node, read from the nodes alone, each checked against its place.
+fn walk(index: &Index, hash: Hash, place: &NodePlace, found: &mut BTreeMap<String, u64>) {
     let bytes = index.node(&hash).expect("every node below the root is served");
     assert_eq!(Hash::of(&bytes), hash);
-    for item in Node::decode(&bytes).expect("a good node").items {
-        let path = if directory.is_empty() { item.segment } else { format!("{directory}/{}", item.segment) };
-        if let Some(file) = item.file {
-            found.insert(path.clone(), file.uid.micros);
-        }
-        if let Some(hash) = item.directory {
-            walk(index, hash, &path, found);
-        }
+    let node = Node::decode(&bytes).expect("a good node");
+    place.check(&node).expect("it stands where it belongs");
+    assert_eq!(node.encode(), bytes);
+    assert!(index.has_node(place, hash));
+    if let Node::Page(items) = &node {
+        let files = items.iter().filter_map(|item| Some((place.path(&item.segment), item.file.as_ref()?.uid.micros)));
+        found.extend(files);
+    }
+    for (place, hash) in place.children(&node) {
+        walk(index, hash, &place, found);
     }
 }
 
@@ -68,7 +70,7 @@ proptest! {
         let root = one.mint_root(Instant(100));
         prop_assert_eq!(root, other.mint_root(Instant(100)));
         let mut found = BTreeMap::new();
-        walk(&one, root, "", &mut found);
+        walk(&one, root, &NodePlace::root(), &mut found);
         prop_assert_eq!(&found, &expected);
         prop_assert_eq!(one.live(), expected.len());
         for (text, micros) in &expected {
@@ -131,19 +133,27 @@ fn nodes_of_old_roots_are_served_for_a_while() {
 #[test]
 fn nodes_of_old_roots_take_a_bounded_room() {
     let mut index = index();
+    let entry = |micros| IndexEntry { content_type: "t".repeat(200), ..entry(micros, false) };
     for i in 0..4_000 {
-        index.insert(&path(&format!("d/{i}")), entry(1 + i, false));
+        index.insert(&path(&format!("d/{i}")), entry(1 + i));
     }
     let first = index.mint_root(Instant(0));
     let mut last = first;
-    for round in 1..400 {
-        index.insert(&path("d/0"), entry(10_000 + round, false));
+    for round in 1..=5 {
+        for i in 0..4_000 {
+            index.insert(&path(&format!("d/{i}")), entry(10_000 * round + i));
+        }
+        last = index.mint_root(Instant(round));
+    }
+    assert!(index.node(&first).is_some(), "nothing is dropped before its time as long as there is room");
+    for round in 6..=80 {
+        for i in 0..4_000 {
+            index.insert(&path(&format!("d/{i}")), entry(10_000 * round + i));
+        }
         last = index.mint_root(Instant(round));
     }
     let mut found = BTreeMap::new();
-    walk(&index, last, "", &mut found);
+    walk(&index, last, &NodePlace::root(), &mut found);
     assert_eq!(found.len(), 4_000);
-    let page_of = |root: Hash| Node::decode(&index.node(&root)?).ok()?.items[0].directory;
-    let first_page = page_of(first);
-    assert!(first_page.is_none_or(|page| index.node(&page).is_none()), "400 pages of 200 KiB are too much to keep");
+    assert!(index.node(&first).is_none(), "80 directories of 1 MiB are too much to keep");
 }

@@ -1,6 +1,6 @@
 //! The JSON of the HTTP interface (engine/docs/FORMATS.md): what storage points and caches answer and receivers read.
 
-use crate::protocol::{Entry, Flags, Hash, IndexEntry, Outcome, Path, Reason, SpId, Uid, node::Item};
+use crate::protocol::{Entry, Flags, Hash, IndexEntry, Outcome, Path, Reason, SpId, Uid};
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
@@ -149,14 +149,6 @@ impl ListedEntry {
     pub fn of_publication(uid: Uid, entry: &Entry) -> ListedEntry {
         let Entry { ref path, hash, size, ref content_type, flags } = *entry;
         ListedEntry { path: path.clone(), uid, hash, size, content_type: content_type.clone(), flags, inline: None }
-    }
-
-    /// The file of a node's item under `directory` (empty: the root), if it has one and its path is one.
-    pub fn of_item(directory: &str, item: &Item) -> Option<ListedEntry> {
-        let file = item.file.as_ref()?;
-        let separator = if directory.is_empty() { "" } else { "/" };
-        let path = format!("{directory}{separator}{}", item.segment).parse().ok()?;
-        Some(ListedEntry::new(path, file))
     }
 }
 

@@ -133,7 +133,7 @@ pub enum ConfigError {
 }
 
 /// Number of the index encoding; SPs change it together.
-pub const INDEX_FORMAT: u32 = 1;
+pub const INDEX_FORMAT: u32 = crate::protocol::node::FORMAT as u32;
 
 impl Config {
     /// Checks what can be checked.

@@ -5,9 +5,9 @@
 
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
-    Duration, Hash, Instant, Message, Node, SpId, SpSet, StoragePoint, Uid, message::Wanted as What,
+    Duration, Hash, Instant, Message, Node, NodePlace, SpId, SpSet, StoragePoint, Uid, message::Wanted as What,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Publications asked for at once.
 const WANTED_WINDOW: usize = 64;
@@ -66,11 +66,11 @@ impl WantedSet {
     }
 }
 
-/// The walk down a peer's index.
+/// The walk down a peer's index. Its queue is a stack, so that it stays as small as a node is wide and the tree deep.
 #[derive(Debug, Default)]
 pub(super) struct Merge {
-    queue: VecDeque<(String, Hash)>,
-    out: BTreeMap<Hash, BTreeSet<String>>,
+    queue: Vec<(NodePlace, Hash)>,
+    out: BTreeMap<Hash, BTreeSet<NodePlace>>,
 }
 
 impl StoragePoint {
@@ -197,24 +197,24 @@ impl StoragePoint {
     }
 
     pub(super) fn start_merge(&mut self, peer: SpId, root: Hash) {
-        self.merges.insert(peer, Merge { queue: VecDeque::from([(String::new(), root)]), out: BTreeMap::new() });
+        self.merges.insert(peer, Merge { queue: vec![(NodePlace::root(), root)], out: BTreeMap::new() });
         self.pump_merge(peer);
     }
 
     fn pump_merge(&mut self, peer: SpId) {
         let Some(merge) = self.merges.get_mut(&peer) else { return };
         let mut requests = Vec::new();
-        while merge.out.len() < NODES_WINDOW
-            && let Some((directory, hash)) = merge.queue.pop_front()
+        while merge.out.values().map(BTreeSet::len).sum::<usize>() < NODES_WINDOW
+            && let Some((place, hash)) = merge.queue.pop()
         {
-            if self.index.directory_hash(&directory) == Some(hash) {
+            if self.index.has_node(&place, hash) {
                 continue;
             }
             let places = merge.out.entry(hash).or_default();
             if places.is_empty() {
                 requests.push(Message::NodeRequest { hash });
             }
-            places.insert(directory);
+            places.insert(place);
         }
         let is_done = merge.queue.is_empty() && merge.out.is_empty();
         requests.into_iter().for_each(|request| self.send(peer, request));
@@ -236,23 +236,22 @@ impl StoragePoint {
     pub(super) fn take_node(&mut self, from: SpId, bytes: &[u8]) {
         let hash = Hash::of(bytes);
         let Some(merge) = self.merges.get_mut(&from) else { return };
-        let Some(directories) = merge.out.remove(&hash) else { return };
-        let Ok(node) = Node::decode(bytes) else {
+        let Some(places) = merge.out.remove(&hash) else { return };
+        let node = Node::decode(bytes).ok();
+        let Some(node) = node.filter(|node| places.iter().all(|place| place.check(node).is_ok())) else {
             return self.merge_failed(from);
         };
-        for directory in directories {
-            self.compare_node(from, &directory, &node);
+        for place in places {
+            self.compare_node(from, &place, &node);
         }
         self.pump_wanted();
         self.pump_merge(from);
     }
 
-    fn compare_node(&mut self, from: SpId, directory: &str, node: &Node) {
-        for item in &node.items {
-            let separator = if directory.is_empty() { "" } else { "/" };
-            let path = format!("{directory}{separator}{}", item.segment);
-            if let Some(file) = &item.file {
-                let ours = self.index.lookup(&path).map(|entry| entry.uid);
+    fn compare_node(&mut self, from: SpId, place: &NodePlace, node: &Node) {
+        if let Node::Page(items) = node {
+            for (segment, file) in items.iter().filter_map(|item| Some((&item.segment, item.file.as_ref()?))) {
+                let ours = self.index.lookup(&place.path(segment)).map(|entry| entry.uid);
                 let known = self.publications.get(&file.uid).is_some_and(|one| one.agreed);
                 let overlooked = file.flags.deleted && mutant::active(Mutant::TombstoneLostInMerge);
                 if ours < Some(file.uid) && !known && !overlooked {
@@ -263,11 +262,9 @@ impl StoragePoint {
                     }
                 }
             }
-            if let Some(hash) = item.directory
-                && let Some(merge) = self.merges.get_mut(&from)
-            {
-                merge.queue.push_back((path, hash));
-            }
+        }
+        if let Some(merge) = self.merges.get_mut(&from) {
+            merge.queue.extend(place.children(node));
         }
     }
 }

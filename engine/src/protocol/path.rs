@@ -49,6 +49,11 @@ impl Path {
         &self.0
     }
 
+    /// Whether `text` can be a segment of a path.
+    pub fn is_segment(text: &str) -> bool {
+        check_segment(text).is_ok()
+    }
+
     /// Its segments, from the root.
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.0.split('/')

@@ -21,7 +21,7 @@ pub use io::{
 use crate::{
     mutant::{self, Mutant},
     protocol::{
-        Duration, Hash, Instant, Node, Path,
+        Duration, Hash, Instant, Node, NodePlace, Path,
         api::{Changes, Snapshot},
         random::Random,
     },
@@ -31,7 +31,7 @@ use feeds::{Feed, Step};
 use holdings::{Holdings, READY_LEN_MAX};
 use sources::Sources;
 use std::collections::{BTreeMap, VecDeque};
-use walk::{Complete, Walk};
+use walk::{Complete, Walk, Walked};
 
 /// Most nodes and contents asked for at once.
 const OBJECTS_IN_FLIGHT_MAX: usize = 8;
@@ -57,7 +57,7 @@ const CHANGES_LEN_MAX: u64 = 64 << 20;
 enum Asked {
     Snapshot(Why),
     Changes { feed: usize },
-    Node { walk: u64, directory: String, hash: Hash },
+    Node { walk: u64, place: NodePlace, hash: Hash },
     Content { path: Path },
 }
 
@@ -86,7 +86,7 @@ struct Session {
 #[derive(Debug)]
 struct Place {
     snapshot: Snapshot,
-    walked: Vec<(String, Hash)>,
+    walked: Vec<Walked>,
 }
 
 /// See the module. Inputs are the `handle_` methods; after each, take all of [`poll_output`](Receiver::poll_output),
@@ -138,7 +138,7 @@ impl Receiver {
             session: None,
             resume_at: Some(Instant(0)),
             cluster: None,
-            complete: Complete::new(),
+            complete: Complete::default(),
             holdings: Holdings::new(config.prefixes.clone(), recovered),
             as_of_us: 0,
             flush_at: None,
@@ -296,7 +296,7 @@ impl Receiver {
         match asked {
             Asked::Snapshot(why) => self.on_snapshot(now, why, parse(body)?),
             Asked::Changes { feed } => self.on_changes(now, feed, parse(body)?),
-            Asked::Node { walk, directory, hash } => self.on_node(walk, directory, hash, body),
+            Asked::Node { walk, place, hash } => self.on_node(walk, &place, hash, body),
             Asked::Content { .. } => Ok(()),
         }
     }
@@ -324,7 +324,7 @@ impl Receiver {
         if let Some(interval) = self.config.poll {
             session.poll_at = Some(now.after(self.random.jitter(interval)));
             let walking = session.walk.is_some();
-            let same = self.complete.get("") == Some(&snapshot.root);
+            let same = self.complete.has(&NodePlace::root(), snapshot.root);
             if why == Why::Poll && (walking || same) {
                 if !walking {
                     self.holdings.mark(Place { snapshot, walked: Vec::new() });
@@ -390,15 +390,16 @@ impl Receiver {
         }
     }
 
-    fn on_node(&mut self, number: u64, directory: String, hash: Hash, body: &Bytes) -> Result<(), Leave> {
+    fn on_node(&mut self, number: u64, place: &NodePlace, hash: Hash, body: &Bytes) -> Result<(), Leave> {
         if Hash::of(body) != hash && !mutant::active(Mutant::UnverifiedHash) {
             return Err(Leave::WrongHash("an index node".into()));
         }
-        let node = Node::decode(body).map_err(|error| Leave::Malformed(format!("index node: {error}")))?;
+        let node = Node::decode(body).and_then(|node| place.check(&node).map(|()| node));
+        let node = node.map_err(|error| Leave::Malformed(format!("index node: {error}")))?;
         self.counters.nodes += 1;
         let walk = self.session.as_mut().and_then(|session| session.walk.as_mut());
         let Some(walk) = walk.filter(|walk| walk.number == number) else { return Ok(()) };
-        for entry in walk.node(directory, hash, &node, &self.config.prefixes, &self.complete) {
+        for entry in walk.node(place, hash, &node, &self.config.prefixes, &self.complete) {
             let path = entry.path.clone();
             let offered = self.holdings.offer(entry, &mut self.outputs);
             offered.map_err(|_| Leave::Malformed(format!("the entry of {path}")))?;
@@ -415,7 +416,7 @@ impl Receiver {
         while let Some(place) = self.holdings.reached() {
             self.sources.succeed();
             self.session.iter_mut().for_each(|session| session.restarts = 0);
-            self.complete.extend(place.walked);
+            place.walked.into_iter().for_each(|walked| self.complete.add(walked));
             self.say_current(place.snapshot);
         }
         if self.holdings.wants_retry() && self.retry_at.is_none() {
@@ -469,8 +470,8 @@ impl Receiver {
             let unfetched = self.holdings.unfetched();
             let walk = self.session.as_mut().and_then(|session| session.walk.as_mut());
             let Some(walk) = walk.filter(|_| unfetched < UNFETCHED_MAX) else { return };
-            let Some((directory, hash)) = walk.next_node() else { return };
-            let asked = Asked::Node { walk: walk.number, directory, hash };
+            let Some((place, hash)) = walk.next_node() else { return };
+            let asked = Asked::Node { walk: walk.number, place, hash };
             let target = format!("/v1/objects/{hash}");
             self.ask(asked, target, RequestKind::Node, Node::LEN_MAX as u64, OBJECT_TIMEOUT);
         }

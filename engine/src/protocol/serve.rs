@@ -29,8 +29,14 @@ impl StoragePoint {
     }
 
     /// The latest agreed entry of `path`; it may be a tombstone.
-    pub fn lookup(&self, path: &Path) -> Option<&IndexEntry> {
+    pub fn lookup(&self, path: &Path) -> Option<IndexEntry> {
         self.index.lookup(path.as_str())
+    }
+
+    /// The live path that hides `path` where a live file of it has this UID: a newer one that is a proper prefix of it,
+    /// or below it. A function of the set of entries, and the same at receivers.
+    pub fn hidden_by(&self, path: &Path, uid: Uid) -> Option<Path> {
+        self.index.hidden_by(path, uid)
     }
 
     /// An index node of the root or of one served of late.
@@ -65,7 +71,7 @@ impl StoragePoint {
             return Changes { next: snapshot.cursor(), snapshot, entries: Vec::new(), full: true };
         }
         let changed = self.feed.since(cursor.sequence, prefix);
-        let entries = changed.filter_map(|path| Some(ListedEntry::new(path.clone(), self.lookup(path)?)));
+        let entries = changed.filter_map(|path| Some(ListedEntry::new(path.clone(), &self.lookup(path)?)));
         Changes { entries: entries.collect(), snapshot, next: here, full: false }
     }
 

@@ -4,7 +4,7 @@ use acms_engine::protocol::{
     Durable, Entry, Flags, Hash, IndexEntry, Manifest, Message, Micros, Node, Path, SpId, SpSet, StoreId, Uid,
     durable::InlineContent,
     message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
-    node::Item,
+    node::{Item, Part},
 };
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
@@ -67,11 +67,17 @@ pub(crate) fn node() -> impl Strategy<Value = Node> {
         .prop_map(|(uid, hash, size, content_type, flags)| IndexEntry { uid, hash, size, content_type, flags });
     let item =
         (option::of(file), option::of(hash())).prop_filter("an item is something", |(f, d)| f.is_some() || d.is_some());
-    proptest::collection::btree_map("[a-z0-9._-]{1,8}", item, 0..12).prop_map(|items| {
-        let legal = |segment: &String| segment.parse::<Path>().is_ok();
+    let legal = |segment: &String| Path::is_segment(segment);
+    let page = proptest::collection::btree_map("[a-z0-9._-]{1,8}", item, 0..12).prop_map(move |items| {
         let items = items.into_iter().filter(|(segment, _)| legal(segment));
-        Node { items: items.map(|(segment, (file, directory))| Item { segment, file, directory }).collect() }
-    })
+        Node::Page(items.map(|(segment, (file, directory))| Item { segment, file, directory }).collect())
+    });
+    let parts = proptest::collection::btree_map("[a-z0-9_-]{1,8}", hash(), 1..12);
+    let branch = (1..=Node::LEVEL_MAX, parts).prop_map(|(level, parts)| Node::Branch {
+        level,
+        parts: parts.into_iter().map(|(last, hash)| Part { last, hash }).collect(),
+    });
+    prop_oneof![page, branch]
 }
 
 pub(crate) fn inline() -> impl Strategy<Value = InlineContent> {

@@ -2,12 +2,13 @@
 
 use acms_engine::client::IndexPage;
 use acms_engine::protocol::{
-    Config, Entry, Flags, Hash, IndexEntry, Limits, Manifest, Message, Micros, Mode, Node, Order, Outcome,
-    QuorumSystem, Reason, SpId, SpSet, StoreId, Uid,
+    Config, Entry, Flags, Hash, IndexEntry, Instant, Limits, Manifest, Message, Micros, Mode, Node, NodePlace, Order,
+    Outcome, QuorumSystem, Reason, SpId, SpSet, StoreId, Uid,
     api::{Changes, Cursor, Incarnation, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
     durable::InlineContent,
+    index::Index,
     message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
-    node::Item,
+    node::{Item, Part},
     receiver::{Held, Presence},
 };
 use acms_engine::runtime::receive::state_line;
@@ -86,12 +87,35 @@ fn node() -> Node {
         let content_type = "text/plain".into();
         Some(IndexEntry { uid: UID, hash: hash(), size: 6, content_type, flags: flags(executable, deleted) })
     };
-    Node {
-        items: vec![
-            Item { segment: "bin".into(), file: None, directory: Some(Hash([7; 32])) },
-            Item { segment: "etc".into(), file: file(false, true), directory: Some(Hash([9; 32])) },
-            Item { segment: "motd".into(), file: file(true, false), directory: None },
-        ],
+    Node::Page(vec![
+        Item { segment: "bin".into(), file: None, directory: Some(Hash([7; 32])) },
+        Item { segment: "etc".into(), file: file(false, true), directory: Some(Hash([9; 32])) },
+        Item { segment: "motd".into(), file: file(true, false), directory: None },
+    ])
+}
+
+fn branch() -> Node {
+    let part = |last: &str, byte| Part { last: last.into(), hash: Hash([byte; 32]) };
+    Node::Branch { level: 1, parts: vec![part("motd", 7), part("zones", 9)] }
+}
+
+/// How many items the pages of a directory of 1,000 have.
+fn pages() -> Vec<usize> {
+    let mut index = Index::new(Duration::from_secs(300));
+    for i in 0..1000 {
+        let entry =
+            IndexEntry { uid: UID, hash: hash(), size: 6, content_type: String::new(), flags: Flags::default() };
+        index.insert(&format!("{i:04}").parse().unwrap(), entry);
+    }
+    let mut level = vec![index.mint_root(Instant(0))];
+    let node = |hash| Node::decode(&index.node(&hash).unwrap()).unwrap();
+    loop {
+        let nodes: Vec<Node> = level.into_iter().map(node).collect();
+        level = nodes.iter().flat_map(|node| NodePlace::root().children(node)).map(|(_, hash)| hash).collect();
+        if level.is_empty() {
+            let len = |node: &Node| if let Node::Page(items) = node { items.len() } else { 0 };
+            return nodes.iter().map(len).collect();
+        }
     }
 }
 
@@ -232,7 +256,7 @@ fn vectors_of_the_document() {
         document
             .hex(&format!("manifest/{name}"), &manifest.encode(), &manifest, |bytes| Manifest::decode(bytes).unwrap());
     }
-    for (name, node) in [("empty", Node::default()), ("file-and-directory", node())] {
+    for (name, node) in [("empty", Node::default()), ("file-and-directory", node()), ("parts", branch())] {
         document.hex(&format!("node/{name}"), &node.encode(), &node, |bytes| Node::decode(bytes).unwrap());
     }
     let hello = Hello { cluster: "demo".into(), header: header() };
@@ -250,6 +274,7 @@ fn vectors_of_the_document() {
     let config = config().hash();
     document.hex("configuration-hash", &config.0, &config, |bytes| Hash(bytes.try_into().unwrap()));
     json(&mut document);
+    document.json("pages", &pages());
     document.finish();
 }
 

@@ -148,7 +148,7 @@ impl Source {
         let changed = self.changes.iter().filter(|(at, path)| *at > cursor.sequence && prefix.concerns(path));
         let paths: std::collections::BTreeSet<&Path> = changed.map(|(_, path)| path).collect();
         let entry = |path: &Path| {
-            let mut listed = ListedEntry::new(path.clone(), self.index.lookup(path.as_str())?);
+            let mut listed = ListedEntry::new(path.clone(), &self.index.lookup(path.as_str())?);
             let content = self.contents.get(&listed.hash).filter(|bytes| bytes.len() <= self.inline_len_max);
             listed.inline = content.filter(|_| !listed.flags.deleted).map(|bytes| bytes.to_vec());
             Some(listed)

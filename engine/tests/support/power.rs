@@ -72,7 +72,7 @@ fn broken(cluster: &Cluster) -> Vec<String> {
     let mut broken = Vec::new();
     for (name, told) in &cluster.told {
         for sp in cluster.sps() {
-            let served = cluster.sp(sp).lookup(&told.path).cloned();
+            let served = cluster.sp(sp).lookup(&told.path);
             match &told.outcome {
                 Outcome::Accepted { uid } => {
                     let kept = served

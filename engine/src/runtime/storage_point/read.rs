@@ -274,7 +274,7 @@ pub(super) fn try_config(core: &mut Core, read: &ConfigRead, out: &mut Outbox<'_
         out.error(503, &reason, "read again after a while, or at the storage point that accepted it", |_| {});
         return None;
     }
-    let Some(entry) = core.sp.lookup(&read.path).filter(|entry| !entry.flags.deleted).cloned() else {
+    let Some(entry) = core.sp.lookup(&read.path).filter(|entry| !entry.flags.deleted) else {
         out.error(404, "no such path", "`acms ls` or /v1/index lists what there is", |_| {});
         return None;
     };
