@@ -298,6 +298,32 @@ fn a_lost_disk_is_replaced_and_filled_by_the_others() {
 }
 
 #[test]
+fn a_damaged_content_is_noticed_and_fetched_again() {
+    let mut cluster = Cluster::start(9);
+    let content = b"a content that the disk will spoil ".repeat(100);
+    cluster.publish(1, "rot/a", &content);
+    cluster.wait_for(3, "rot/a", &content, Duration::from_secs(5));
+    cluster.kill(3);
+    let store = cluster.config(3).with_file_name("store");
+    let mut spoilt = 0;
+    for file in fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path()) {
+        let mut bytes = fs::read(&file).unwrap();
+        if let Some(at) = bytes.windows(content.len()).position(|window| window == content) {
+            bytes[at + 1_000] ^= 0x10;
+            fs::write(&file, bytes).unwrap();
+            spoilt += 1;
+        }
+    }
+    assert_eq!(spoilt, 1, "the content lies in one segment");
+    cluster.start_sp(3);
+    let first = cluster.get(3, "/v1/config/rot/a", &[]);
+    assert_eq!((first.status, first.header("cache-control")), (500, Some("no-store")), "nothing wrong is ever served");
+    cluster.wait_for(3, "rot/a", &content, Duration::from_secs(10));
+    let metrics = cluster.get(3, "/metrics", &[]).text();
+    assert!(metrics.contains("acms_contents_damaged_total 1"), "{metrics}");
+}
+
+#[test]
 fn as_of_follows_the_clock_and_stands_still_without_a_quorum() {
     let mut cluster = Cluster::start(8);
     cluster.publish(1, "fresh/a", b"a");

@@ -27,6 +27,8 @@ pub(super) enum Completion {
     Staged { hash: Hash, offset_end: u64, staged: Staged },
     /// A part of a content was read for a peer.
     Chunk { to: SpId, message: Message },
+    /// A content of this size was found damaged.
+    Damaged { hash: Hash, size: u64 },
     /// This many bytes of a body were taken in.
     UploadWritten { upload: UploadId, len: usize },
     /// A body is durable, or why not.

@@ -63,15 +63,16 @@ impl ContentThread {
     }
 }
 
-/// A message with the bytes `offset..offset + len` of a content, or that it is missing.
-pub(super) fn read_chunk(contents: &Contents<DirStorage>, hash: Hash, offset: u64, len: u32) -> Message {
+/// A message with the bytes `offset..offset + len` of a content, or that it is missing; its size if it is damaged.
+pub(super) fn read_chunk(contents: &Contents<DirStorage>, hash: Hash, offset: u64, len: u32) -> Result<Message, u64> {
     let missing = Message::Missing { what: Wanted::Content(hash) };
-    let Some(total) = contents.len(&hash).filter(|total| offset <= *total) else { return missing };
+    let Some(total) = contents.len(&hash).filter(|total| offset <= *total) else { return Ok(missing) };
     match contents.read(&hash, offset, len.min(CHUNK_LEN).into()) {
-        Ok(bytes) => Message::ContentChunk { hash, offset, total, bytes },
+        Ok(bytes) => Ok(Message::ContentChunk { hash, offset, total, bytes }),
+        Err(StoreError::CorruptContent(_)) => Err(total),
         Err(error) => {
             tracing::error!("content {hash} cannot be read for a peer: {error}");
-            missing
+            Ok(missing)
         }
     }
 }
@@ -100,7 +101,11 @@ impl Worker {
                     self.completions.send(Completion::Staged { hash, offset_end, staged });
                 }
                 Job::Read { to, hash, offset, len } => {
-                    let message = read_chunk(&self.contents, hash, offset, len);
+                    let missing = Message::Missing { what: Wanted::Content(hash) };
+                    let message = read_chunk(&self.contents, hash, offset, len).unwrap_or_else(|size| {
+                        self.completions.send(Completion::Damaged { hash, size });
+                        missing
+                    });
                     self.completions.send(Completion::Chunk { to, message });
                 }
                 Job::UploadWrite { upload, bytes } => {

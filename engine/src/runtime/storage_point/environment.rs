@@ -61,6 +61,8 @@ pub(super) struct Io {
     pub(super) changed: Changed,
     /// A newer store of this storage point exists: the process must end.
     pub(super) newer_store: Option<StoreId>,
+    /// Contents found damaged, with their sizes: the protocol has to hear of them.
+    pub(super) damaged: Vec<(Hash, u64)>,
     /// Of the frames to come.
     header: Header,
     outgoing: BTreeMap<SpId, Outgoing>,
@@ -85,6 +87,7 @@ impl Io {
             outcomes: Vec::new(),
             changed: Changed::default(),
             newer_store: None,
+            damaged: Vec::new(),
             header,
             outgoing: BTreeMap::new(),
         }
@@ -155,7 +158,10 @@ impl Environment for Io {
         match self.contents.len(&hash) {
             None => self.send(to, Message::Missing { what: Wanted::Content(hash) }),
             Some(total) if total <= INLINE_LEN_MAX => {
-                let message = read_chunk(&self.contents, hash, offset, len);
+                let message = read_chunk(&self.contents, hash, offset, len).unwrap_or_else(|size| {
+                    self.damaged.push((hash, size));
+                    Message::Missing { what: Wanted::Content(hash) }
+                });
                 self.send(to, message);
             }
             Some(_) => self.content.give(Job::Read { to, hash, offset, len }),

@@ -125,7 +125,7 @@ fn unreadable(hash: Hash, error: &dyn std::fmt::Display) -> Refusal {
     Refusal { status: 500, reason: error.to_string(), remedy: "read it at another storage point" }
 }
 
-fn content(core: &Core, hash: Hash) -> Result<Option<Body>, Refusal> {
+fn content(core: &mut Core, hash: Hash) -> Result<Option<Body>, Refusal> {
     let Some(len) = core.io.contents.len(&hash) else {
         return Ok((hash == Hash::of(b"")).then(|| Body::Memory(Bytes::new())));
     };
@@ -138,7 +138,12 @@ fn content(core: &Core, hash: Hash) -> Result<Option<Body>, Refusal> {
     match core.io.contents.read(&hash, 0, len) {
         Ok(bytes) => Ok(Some(Body::Memory(bytes))),
         Err(StoreError::Missing(_)) => Ok(None),
-        Err(error) => Err(unreadable(hash, &error)),
+        Err(error) => {
+            if matches!(error, StoreError::CorruptContent(_)) {
+                core.io.damaged.push((hash, len));
+            }
+            Err(unreadable(hash, &error))
+        }
     }
 }
 

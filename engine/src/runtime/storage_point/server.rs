@@ -257,6 +257,7 @@ impl Server {
             }
             Completion::Refused(ids, detail) => ids.into_iter().for_each(|id| sp.handle_refused(*now, id, &detail)),
             Completion::StoreFailed(problem) => self.failed = Some(problem),
+            Completion::Damaged { hash, size } => sp.handle_damaged(*now, hash, size),
             Completion::Staged { hash, offset_end, staged } => sp.handle_staged(*now, hash, offset_end, staged),
             Completion::Chunk { to, message } => crate::protocol::io::Environment::send(io, to, message),
             Completion::UploadWritten { upload, len } => {
@@ -352,6 +353,10 @@ impl Server {
     /// Drains the protocol and carries out what that brought.
     fn end_cycle(&mut self) -> io::Result<()> {
         drain(&mut self.core.sp, &mut self.core.io);
+        for (hash, size) in mem::take(&mut self.core.io.damaged) {
+            self.core.sp.handle_damaged(self.core.now, hash, size);
+            drain(&mut self.core.sp, &mut self.core.io);
+        }
         self.core.io.send_frames();
         self.core.io.peers.flush(self.core.now.instant);
         if let Some(newer) = self.core.io.newer_store {

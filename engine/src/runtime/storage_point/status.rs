@@ -79,6 +79,8 @@ pub(super) fn metrics(core: &Core) -> String {
     metric("submissions", "gauge", "Submissions under way.", protocol.submissions as u64);
     metric("publications_pending", "gauge", "Publications not yet agreed.", protocol.pending as u64);
     metric("paths", "gauge", "Live paths in the index.", protocol.paths as u64);
+    let damaged = protocol.contents_damaged_total;
+    metric("contents_damaged_total", "counter", "Contents found damaged since the start, and fetched again.", damaged);
     metric("peers_connected", "gauge", "Other storage points with a link.", protocol.peers_connected as u64);
     metric("commits_total", "counter", "Commits of the log.", http.commits_total);
     metric("http_connections", "gauge", "Open HTTP connections.", http.connections);
