@@ -19,8 +19,10 @@ pub fn batch(len: usize) -> Vec<Durable> {
     (0..len.div_ceil(CONTENT_LEN) as u64).map(held).collect()
 }
 
-fn held(number: u64) -> Durable {
-    let content: Vec<u8> = (0..CONTENT_LEN as u64).map(|i| (i * 31 + number * 7) as u8).collect();
+/// Publication `number`, whose content no other has.
+pub fn held(number: u64) -> Durable {
+    let mut content: Vec<u8> = (0..CONTENT_LEN as u64).map(|i| (i * 31 + number * 7) as u8).collect();
+    content[..8].copy_from_slice(&number.to_le_bytes());
     let bytes = Bytes::from(content);
     let hash = Hash::of(&bytes);
     let entry = Entry {

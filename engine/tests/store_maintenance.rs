@@ -7,11 +7,12 @@ mod store;
 
 use acms_engine::{
     protocol::{Durable, Hash, Instant, Manifest, Micros, SpId, SpSet, StoreId, Uid, durable::INLINE_LEN_MAX},
-    store::{MemoryStorage, Opened, Options, Step, Storage, Store, StoreError},
+    store::{MaintenanceLimits, MemoryStorage, Opened, Options, Step, Storage, Store, StoreError},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 use store::{Draw, held, identity, read_back, uid};
 
@@ -573,6 +574,37 @@ fn files_go_when_nothing_names_them_and_not_before() {
     opened.log.commit(&[publication(3)]).unwrap();
     opened.maintenance.checkpoint(Instant(5)).unwrap();
     assert_eq!(opened.contents.read(&hash, 0, u64::MAX).unwrap(), content);
+}
+
+#[test]
+fn what_is_dead_can_be_named_again_for_a_while() {
+    let kept = MaintenanceLimits { dead_kept: Duration::from_secs(10), ..store::LIMITS };
+    let options = Options { maintenance: kept, ..OPTIONS };
+    let disk = MemoryStorage::new();
+    Store::create_with(disk.clone(), &identity(), SEGMENT_LEN).unwrap();
+    let mut opened = Store::open_with(disk.clone(), options).unwrap();
+    let content = [9; 700];
+    let again = |micros| match held(micros, &content) {
+        Durable::Held { manifest, own_bit, .. } => Durable::Held { manifest, own_bit, contents: Vec::new() },
+        _ => unreachable!(),
+    };
+    let seconds = |s: u64| Instant(s * 1_000_000_000);
+    opened.log.commit(&[held(1, &content), Durable::Released { uid: uid(1) }]).unwrap();
+    opened.maintenance.checkpoint(seconds(20)).unwrap();
+    opened.log.commit(&[again(2)]).unwrap();
+    drop(opened);
+    let mut opened = Store::open_with(disk.crash(1), options).unwrap();
+    assert_eq!(opened.contents.read(&Hash::of(&content), 0, 700).unwrap(), content[..]);
+    opened.maintenance.step(seconds(1)).unwrap();
+    opened.log.commit(&[Durable::Released { uid: uid(2) }]).unwrap();
+    opened.maintenance.checkpoint(seconds(2)).unwrap();
+    opened.log.commit(&[again(3)]).unwrap();
+    opened.maintenance.checkpoint(seconds(30)).unwrap();
+    opened.log.commit(&[Durable::Released { uid: uid(3) }]).unwrap();
+    opened.maintenance.checkpoint(seconds(40)).unwrap();
+    assert_eq!(opened.contents.len(&Hash::of(&content)), Some(700));
+    opened.maintenance.checkpoint(seconds(51)).unwrap();
+    assert_eq!(opened.contents.len(&Hash::of(&content)), None);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
     ledger::{After, Ledger, Place},
 };
 use crate::protocol::{
-    Durable, Hash,
+    Durable, Hash, Instant,
     encoding::{DecodeError, Reader, Writer as Encoder},
 };
 use std::io;
@@ -76,6 +76,8 @@ enum Next {
 
 /// A checkpoint that is being written; the ledger must not change meanwhile.
 pub(super) struct Writer<F> {
+    /// Contents that nothing named at that time or later are left out.
+    pub(super) dead_at: Instant,
     file: F,
     seal: Seal,
     head: Head,
@@ -90,7 +92,7 @@ impl<F: StorageFile> Writer<F> {
         binding: [u8; 8],
         number: u64,
         position: Position,
-        ledger: &Ledger,
+        (ledger, dead_at): (&Ledger, Instant),
     ) -> io::Result<Writer<F>> {
         match storage.remove(PREPARING) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -99,7 +101,7 @@ impl<F: StorageFile> Writer<F> {
         let file = storage.create(PREPARING, 0)?;
         let head = Head { number, position, len: SECTOR_LEN, lines: 0 };
         let next = Next::Records(After::Start);
-        let mut writer = Writer { file, seal: seal(binding), head, next, block: vec![0; BLOCK_HEAD_LEN] };
+        let mut writer = Writer { dead_at, file, seal: seal(binding), head, next, block: vec![0; BLOCK_HEAD_LEN] };
         ledger.first_records().iter().for_each(|record| writer.record(record));
         Ok(writer)
     }
@@ -120,7 +122,7 @@ impl<F: StorageFile> Writer<F> {
                 }
                 Next::Places(after) => {
                     let mut last = after;
-                    for (hash, place) in ledger.places_after(after) {
+                    for (hash, place) in ledger.places_after(after, self.dead_at) {
                         self.place(hash, place);
                         last = Some(hash);
                         if self.block.len() >= BLOCK_LEN {

@@ -92,8 +92,10 @@ pub(super) struct Ledger {
     as_of: Option<Micros>,
     joined: bool,
     contents: BTreeMap<Hash, Content>,
-    /// Contents that nothing names.
-    dead: BTreeSet<Hash>,
+    /// Contents that nothing names, and since when.
+    dead: BTreeMap<Hash, Instant>,
+    /// The time of what is applied.
+    now: Instant,
     /// Files whose content has a better copy.
     dead_files: Vec<(Hash, u64)>,
     /// By segment and offset.
@@ -110,6 +112,11 @@ pub(super) enum After {
 }
 
 impl Ledger {
+    /// What is applied from now on happens at `now`.
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// One more record.
     pub(super) fn apply(&mut self, record: &Durable) {
         match record {
@@ -171,7 +178,7 @@ impl Ledger {
                 if let Some(place) = content.place {
                     *self.alive.entry(place.generation).or_default() -= u64::from(place.len);
                 }
-                self.dead.insert(entry.hash);
+                self.dead.insert(entry.hash, self.now);
             }
         }
     }
@@ -209,7 +216,7 @@ impl Ledger {
         if content.names > 0 {
             *self.alive.entry(place.generation).or_default() += u64::from(place.len);
         } else {
-            self.dead.insert(hash);
+            self.dead.entry(hash).or_insert(self.now);
         }
     }
 
@@ -237,15 +244,16 @@ impl Ledger {
         let unnamed_since = file.unnamed_since.filter(|_| content.names == 0);
         content.file = Some(FileOf { unnamed_since, ..file });
         if content.names == 0 {
-            self.dead.insert(hash);
+            self.dead.entry(hash).or_insert(self.now);
         }
     }
 
-    /// Contents that nothing names any more, but those stored after `recent` whose record may be on its way.
-    pub(super) fn dead(&self, recent: Instant) -> Vec<(Hash, Option<Place>, Option<u64>)> {
-        let dead = self.dead.iter().map(|hash| (*hash, self.contents.get(hash).copied().unwrap_or_default()));
+    /// Contents that nothing names since `dead_at` or longer; files that nothing ever named since `unnamed_at`.
+    pub(super) fn dead(&self, dead_at: Instant, unnamed_at: Instant) -> Vec<(Hash, Option<Place>, Option<u64>)> {
+        let dead = self.dead.iter().filter(|(_, since)| **since <= dead_at);
+        let dead = dead.map(|(hash, _)| (*hash, self.contents.get(hash).copied().unwrap_or_default()));
         let is_due = |content: &Content| {
-            content.file.and_then(|file| file.unnamed_since).is_none_or(|stored_at| stored_at < recent)
+            content.file.and_then(|file| file.unnamed_since).is_none_or(|stored_at| stored_at <= unnamed_at)
         };
         dead.filter(|(_, content)| is_due(content))
             .map(|(hash, content)| (hash, content.place, content.file.map(|file| file.stamp)))
@@ -264,9 +272,9 @@ impl Ledger {
         std::mem::take(&mut self.dead_files)
     }
 
-    /// Whether anything in the segment is alive.
-    pub(super) fn is_needed(&self, generation: u64) -> bool {
-        self.placed_in(generation).any(|hash| self.is_alive(hash))
+    /// Whether anything in the segment is named, or was after `dead_at`.
+    pub(super) fn is_needed(&self, generation: u64, dead_at: Instant) -> bool {
+        self.placed_in(generation).any(|hash| self.dead.get(&hash).is_none_or(|since| *since > dead_at))
     }
 
     /// Bytes of the segment's contents that are alive.
@@ -304,11 +312,15 @@ impl Ledger {
         self.contents.get(&hash).is_some_and(|content| content.names > 0)
     }
 
-    /// Where the contents that are alive lie, after `after`.
-    pub(super) fn places_after(&self, after: Option<Hash>) -> impl Iterator<Item = (Hash, Place)> + '_ {
+    /// Where contents lie that are named, or were after `dead_at`; those after `after`.
+    pub(super) fn places_after(
+        &self,
+        after: Option<Hash>,
+        dead_at: Instant,
+    ) -> impl Iterator<Item = (Hash, Place)> + '_ {
         let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let alive = self.contents.range(range).filter(|(_, content)| content.names > 0);
-        alive.filter_map(|(hash, content)| Some((*hash, content.place?)))
+        let places = self.contents.range(range).filter_map(|(hash, content)| Some((*hash, content.place?)));
+        places.filter(move |(hash, _)| self.dead.get(hash).is_none_or(|since| *since > dead_at))
     }
 
     // ---- What is written down -------------------------------------------------------------------------------------
@@ -435,23 +447,23 @@ mod tests {
         let mut ledger = ledger(&[held(1, 1, true), held(2, 1, true), held(3, 3, true)]);
         ledger.place(hash(1), place(1, 512));
         ledger.place(hash(3), place(1, 600));
-        assert_eq!((ledger.alive(), ledger.dead(Instant(0))), (18, vec![]));
+        assert_eq!((ledger.alive(), ledger.dead(Instant(0), Instant(0))), (18, vec![]));
         ledger.apply(&Durable::Released { uid: uid(1) });
         assert_eq!(ledger.alive(), 18);
         ledger.place(hash(1), place(2, 512));
         assert_eq!((ledger.alive_in(1), ledger.alive_in(2)), (9, 9));
         ledger.apply(&Durable::Forgotten { uid: uid(2) });
-        assert_eq!(ledger.dead(Instant(0)), [(hash(1), Some(place(2, 512)), None)]);
-        assert!(!ledger.is_needed(2) && ledger.is_needed(1));
+        assert_eq!(ledger.dead(Instant(0), Instant(0)), [(hash(1), Some(place(2, 512)), None)]);
+        assert!(!ledger.is_needed(2, Instant(0)) && ledger.is_needed(1, Instant(0)));
         ledger.apply(&held(4, 1, true));
-        assert_eq!((ledger.dead(Instant(0)), ledger.alive_in(2)), (vec![], 9));
+        assert_eq!((ledger.dead(Instant(0), Instant(0)), ledger.alive_in(2)), (vec![], 9));
         let file = FileOf { len: 9, stamp: 5, unnamed_since: Some(Instant(7)) };
         ledger.store_file(hash(1), file);
         assert_eq!(ledger.placed_in(2).count(), 0);
         ledger.store_file(hash(7), file);
-        assert_eq!(ledger.dead(Instant(7)), []);
-        assert_eq!(ledger.dead(Instant(8)), [(hash(7), None, Some(5))]);
+        assert_eq!(ledger.dead(Instant(0), Instant(6)), []);
+        assert_eq!(ledger.dead(Instant(0), Instant(7)), [(hash(7), None, Some(5))]);
         ledger.apply(&held(5, 7, true));
-        assert_eq!(ledger.dead(Instant(8)), []);
+        assert_eq!(ledger.dead(Instant(0), Instant(7)), []);
     }
 }

@@ -32,6 +32,8 @@ pub struct MaintenanceLimits {
     pub idle: Duration,
     /// A segment is emptied when less than this many thousandths of it are alive.
     pub alive_permille: u64,
+    /// What nothing names any more is kept for so long: a publication on its way may count on it.
+    pub dead_kept: Duration,
     /// Contents are moved in portions of this many bytes, in a commit that waits for the next of the protocol.
     pub copy_bytes: u64,
     /// What checkpoints and moved contents may write in a second.
@@ -44,6 +46,7 @@ impl MaintenanceLimits {
         checkpoint_bytes: 64 << 20,
         idle: Duration::from_secs(5),
         alive_permille: 500,
+        dead_kept: Duration::from_secs(10),
         copy_bytes: 64 << 10,
         bytes_per_s: 32 << 20,
     };
@@ -173,7 +176,7 @@ impl<S: Storage> Maintenance<S> {
         }
         self.free_retired().map_err(StoreError::io("giving up a segment"))?;
         if self.checkpoint_is_due(now) {
-            return self.begin_checkpoint().map(|()| Step::Again);
+            return self.begin_checkpoint(now).map(|()| Step::Again);
         }
         if let Some(copies) = self.next_copies()? {
             let bytes: u64 = copies.iter().map(|copy| copy.bytes.len() as u64).sum();
@@ -227,7 +230,7 @@ impl<S: Storage> Maintenance<S> {
             self.write_on(now)?;
         }
         self.take_notices(now);
-        self.begin_checkpoint()?;
+        self.begin_checkpoint(now)?;
         while self.writing.is_some() {
             self.write_on(now)?;
         }
@@ -258,6 +261,7 @@ impl<S: Storage> Maintenance<S> {
         if self.writing.is_some() {
             return;
         }
+        self.ledger.set_now(now);
         for notice in self.contents.take_notices() {
             match notice {
                 Notice::Committed { end, len, records, placed } => {
@@ -289,17 +293,28 @@ impl<S: Storage> Maintenance<S> {
             return true;
         }
         let is_idle = now.since(self.active_at) >= limits.idle;
-        is_idle && grown > 0 && (grown >= limits.checkpoint_bytes / 16 || self.would_free())
+        is_idle && grown > 0 && (grown >= limits.checkpoint_bytes / 16 || self.would_free(now))
     }
 
     /// Whether a checkpoint would make a segment free.
-    fn would_free(&self) -> bool {
+    fn would_free(&self, now: Instant) -> bool {
+        let dead_at = self.dead_at(now);
         let old = self.contents.segments().into_iter().filter(|(at, _)| *at < self.position.generation);
-        old.into_iter().any(|(generation, _)| !self.ledger.is_needed(generation))
+        old.into_iter().any(|(generation, _)| !self.ledger.is_needed(generation, dead_at))
     }
 
-    fn begin_checkpoint(&mut self) -> Result<(), StoreError> {
-        let writer = Writer::begin(self.contents.storage(), self.binding, self.number + 1, self.position, &self.ledger);
+    fn dead_at(&self, now: Instant) -> Instant {
+        Instant(now.0.saturating_sub(self.options.maintenance.dead_kept.as_nanos() as u64))
+    }
+
+    fn begin_checkpoint(&mut self, now: Instant) -> Result<(), StoreError> {
+        let writer = Writer::begin(
+            self.contents.storage(),
+            self.binding,
+            self.number + 1,
+            self.position,
+            (&self.ledger, self.dead_at(now)),
+        );
         self.writing = Some(writer.map_err(StoreError::io("beginning a checkpoint"))?);
         Ok(())
     }
@@ -310,6 +325,7 @@ impl<S: Storage> Maintenance<S> {
         let (written, is_last) = writer.write_block(&self.ledger).map_err(failed())?;
         self.budget.spend(now, written);
         if is_last && let Some(writer) = self.writing.take() {
+            let dead_at = writer.dead_at;
             let head = writer.finish(self.contents.storage()).map_err(failed())?;
             self.number = head.number;
             (self.covered_before, self.covered) = (self.covered, head.position.generation);
@@ -317,20 +333,20 @@ impl<S: Storage> Maintenance<S> {
             self.figures.checkpoint_bytes = head.len;
             self.figures.checkpoint_bytes_total += head.len;
             self.figures.checkpoints_total += 1;
-            self.give_up_dead(now).map_err(StoreError::io("giving up what is dead"))?;
+            self.give_up_dead(dead_at, now).map_err(StoreError::io("giving up what is dead"))?;
         }
         Ok(Step::Again)
     }
 
     /// The checkpoint is durable and says nothing of these: they are of no use any more.
-    fn give_up_dead(&mut self, now: Instant) -> io::Result<()> {
+    fn give_up_dead(&mut self, dead_at: Instant, now: Instant) -> io::Result<()> {
         for (generation, _) in self.contents.segments() {
-            if generation < self.covered && !self.ledger.is_needed(generation) {
+            if generation < self.covered && !self.ledger.is_needed(generation, dead_at) {
                 self.retire(generation);
             }
         }
-        let recent = Instant(now.0.saturating_sub(UNNAMED_KEPT.as_nanos() as u64));
-        for (hash, place, stamp) in self.ledger.dead(recent) {
+        let unnamed_at = Instant(now.0.saturating_sub(UNNAMED_KEPT.as_nanos() as u64));
+        for (hash, place, stamp) in self.ledger.dead(dead_at, unnamed_at) {
             if let Some(stamp) = stamp {
                 self.contents.remove_file(&hash, stamp)?;
             }

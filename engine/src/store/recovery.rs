@@ -17,7 +17,7 @@ use super::{
     ledger::{FileOf, Ledger},
     segment::{Free, Segment, segment_name},
 };
-use crate::protocol::{Durable, Hash};
+use crate::protocol::{Durable, Hash, Instant};
 use std::{io, sync::Arc};
 
 const WINDOW_LEN: u64 = 1 << 20;
@@ -319,7 +319,7 @@ impl<S: Storage> Recovery<'_, S> {
         }
         self.contents.prefer_files(files);
         self.check_places()?;
-        self.contents.add_places(self.ledger.places_after(None));
+        self.contents.add_places(self.ledger.places_after(None, Instant(0)));
         Ok(Recovered {
             end: Position { sequence: self.sequence, generation: self.segments[0].seal.generation, offset: self.start },
             uncovered: self.uncovered,
@@ -332,7 +332,7 @@ impl<S: Storage> Recovery<'_, S> {
     /// All contents lie in segments that are there. (Whether they have their hashes shows when they are read.)
     fn check_places(&self) -> Result<(), StoreError> {
         let lens: std::collections::BTreeMap<u64, u64> = self.contents.segments().into_iter().collect();
-        for (_, place) in self.ledger.places_after(None) {
+        for (_, place) in self.ledger.places_after(None, Instant(0)) {
             let len = lens.get(&place.generation).copied().unwrap_or_default();
             if u64::from(place.offset) + u64::from(place.len) > len {
                 let what = "contents that the checkpoint names are gone";

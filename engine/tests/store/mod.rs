@@ -14,6 +14,7 @@ pub(crate) const LIMITS: MaintenanceLimits = MaintenanceLimits {
     checkpoint_bytes: 12 << 10,
     idle: Duration::from_secs(5),
     alive_permille: 500,
+    dead_kept: Duration::ZERO,
     copy_bytes: 2 << 10,
     bytes_per_s: u64::MAX,
 };

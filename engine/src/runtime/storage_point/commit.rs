@@ -3,7 +3,10 @@
 use crate::{
     mutant::{self, Mutant},
     protocol::{Durable, io::WriteId},
-    runtime::storage_point::completion::{Completion, Completions},
+    runtime::storage_point::{
+        completion::{Completion, Completions},
+        maintenance::Copies,
+    },
     store::{DirStorage, Log, Pacer, StoreError},
 };
 use std::{
@@ -14,7 +17,55 @@ use std::{
     time::{Duration, Instant},
 };
 
-type Write = (WriteId, Vec<Durable>);
+/// Something to be committed.
+#[derive(Debug)]
+enum Write {
+    Records(WriteId, Vec<Durable>),
+    /// Contents that maintenance moves: they go along with the next records.
+    Copies(Copies),
+}
+
+/// What the next commit carries.
+#[derive(Debug, Default)]
+struct Batch {
+    ids: Vec<WriteId>,
+    records: Vec<Durable>,
+    copies: Option<Copies>,
+}
+
+impl Batch {
+    fn take(&mut self, write: Write) {
+        match write {
+            Write::Records(id, records) => {
+                self.ids.push(id);
+                self.records.extend(records);
+            }
+            // There is one at a time: maintenance waits for the answer.
+            Write::Copies(copies) => self.copies = Some(copies),
+        }
+    }
+
+    /// Commits it and tells who waits; whether the log can go on.
+    fn commit(&mut self, log: &mut Log<DirStorage>, completions: &Completions) -> bool {
+        let copies = self.copies.as_ref().map_or(&[][..], |(contents, _)| contents);
+        let mut committed = log.commit_with(&self.records, copies);
+        if let Some((_, answer)) = self.copies.take() {
+            let refused = matches!(committed, Err(StoreError::Full(_) | StoreError::TooLarge { .. }));
+            if refused && !self.records.is_empty() {
+                // The records may fit without them.
+                committed = log.commit(&self.records);
+                let _ = answer.send(Err(StoreError::Full(io::ErrorKind::StorageFull.into())));
+            } else if refused {
+                let _ = answer.send(std::mem::replace(&mut committed, Ok(())));
+            } else if committed.is_ok() {
+                let _ = answer.send(Ok(()));
+            }
+        }
+        self.records.clear();
+        let ids = std::mem::take(&mut self.ids);
+        (ids.is_empty() && committed.is_ok()) || report(committed, ids, completions)
+    }
+}
 
 /// The way to the commit thread.
 #[derive(Debug)]
@@ -39,10 +90,16 @@ impl CommitThread {
     /// Asks for a write; its id comes back once it is durable.
     pub(super) fn write(&self, id: WriteId, records: Vec<Durable>) {
         // The thread ends early only at a failure that it has reported, and that ends the process.
-        let _ = self.sender.send((id, records));
+        let _ = self.sender.send(Write::Records(id, records));
     }
 
-    /// Waits until everything asked for is durable.
+    /// Hands over contents to be moved; false if the thread has ended.
+    pub(super) fn copier(&self) -> impl Fn(Copies) -> bool + Send + 'static {
+        let sender = self.sender.clone();
+        move |copies| sender.send(Write::Copies(copies)).is_ok()
+    }
+
+    /// Waits until everything asked for is durable. Every [`copier`](Self::copier) must be gone.
     pub(super) fn finish(self) {
         drop(self.sender);
         let _ = self.thread.join();
@@ -51,24 +108,17 @@ impl CommitThread {
 
 fn run(mut log: Log<DirStorage>, receiver: &Receiver<Write>, completions: &Completions) {
     let mut pacer = Pacer::default();
-    let (mut ids, mut records) = (Vec::new(), Vec::new());
+    let mut batch = Batch::default();
     while let Ok(first) = receiver.recv() {
-        let mut take = |write: Write, ids: &mut Vec<WriteId>| {
-            ids.push(write.0);
-            records.extend(write.1);
-            records.len()
-        };
-        let mut waiting = take(first, &mut ids);
-        receiver.try_iter().for_each(|write| waiting = take(write, &mut ids));
-        let delay = pacer.delay(Instant::now(), waiting);
+        batch.take(first);
+        receiver.try_iter().for_each(|write| batch.take(write));
+        let delay = pacer.delay(Instant::now(), batch.records.len());
         if !delay.is_zero() {
             thread::sleep(delay);
-            receiver.try_iter().for_each(|write| waiting = take(write, &mut ids));
+            receiver.try_iter().for_each(|write| batch.take(write));
         }
         pacer.begun(Instant::now());
-        let committed = log.commit(&records);
-        records.clear();
-        if !report(committed, std::mem::take(&mut ids), completions) {
+        if !batch.commit(&mut log, completions) {
             return;
         }
     }
@@ -96,7 +146,10 @@ fn hold(mut log: Log<DirStorage>, receiver: &Receiver<Write>, completions: &Comp
     loop {
         let wait = held.front().map_or(HELD, |(since, _)| HELD.saturating_sub(since.elapsed()));
         match receiver.recv_timeout(wait) {
-            Ok((id, records)) => {
+            Ok(Write::Copies((copies, answer))) => {
+                let _ = answer.send(log.commit_with(&[], &copies));
+            }
+            Ok(Write::Records(id, records)) => {
                 held.push_back((Instant::now(), records));
                 completions.send(Completion::Persisted(vec![id]));
             }

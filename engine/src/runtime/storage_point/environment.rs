@@ -14,6 +14,7 @@ use crate::{
             commit::CommitThread,
             connection::ConnectionId,
             content::{ContentThread, Job, read_chunk},
+            maintenance::MaintenanceThread,
             peer::Peers,
         },
     },
@@ -53,6 +54,7 @@ struct Outgoing {
 pub(super) struct Io {
     pub(super) peers: Peers,
     pub(super) commit: CommitThread,
+    pub(super) maintenance: MaintenanceThread,
     pub(super) content: ContentThread,
     pub(super) contents: Contents<DirStorage>,
     pub(super) events: EventStream,
@@ -72,6 +74,7 @@ impl Io {
     pub(super) fn new(
         peers: Peers,
         commit: CommitThread,
+        maintenance: MaintenanceThread,
         content: ContentThread,
         contents: Contents<DirStorage>,
         events: EventStream,
@@ -80,6 +83,7 @@ impl Io {
         Io {
             peers,
             commit,
+            maintenance,
             content,
             contents,
             events,

@@ -147,7 +147,14 @@ impl Server {
             self.handle_time();
         }
         self.core.io.peers.flush(self.core.now.instant);
+        // The commit thread ends when nobody can ask it for anything any more.
+        let maintenance = self.core.io.maintenance.stop();
         self.core.io.commit.finish();
+        if let Some(mut maintenance) = maintenance
+            && let Err(error) = maintenance.finish(clock::monotonic())
+        {
+            tracing::warn!("no checkpoint was made, so the next start reads more of the log: {error}");
+        }
         Ok(End::Stopped)
     }
 

@@ -49,7 +49,7 @@ pub(super) fn status(core: &Core) -> Value {
         "stores": core.sp.store_numbers().map(|(sp, number)| (sp.to_string(), number.into())).collect::<Map<_, _>>(),
         "peers": peers,
         "protocol": core.sp.status(),
-        "store": { "free_bytes": free_bytes(core) },
+        "store": { "free_bytes": free_bytes(core), "log": core.io.maintenance.figures() },
         "http": {
             "connections": core.counters.connections,
             "held": core.holds.len(),
@@ -83,6 +83,17 @@ pub(super) fn metrics(core: &Core) -> String {
     metric("contents_damaged_total", "counter", "Contents found damaged since the start, and fetched again.", damaged);
     metric("peers_connected", "gauge", "Other storage points with a link.", protocol.peers_connected as u64);
     metric("commits_total", "counter", "Commits of the log.", http.commits_total);
+    let store = core.io.maintenance.figures();
+    metric("store_log_bytes", "gauge", "Bytes of the log's segments.", store.log_bytes);
+    metric("store_alive_bytes", "gauge", "Bytes of contents in the log that are needed.", store.alive_bytes);
+    metric("store_uncovered_bytes", "gauge", "Bytes of the log behind the last checkpoint.", store.uncovered_bytes);
+    metric("store_publications", "gauge", "Publications that are remembered.", store.publications as u64);
+    metric("store_checkpoints_total", "counter", "Checkpoints.", store.checkpoints_total);
+    metric("store_checkpoint_bytes_total", "counter", "Bytes of checkpoints.", store.checkpoint_bytes_total);
+    metric("store_copied_bytes_total", "counter", "Bytes of contents moved by compaction.", store.copied_bytes_total);
+    metric("store_segments_freed_total", "counter", "Segments of the log given up.", store.freed_total);
+    metric("store_failures_total", "counter", "Checkpoints that failed.", store.failures_total);
+    metric("store_contents_corrupt", "gauge", "Contents found corrupt by compaction.", store.corrupt as u64);
     metric("http_connections", "gauge", "Open HTTP connections.", http.connections);
     metric("http_connections_total", "counter", "HTTP connections taken.", http.connections_total);
     let refused = http.connections_refused_total;
