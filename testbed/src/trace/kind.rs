@@ -61,6 +61,8 @@ kinds! {
     Verified = "verified",
     /// A receiver has the entry durably in its directory.
     Applied = "applied",
+    /// What a receiver's directory has at a path right after its power failed in the middle of a batch.
+    Exposed = "exposed",
     /// A receiver cannot hold a path.
     Blocked = "blocked",
     /// Something failed that will be tried again.

@@ -62,10 +62,10 @@ pub(super) enum Segment {
     Published(Box<PublishAnswer>),
     /// A request to read.
     #[allow(dead_code, reason = "receivers and caches ask")]
-    Request(Box<Request>),
+    Request(Request),
     /// The answer to it.
     #[allow(dead_code, reason = "receivers and caches ask")]
-    Answer(Box<Answer>),
+    Answer(Answer),
 }
 
 impl Segment {
@@ -208,6 +208,12 @@ impl Shared<'_> {
                 false
             }
         }
+    }
+
+    /// Whether something for `host` is on its way over the connection.
+    pub(super) fn is_receiving(&self, id: ConnectionId, host: HostId) -> bool {
+        let Some(side) = self.side(id, host) else { return false };
+        self.connections[&id].ways[side.other() as usize].last_arrival_ns > self.now_ns
     }
 
     /// Sends again what met a cut, and then what waited behind it.

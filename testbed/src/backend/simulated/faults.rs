@@ -3,6 +3,7 @@
 //! A process that several faults keep down starts again when the last of them ends.
 
 use super::{
+    cache::Misbehaviour,
     clock::Skew,
     disk::Disk,
     host::{HostId, Role},
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     faults::{FaultKind, Step},
-    network::{Disturbance, Hosts},
+    network::{Disturbance, Hosts, PPM},
     scenario::{Direction, Fault, Span},
     trace::{Kind, Template},
     workload::Random,
@@ -125,6 +126,9 @@ impl World<'_> {
                 self.again(number, self.faults.entries[number].fault.down, FLAP);
             }
             FaultKind::ClockJump | FaultKind::ClockSkew => self.move_clock(number),
+            FaultKind::CacheCorrupt | FaultKind::CacheTruncate | FaultKind::CacheStale | FaultKind::CacheRollback => {
+                self.misbehave(number);
+            }
             _ => self.break_disk(number),
         }
     }
@@ -167,6 +171,7 @@ impl World<'_> {
         let entry = &mut self.faults.entries[number];
         entry.stage = Stage::Over;
         let (host, kind, is_noted, moved_us) = (entry.host, entry.fault.kind, entry.is_noted, entry.moved_us);
+        let is_receiver = matches!(self.roles[host.0 as usize], Role::Receiver(_));
         match kind {
             FaultKind::Pause => self.resume(host),
             FaultKind::ClockJump | FaultKind::ClockSkew => {
@@ -179,10 +184,16 @@ impl World<'_> {
                 self.note_clock(host);
             }
             FaultKind::DiskFull => drop(self.disk(host).map(|disk| disk.storage.set_capacity(None))),
+            FaultKind::DiskSlow | FaultKind::DiskTorn if is_receiver => self.mend_directory(host),
             FaultKind::DiskSlow => drop(self.disk(host).map(|disk| disk.slower_by_ns = 0)),
             FaultKind::DiskFail => drop(self.storage_point(host).map(|sp| sp.disk_fails = false)),
             FaultKind::DiskTorn => drop(self.storage_point(host).map(|sp| sp.power_fails_in_flush = None)),
             FaultKind::DiskLost => self.replace_store(host),
+            FaultKind::CacheCorrupt | FaultKind::CacheTruncate | FaultKind::CacheStale | FaultKind::CacheRollback => {
+                if let Role::Cache(cache) = &mut self.roles[host.0 as usize] {
+                    cache.misbehaviours.retain(|misbehaviour| misbehaviour.fault != number);
+                }
+            }
             _ => {}
         }
         self.shared.network.disturbances().end(number as u64);
@@ -293,12 +304,31 @@ impl World<'_> {
         self.note_fault(number);
     }
 
+    // ---- Caches ---------------------------------------------------------------------------------------------------
+
+    /// Noted when the first reply is hit.
+    fn misbehave(&mut self, number: usize) {
+        let Entry { fault, host, .. } = &self.faults.entries[number];
+        let part_ppm = fault.part.map_or(PPM, |part| part.0);
+        if let Role::Cache(cache) = &mut self.roles[host.0 as usize] {
+            cache.misbehaviours.push(Misbehaviour { kind: fault.kind, part_ppm, fault: number });
+        }
+    }
+
     // ---- Disks ----------------------------------------------------------------------------------------------------
 
     fn storage_point(&mut self, host: HostId) -> Option<&mut StoragePointHost> {
         match self.roles.get_mut(host.0 as usize)? {
             Role::StoragePoint(sp) => Some(sp),
-            Role::Publisher(_) => None,
+            _ => None,
+        }
+    }
+
+    /// A receiver's disk is as it was.
+    fn mend_directory(&mut self, host: HostId) {
+        if let Role::Receiver(receiver) = &mut self.roles[host.0 as usize] {
+            receiver.directory_mut().faults = Default::default();
+            receiver.power_fails_in_batch = None;
         }
     }
 
@@ -310,6 +340,20 @@ impl World<'_> {
         let Entry { fault, host, .. } = &self.faults.entries[number];
         let (host, delay, count) = (*host, fault.delay, fault.count.unwrap_or(1));
         let kind = fault.kind;
+        if let Role::Receiver(receiver) = &mut self.roles[host.0 as usize] {
+            match kind {
+                FaultKind::DiskSlow => {
+                    receiver.directory_mut().faults.slower_by_ns = nanos(delay.map_or(SLOW_FLUSH, |Span(delay)| delay));
+                    self.note_fault(number);
+                }
+                FaultKind::DiskTorn => {
+                    receiver.power_fails_in_batch = Some(number);
+                    self.again(number, None, TEAR_WITHIN);
+                }
+                _ => {}
+            }
+            return;
+        }
         let Some(sp) = self.storage_point(host) else { return };
         match kind {
             FaultKind::DiskFull => sp.disk.storage.set_capacity(Some(0)),
@@ -374,7 +418,7 @@ impl World<'_> {
 
     // ---- The trace ------------------------------------------------------------------------------------------------
 
-    fn note_fault(&mut self, number: usize) {
+    pub(super) fn note_fault(&mut self, number: usize) {
         let entry = &mut self.faults.entries[number];
         if std::mem::replace(&mut entry.is_noted, true) {
             return;

@@ -1,9 +1,11 @@
 //! Hosts: what all of them have, what reaches their processes, and which kinds there are.
 
 use super::{
+    cache::CacheHost,
     clock::Clock,
     connection::{ConnectionId, Segment, Service},
     publisher::Publisher,
+    receiver::ReceiverHost,
     storage_point::{Done, StoragePointHost},
 };
 pub(super) use crate::network::HostId;
@@ -100,6 +102,8 @@ pub(super) enum Input {
     Closed { connection: ConnectionId },
     /// A storage point's disk has done something.
     Done(Done),
+    /// The time that a receiver's batch takes is over.
+    Applied,
 }
 
 /// What a host is.
@@ -109,5 +113,8 @@ pub(super) enum Role {
     StoragePoint(Box<StoragePointHost>),
     /// Those who publish at one storage point.
     Publisher(Box<Publisher>),
-    // Receivers and caches follow here.
+    /// A cache.
+    Cache(Box<CacheHost>),
+    /// A receiver.
+    Receiver(Box<ReceiverHost>),
 }

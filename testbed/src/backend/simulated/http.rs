@@ -1,5 +1,6 @@
 //! HTTP between simulated processes, as far as it matters: what is asked and what is answered, without the bytes of heads.
 
+use crate::trace::Text;
 use acms_engine::protocol::{Hash, Order, Path, Uid};
 use bytes::Bytes;
 
@@ -29,14 +30,28 @@ pub(super) struct PublishAnswer {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Request {
     /// `/v1/snapshot`.
-    pub(super) target: String,
+    pub(super) target: Text,
 }
 
 /// The answer to a GET.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// Names in lower case.
-    pub(super) headers: Vec<(&'static str, String)>,
+    /// `Cache-Control`.
+    pub(super) control: &'static str,
     pub(super) body: Bytes,
+    /// The connection ended before the length that the head says.
+    pub(super) is_cut: bool,
+}
+
+impl Answer {
+    /// 200 with this `Cache-Control`.
+    pub(super) fn new(control: &'static str, body: Bytes) -> Answer {
+        Answer { status: 200, control, body, is_cut: false }
+    }
+
+    /// Anything else: caches must not keep it.
+    pub(super) fn refusal(status: u16, reason: &'static str) -> Answer {
+        Answer { status, control: "no-store", body: Bytes::from_static(reason.as_bytes()), is_cut: false }
+    }
 }

@@ -5,16 +5,22 @@
 //! out of one queue in the order of time and then of arrival there; whatever is drawn is drawn from the seed; no map
 //! without order is ever walked; no real clock is read.
 
+mod cache;
+mod client;
 mod clock;
 mod connection;
+mod directory;
 mod disk;
 mod faults;
+mod fleet;
 mod host;
 mod http;
 mod peer;
 mod phases;
 mod publisher;
 mod queue;
+mod reads;
+mod receiver;
 mod record;
 mod shared;
 mod storage_point;

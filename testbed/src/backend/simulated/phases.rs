@@ -4,6 +4,7 @@ use super::{
     Observer, Summary,
     clock::{Clock, WALL_START_US},
     disk::Disk,
+    fleet::{add_fleet, receivers_hold_the_latest},
     host::{HostId, Process, Role},
     publisher::Publisher,
     record::Record,
@@ -97,7 +98,7 @@ fn make<'s>(
         let host = host.map_err(|error| BackendError::Simulated(error.to_string()))?;
         world.add(&name, clock(scenario, &name), Role::StoragePoint(Box::new(host)));
     }
-    // Caches and receivers come here, in this order.
+    add_fleet(scenario, &mut world);
     Ok(world)
 }
 
@@ -118,7 +119,7 @@ fn config(scenario: &Scenario) -> Arc<Config> {
 }
 
 /// A clock as far off as the scenario says, or draws.
-fn clock(scenario: &Scenario, name: &str) -> Clock {
+pub(super) fn clock(scenario: &Scenario, name: &str) -> Clock {
     let clocks = &scenario.clocks;
     let mut random = Random::new(scenario.seed, &format!("clock of {name}"));
     let mut within = |bound: u64| random.below(2 * bound + 1).cast_signed() - bound.cast_signed();
@@ -128,9 +129,9 @@ fn clock(scenario: &Scenario, name: &str) -> Clock {
     Clock { offset_us, drift_ppm, skew: None }
 }
 
-struct Run<'s> {
+pub(super) struct Run<'s> {
     scenario: &'s Scenario,
-    world: World<'s>,
+    pub(super) world: World<'s>,
     /// Publishers beside each storage point.
     publishers: Vec<HostId>,
     notes: Vec<String>,
@@ -170,7 +171,7 @@ impl Run<'_> {
             return Err(BackendError::Simulated("the storage points did not become ready".to_owned()));
         }
         self.phase("start");
-        // Receivers start here.
+        self.start_fleet();
         Ok(())
     }
 
@@ -243,7 +244,10 @@ impl Run<'_> {
     /// Gives up at the bound of promise P6, whose check then tells who is behind.
     fn wait_until_all_hold_the_latest(&mut self) {
         let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
-        if !self.world.run_while(50 * MS, bound_ns, |world| storage_points_agree(world)) {
+        let mut last_behind = None;
+        let all_hold =
+            |world: &World<'_>| storage_points_agree(world) && receivers_hold_the_latest(world, &mut last_behind);
+        if !self.world.run_while(50 * MS, bound_ns, all_hold) {
             self.notes.push(format!("after {DELIVERY_BOUND:?} not all held the latest"));
         }
     }
@@ -315,7 +319,7 @@ impl Run<'_> {
             let (name, now_ns) = (Arc::clone(&self.world.shared.host(id).name), self.world.shared.now_ns);
             self.world.shared.record.note(now_ns, &name, 0, Kind::AuditEnd, about);
         }
-        // Receivers are audited here.
+        self.audit_receivers();
     }
 
     /// The end: every process stops.

@@ -38,6 +38,8 @@ pub(super) struct Shared<'s> {
     pub(super) refused: Vec<(Attempt, String)>,
     /// Faults whose process has become ready again, to be noted as undone.
     pub(super) undone: Vec<usize>,
+    /// Faults that have just been seen to do harm.
+    pub(super) bitten: Vec<usize>,
     /// Processes that end by themselves, with the reason.
     pub(super) ended: Vec<(HostId, Ending)>,
 }

@@ -10,6 +10,7 @@ use super::{
     host::{HostId, Input},
     http::{PublishAnswer, PublishRequest},
     peer::{LinkEvent, Peers},
+    reads::{Reads, Source},
     shared::{Ending, Shared},
 };
 use crate::trace::{Kind, Template};
@@ -89,6 +90,7 @@ struct Running {
     flushing: Option<Vec<(WriteId, Vec<Durable>)>>,
     staging: BTreeMap<Hash, Staging<MemoryStorage>>,
     peers: Peers,
+    reads: Reads,
     tickets: BTreeMap<Ticket, Pending>,
     /// Of the frames to come.
     header: Header,
@@ -182,10 +184,13 @@ impl StoragePointHost {
                     running.peers.accepted(shared, connection);
                 }
                 Input::Connected { connection } => drop(running.peers.connected(shared, connection)),
-                Input::Closed { connection } => drop(running.peers.closed(shared, connection)),
+                Input::Closed { connection } => {
+                    running.reads.closed(connection);
+                    running.peers.closed(shared, connection);
+                }
                 Input::Segment { connection, segment } => self.segment(shared, me, connection, segment),
                 Input::Done(done) => self.done(shared, me, done),
-                Input::Accepted { .. } | Input::Boot => {}
+                Input::Accepted { .. } | Input::Applied | Input::Boot => {}
             }
         }
         self.end_cycle(shared, me);
@@ -215,6 +220,7 @@ impl StoragePointHost {
             flushing: None,
             staging: BTreeMap::new(),
             peers,
+            reads: Reads::default(),
             tickets: BTreeMap::new(),
             header,
             has_peers: false,
@@ -244,7 +250,7 @@ impl StoragePointHost {
                     running.submit(shared, me, connection, *request);
                 }
             }
-            // What is read comes later.
+            Segment::Request(request) => running.read(shared, me, connection, &request.target),
             _ => {}
         }
     }
@@ -328,7 +334,8 @@ impl StoragePointHost {
             shared.ended.push((me, Ending::Stopped));
         }
         let peers = running.has_peers.then(|| running.peers.poll_timeout()).flatten();
-        let times = [running.machine.poll_timeout(), peers];
+        running.reads.wake(shared, me, &Source { machine: &running.machine, contents: &running.contents });
+        let times = [running.machine.poll_timeout(), peers, running.reads.poll_timeout()];
         shared.set_timer(me, times.into_iter().flatten().min());
     }
 }
@@ -408,6 +415,7 @@ impl Running {
             disk,
             contents: &self.contents,
             peers: &mut self.peers,
+            reads: &mut self.reads,
             writes: &mut self.writes,
             tickets: &mut self.tickets,
             header: &mut self.header,
@@ -438,6 +446,14 @@ impl Running {
         if let Some(submission) = seen {
             let sp = self.machine.config().me;
             shared.observe(sp, Step::Submitted(&submission, ticket), &self.machine);
+        }
+    }
+
+    /// Somebody reads. What is found damaged is fetched again.
+    fn read(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, target: &str) {
+        let source = Source { machine: &self.machine, contents: &self.contents };
+        if let Some((hash, size)) = self.reads.request(shared, me, &source, connection, target) {
+            self.machine.handle_damaged(shared.now_at(me), hash, size);
         }
     }
 
@@ -515,6 +531,7 @@ struct Effects<'e, 's> {
     disk: &'e mut Disk,
     contents: &'e Contents<MemoryStorage>,
     peers: &'e mut Peers,
+    reads: &'e mut Reads,
     writes: &'e mut Vec<(WriteId, Vec<Durable>)>,
     tickets: &'e mut BTreeMap<Ticket, Pending>,
     header: &'e mut Header,
@@ -644,8 +661,7 @@ impl Environment for Effects<'_, '_> {
                 let problem = format!("store {newer} has taken this one's place");
                 self.shared.ended.push((self.me, Ending::Unexpected(problem)));
             }
-            // Held reads wake up here.
-            Event::Changed { .. } => {}
+            Event::Changed { paths, .. } => self.reads.note(&paths),
             _ => {}
         }
     }

@@ -6,6 +6,7 @@ use super::{
     faults::Ledger,
     host::{Host, HostId, Input, Process, Role},
     queue::{Happening, Queue},
+    receiver::ReceiverHost,
     record::Record,
     shared::{Ending, Shared},
     storage_point::{BOOT_NS, StoragePointHost},
@@ -57,6 +58,7 @@ impl<'s> World<'s> {
             attempts_open: 0,
             refused: Vec::new(),
             undone: Vec::new(),
+            bitten: Vec::new(),
             ended: Vec::new(),
         };
         World { shared, roles: Vec::new(), faults: Ledger::default() }
@@ -85,6 +87,14 @@ impl<'s> World<'s> {
     pub(super) fn storage_points(&self) -> impl Iterator<Item = (HostId, &StoragePointHost)> {
         self.ids().zip(&self.roles).filter_map(|(id, role)| match role {
             Role::StoragePoint(sp) => Some((id, &**sp)),
+            _ => None,
+        })
+    }
+
+    /// All receivers.
+    pub(super) fn receivers(&self) -> impl Iterator<Item = (HostId, &ReceiverHost)> {
+        self.ids().zip(&self.roles).filter_map(|(id, role)| match role {
+            Role::Receiver(receiver) => Some((id, &**receiver)),
             _ => None,
         })
     }
@@ -147,6 +157,8 @@ impl<'s> World<'s> {
             Process::Runs => match &mut self.roles[host.0 as usize] {
                 Role::StoragePoint(sp) => sp.handle(&mut self.shared, host, input),
                 Role::Publisher(publisher) => publisher.handle(&mut self.shared, host, input),
+                Role::Cache(cache) => cache.handle(&mut self.shared, host, input),
+                Role::Receiver(receiver) => receiver.handle(&mut self.shared, host, input),
             },
         }
     }
@@ -155,6 +167,9 @@ impl<'s> World<'s> {
     fn settle(&mut self) {
         for (host, ending) in std::mem::take(&mut self.shared.ended) {
             self.process_ends(host, &ending);
+        }
+        for number in std::mem::take(&mut self.shared.bitten) {
+            self.note_fault(number);
         }
         for number in std::mem::take(&mut self.shared.undone) {
             self.note_undone(number);
@@ -239,6 +254,7 @@ impl<'s> World<'s> {
     }
 
     fn is_gone(&mut self, id: HostId, how: Kill, outcome: &str, cause: &str) {
+        let mut exposed = Vec::new();
         match &mut self.roles[id.0 as usize] {
             Role::StoragePoint(sp) => {
                 if let Some(machine) = sp.machine() {
@@ -247,6 +263,8 @@ impl<'s> World<'s> {
                 sp.end(how == Kill::Power);
             }
             Role::Publisher(_) => {}
+            Role::Cache(cache) => cache.end(),
+            Role::Receiver(receiver) => exposed = receiver.end(how == Kill::Power),
         }
         let host = self.shared.host_mut(id);
         (host.process, host.timer_ns) = (Process::Ended, None);
@@ -255,6 +273,10 @@ impl<'s> World<'s> {
         self.shared.close_all(id, how == Kill::Process);
         let about = Template { outcome: Some(outcome), cause: Some(cause), ..Template::default() };
         self.shared.say(id, Kind::Exit, about);
+        for (path, uid, hash) in exposed {
+            let about = Template { path: Some(path.as_str()), uid: Some(uid), hash: Some(hash), ..Template::default() };
+            self.shared.say(id, Kind::Exposed, about);
+        }
     }
 }
 

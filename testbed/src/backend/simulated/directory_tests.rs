@@ -1,0 +1,121 @@
+//! Batches on a simulated directory that loses power after any of its operations.
+
+use super::*;
+use acms_engine::{
+    protocol::{
+        Flags, Uid,
+        receiver::{Action, Applied, Change, Presence},
+    },
+    runtime::receive::Applier,
+};
+
+fn change(path: &str, micros: u64, content: Option<&str>) -> Change {
+    let text = content.unwrap_or_default().to_owned();
+    let flags = Flags { executable: false, deleted: content.is_none() };
+    let uid = Uid { micros, ..Uid::ZERO };
+    let (hash, size) = (Hash::of(text.as_bytes()), text.len() as u64);
+    let entry = Held { uid, hash, size, flags, presence: Presence::Whole };
+    let write = Action::Write(Content::Bytes(Bytes::from(text)));
+    Change { path: path.parse().unwrap(), entry, action: if content.is_some() { write } else { Action::Delete } }
+}
+
+fn first() -> Vec<Change> {
+    vec![change("a/one", 1, Some("1")), change("a/two", 1, Some("2")), change("b/c/three", 1, Some("3"))]
+}
+
+/// Overwrites with the same length, deletes and adds.
+fn second() -> Vec<Change> {
+    vec![change("b/c/three", 2, None), change("a/one", 2, Some("X")), change("d/four", 2, Some("4"))]
+}
+
+fn directory(seed: u64) -> Directory {
+    Directory::new(ContentPool::default(), 300_000, Random::new(seed, "disk"))
+}
+
+fn apply(applier: &mut Applier<Directory>, changes: Vec<Change>) -> bool {
+    applier.apply(changes).iter().all(|(_, applied)| *applied == Applied::Done)
+}
+
+/// Loses power in the middle of the second batch. Gives what was seen there right afterwards that was whole in neither
+/// batch, and checks what a restart makes of the rest.
+fn cut(seed: u64) -> (Vec<String>, bool) {
+    let mut applier = Applier::open(directory(seed)).unwrap().0;
+    assert!(apply(&mut applier, first()));
+    applier.disk_mut().stop_within(3);
+    let finished = apply(&mut applier, second());
+    let mut disk = applier.into_disk();
+    disk.lose_power();
+    let versions: Vec<Hash> = first().iter().chain(&second()).map(|change| change.entry.hash).collect();
+    let torn = disk.files().filter(|(_, content)| !versions.contains(&Hash::of(content)));
+    let torn: Vec<String> = torn.map(|(path, _)| path.to_string()).collect();
+    let mut applier = Applier::open(disk).unwrap().0;
+    for (path, held) in applier.held().iter().filter(|(_, held)| held.presence == Presence::Whole && torn.is_empty()) {
+        let content = applier.disk().content(path).map(|content| Hash::of(content));
+        assert_eq!(content, (!held.flags.deleted).then_some(held.hash), "{path} with seed {seed}");
+    }
+    for (path, content) in applier.disk().files().filter(|_| torn.is_empty()) {
+        let held = applier.held().get(path).unwrap_or_else(|| panic!("{path} is there and not known, seed {seed}"));
+        let newer =
+            second().iter().any(|c| c.path == *path && c.entry.hash == Hash::of(content) && c.entry.uid > held.uid);
+        assert!(!newer, "{path} is newer than is known, seed {seed}");
+    }
+    assert!(apply(&mut applier, second()), "the batch can be applied again, seed {seed}");
+    let expected: BTreeMap<&str, &[u8]> = [("a/one", b"X".as_slice()), ("a/two", b"2"), ("d/four", b"4")].into();
+    let there: BTreeMap<&str, &[u8]> =
+        applier.disk().files().map(|(path, content)| (path.as_str(), &content[..])).collect();
+    assert_eq!(there, expected, "seed {seed}");
+    (torn, finished)
+}
+
+#[test]
+fn a_batch_that_loses_power_anywhere_leaves_whole_files_and_a_state_that_knows_them() {
+    let mut finished = 0;
+    for seed in 0..2_000 {
+        let (torn, whole) = cut(seed);
+        assert!(torn.is_empty(), "seed {seed}: {torn:?}");
+        finished += u32::from(whole);
+    }
+    assert!((200..1_800).contains(&finished), "{finished} batches came to their end");
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn a_rename_before_the_flush_exposes_torn_files() {
+    use acms_engine::mutant::{self, Mutant};
+    mutant::choose(Some(Mutant::RenameBeforeFlush));
+    let torn = (0..200).filter(|seed| !cut(*seed).0.is_empty()).count();
+    mutant::choose(None);
+    assert!(torn > 10, "{torn}");
+}
+
+#[test]
+fn a_full_or_failing_disk_refuses_and_nothing_changes() {
+    let mut applier = Applier::open(directory(1)).unwrap().0;
+    assert!(apply(&mut applier, first()));
+    for faults in [Faults { is_full: true, ..Faults::default() }, Faults { fails: true, ..Faults::default() }] {
+        applier.disk_mut().faults = faults;
+        assert!(!apply(&mut applier, second()));
+        assert_eq!(applier.held().values().filter(|held| held.uid.micros == 2).count(), 0);
+    }
+    applier.disk_mut().faults = Faults::default();
+    assert!(apply(&mut applier, second()));
+}
+
+#[test]
+fn a_file_in_the_way_blocks_what_is_below_it_and_the_other_way_round() {
+    let mut applier = Applier::open(directory(1)).unwrap().0;
+    assert!(apply(&mut applier, first()));
+    let results = applier.apply(vec![change("a/one/x", 2, Some("x")), change("b", 2, Some("y"))]);
+    assert!(results.iter().all(|(_, applied)| matches!(applied, Applied::Blocked(_))), "{results:?}");
+}
+
+#[test]
+fn equal_contents_are_in_memory_once() {
+    let pool = ContentPool::default();
+    let (a, b) = (Bytes::from(vec![7; 100]), Bytes::from(vec![7; 100]));
+    assert_eq!(pool.share(&a).as_ptr(), pool.share(&b).as_ptr());
+    let mut other = vec![7; 100];
+    other[99] = 8;
+    let other = Bytes::from(other);
+    assert_eq!(pool.share(&other), other);
+}

@@ -1,0 +1,141 @@
+//! What a storage point answers to GETs: the same bodies and the same holding as the runtime's.
+
+use super::{
+    connection::{ConnectionId, Segment},
+    host::HostId,
+    http::Answer,
+    shared::Shared,
+};
+use acms_engine::{
+    protocol::{Duration, Hash, Instant, StoragePoint},
+    runtime::{
+        delivery::{FeedHolds, OBJECT_CONTROL, Reading, SNAPSHOT_CONTROL, changes_control},
+        http::target::{BadTarget, Resource, resource},
+    },
+    store::{Contents, MemoryStorage, StoreError},
+};
+use bytes::Bytes;
+
+/// Requests that are held.
+#[derive(Default, Debug)]
+pub(super) struct Reads {
+    feed: FeedHolds<ConnectionId, (Bytes, bool)>,
+}
+
+/// What reading needs of a storage point.
+pub(super) struct Source<'a> {
+    pub(super) machine: &'a StoragePoint,
+    pub(super) contents: &'a Contents<MemoryStorage>,
+}
+
+impl Reads {
+    /// A request has come. Gives the size of a content that was found damaged.
+    pub(super) fn request(
+        &mut self,
+        shared: &mut Shared<'_>,
+        me: HostId,
+        source: &Source<'_>,
+        connection: ConnectionId,
+        target: &str,
+    ) -> Option<(Hash, u64)> {
+        let now = shared.now_at(me);
+        let reading = Reading { sp: source.machine, contents: source.contents, wall: now.wall };
+        let mut damaged = None;
+        let answer = match resource(target, None) {
+            Ok(Resource::Snapshot) => Answer::new(SNAPSHOT_CONTROL, reading.snapshot()),
+            Ok(Resource::Changes(cursor, prefix)) => {
+                let make = |body, is_full| (body, is_full);
+                match self.feed.ask(&reading, now.instant, connection, (cursor, prefix), make) {
+                    Some(answer) => changes(answer),
+                    None => return None,
+                }
+            }
+            Ok(Resource::Object(hash)) => match object(source, hash) {
+                Ok(Some(body)) => Answer::new(OBJECT_CONTROL, body),
+                Ok(None) => Answer::refusal(404, "no such object here"),
+                Err(size) => {
+                    damaged = Some((hash, size));
+                    Answer::refusal(500, "the object is damaged")
+                }
+            },
+            Ok(_) | Err(BadTarget::NotFound) => Answer::refusal(404, "no such resource"),
+            Err(BadTarget::Malformed(_)) => Answer::refusal(400, "the name is malformed"),
+        };
+        shared.send(connection, me, Segment::Answer(answer));
+        damaged
+    }
+
+    /// A connection is gone.
+    pub(super) fn closed(&mut self, connection: ConnectionId) {
+        self.feed.release(connection);
+    }
+
+    /// Notes what a cycle has changed.
+    pub(super) fn note(&mut self, paths: &[acms_engine::protocol::Path]) {
+        self.feed.note(paths, paths.is_empty());
+    }
+
+    /// Answers what has been held long enough or has an answer now.
+    pub(super) fn wake(&mut self, shared: &mut Shared<'_>, me: HostId, source: &Source<'_>) {
+        let now = shared.now_at(me);
+        self.feed.handle_timeout(now.instant);
+        let reading = Reading { sp: source.machine, contents: source.contents, wall: now.wall };
+        loop {
+            // A round is written at once here: its end is not waited for.
+            for (connection, answer) in self.feed.next_answers(&reading, |body, is_full| (body, is_full)) {
+                shared.send(connection, me, Segment::Answer(changes(answer)));
+            }
+            if !self.feed.is_busy() {
+                return;
+            }
+        }
+    }
+
+    /// When to [`wake`](Reads::wake) at the latest.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.feed.poll_timeout()
+    }
+}
+
+fn changes((body, is_full): (Bytes, bool)) -> Answer {
+    Answer::new(changes_control(is_full), body)
+}
+
+/// An index node or a content; its size if it is damaged.
+fn object(source: &Source<'_>, hash: Hash) -> Result<Option<Bytes>, u64> {
+    if let Some(node) = source.machine.node(&hash) {
+        return Ok(Some(node));
+    }
+    let Some(len) = source.contents.len(&hash) else {
+        return Ok((hash == Hash::of(b"")).then(Bytes::new));
+    };
+    match source.contents.read(&hash, 0, len) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(StoreError::CorruptContent(_)) => Err(len),
+        Err(_) => Ok(None),
+    }
+}
+
+/// How long caches may keep what has this `Cache-Control`; none: not at all.
+pub(super) fn max_age(control: &str) -> Option<Duration> {
+    let parts = || control.split(',').map(str::trim);
+    if parts().any(|part| part == "no-store") {
+        return None;
+    }
+    parts().find_map(|part| part.strip_prefix("max-age=")?.parse().ok()).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_keep_what_they_may_for_as_long_as_they_may() {
+        assert_eq!(max_age(SNAPSHOT_CONTROL), Some(Duration::from_secs(1)));
+        assert_eq!(max_age(changes_control(false)), Some(Duration::from_secs(60)));
+        assert_eq!(max_age(changes_control(true)), Some(Duration::from_secs(1)));
+        assert_eq!(max_age(OBJECT_CONTROL), Some(Duration::from_secs(31_536_000)));
+        assert_eq!(max_age("no-store"), None);
+        assert_eq!(max_age(""), None);
+    }
+}
