@@ -100,3 +100,30 @@ fn receivers_bear_what_caches_do() {
         assert_eq!(summary.faults.get(&kind), Some(&1), "{kind}: {:?}", summary.faults);
     }
 }
+
+/// Broken receivers and feeds, and the promise that each breaks.
+#[cfg(feature = "mutants")]
+#[test]
+fn broken_receivers_are_caught() {
+    use acms_engine::mutant::{self, Mutant};
+    let power = format!("{DIRECT}{}{}", fault("disk-torn", "receiver*", 5, 1), fault("disk-torn", "receiver*", 10, 1));
+    let corrupt = format!("{CACHED}{}", fault("cache-corrupt", "cache3", 5, 20));
+    let rollback = format!("{CACHED}{}", fault("cache-rollback", "cache3", 15, 10));
+    let burst = format!("{DIRECT}{}", fault("pause", "receiver*", 5, 3));
+    for (mutant, check, text) in [
+        (Mutant::RenameBeforeFlush, "P5", &power),
+        (Mutant::UnverifiedHash, "P5", &corrupt),
+        (Mutant::CursorSkipsEntry, "P6", &burst),
+        (Mutant::ReceiverGoesBack, "P4", &rollback),
+    ] {
+        held(&run(text, 1).1);
+        let caught = (1..=10).find(|seed| {
+            mutant::choose(Some(mutant));
+            let (_, verdict) = run(text, *seed);
+            mutant::choose(None);
+            verdict.checks.iter().any(|broken| broken.name == check && !broken.held)
+        });
+        println!("{}: {check}, seed {caught:?}", mutant.name());
+        assert!(caught.is_some(), "{} does not break {check}", mutant.name());
+    }
+}

@@ -22,7 +22,7 @@ pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
     for event in facts.trace.events().iter().filter(|event| is_receiver(&event.process)) {
         let Some(path) = event.path.as_deref() else { continue };
         match event.kind {
-            Kind::Verified | Kind::Applied => check_agreed(facts, event, &mut findings),
+            Kind::Verified | Kind::Applied | Kind::Exposed => check_agreed(facts, event, &mut findings),
             Kind::AuditState => {
                 check_agreed(facts, event, &mut findings);
                 state.insert((&event.process, path), event);
