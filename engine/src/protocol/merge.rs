@@ -254,12 +254,15 @@ impl StoragePoint {
                 let ours = self.index.lookup(&place.path(segment)).map(|entry| entry.uid);
                 let known = self.publications.get(&file.uid).is_some_and(|one| one.agreed);
                 let overlooked = file.flags.deleted && mutant::active(Mutant::TombstoneLostInMerge);
-                if ours < Some(file.uid) && !known && !overlooked {
-                    self.await_merged(from, file.uid);
-                    match self.publications.contains_key(&file.uid) {
-                        true => self.take_agreed(from, file.uid, file.uid),
-                        false => self.want_at(file.uid, from, true, SpSet::EMPTY, self.now.instant),
-                    }
+                if ours >= Some(file.uid) || overlooked {
+                    continue;
+                }
+                // Also what is known agreed already, but is not in the index: its content is still on its way.
+                self.await_merged(from, file.uid);
+                match self.publications.contains_key(&file.uid) {
+                    true if known => {}
+                    true => self.take_agreed(from, file.uid, file.uid),
+                    false => self.want_at(file.uid, from, true, SpSet::EMPTY, self.now.instant),
                 }
             }
         }
