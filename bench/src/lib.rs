@@ -2,3 +2,4 @@
 
 pub mod counting;
 pub mod log;
+pub mod trace;

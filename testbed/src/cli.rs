@@ -6,16 +6,22 @@ mod hunt;
 
 use crate::{
     backend::Stop,
-    checks::check_all,
+    judge::{Judge, Verdict},
     progress::Progress,
     report::{CheckResult, RunResult, check_lines, compare, summary},
     run::{RunError, RunOptions, run},
     scenario::{Scenario, builtin_names},
     system::Program,
-    trace,
+    trace::{self, History},
 };
 use clap::{Parser, Subcommand};
-use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 const PASSED: u8 = 0;
 const FAILED: u8 = 1;
@@ -92,6 +98,10 @@ fn run_help() -> String {
 struct Check {
     /// `events.arrow` of a run, or the directory that has it.
     trace: PathBuf,
+    /// Also write the history of its operations to this file: a JSON object a line, with `invoke`, then `ok`, `fail` or
+    /// `info`, for other checkers.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -207,13 +217,30 @@ fn stop_on_signals(stop: Stop) -> std::io::Result<()> {
 
 fn check_trace(args: &Check) -> u8 {
     let path = if args.trace.is_dir() { args.trace.join("events.arrow") } else { args.trace.clone() };
-    let trace = match trace::read(&path) {
-        Ok(trace) => trace,
-        Err(error) => return fail(error),
+    match judge_file(&path, args.history.as_deref()) {
+        Ok((Verdict { events, hash, checks, .. }, history)) => {
+            let checks: Vec<CheckResult> = checks.into_iter().map(CheckResult::from).collect();
+            let history = history.map_or(String::new(), |operations| format!("{operations} lines of history\n"));
+            print(&format!("{events} events, trace {hash}\n{history}{}", check_lines(&checks)));
+            if checks.iter().all(|check| check.held) { PASSED } else { FAILED }
+        }
+        Err(error) => fail(error),
+    }
+}
+
+/// Judges a stored trace, batch by batch, and writes its history; how many lines that has.
+fn judge_file(path: &Path, history: Option<&Path>) -> Result<(Verdict, Option<u64>), String> {
+    let in_history = |error: std::io::Error| format!("{}: {error}", history.unwrap_or(path).display());
+    let mut judge = Judge::new();
+    let Some(to) = history else {
+        trace::stream(path, &mut judge).map_err(|error| error.to_string())?;
+        return Ok((judge.finish(), None));
     };
-    let checks: Vec<CheckResult> = check_all(&trace).into_iter().map(CheckResult::from).collect();
-    print(&format!("{} events, trace {}\n{}", trace.events().len(), trace.hash(), check_lines(&checks)));
-    if checks.iter().all(|check| check.held) { PASSED } else { FAILED }
+    let file = File::create(to).map_err(in_history)?;
+    let mut both = (judge, History::new(BufWriter::new(file)));
+    trace::stream(path, &mut both).map_err(|error| error.to_string())?;
+    let lines = both.1.finish().map_err(in_history)?;
+    Ok((both.0.finish(), Some(lines)))
 }
 
 fn report(args: &Report) -> u8 {

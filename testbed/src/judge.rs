@@ -1,16 +1,21 @@
 //! Judges a run while it goes on: every check, all metrics and the trace's hash, in one pass over the events.
 
 use crate::{
-    checks::{CheckReport, check_all},
-    metrics::Metrics,
-    trace::{Event, Sink, Trace},
+    checks::{CheckReport, Checks},
+    facts::Facts,
+    metrics::{Meter, Metrics},
+    trace::{Event, Sink, Trace, TraceHasher},
 };
 use acms_engine::protocol::Hash;
 
 /// Takes the events of a run in the order of time, and judges them.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Judge {
-    trace: Trace,
+    facts: Facts,
+    checks: Checks,
+    meter: Meter,
+    hasher: TraceHasher,
+    events: u64,
     replay: Option<String>,
 }
 
@@ -32,35 +37,76 @@ impl Verdict {
     pub fn held(&self) -> bool {
         self.checks.iter().all(|check| check.held)
     }
+
+    /// The checks that did not hold.
+    pub fn broken(&self) -> impl Iterator<Item = &CheckReport> {
+        self.checks.iter().filter(|check| !check.held)
+    }
+}
+
+impl Default for Judge {
+    fn default() -> Judge {
+        Judge::new()
+    }
 }
 
 impl Judge {
     /// Has seen nothing.
     pub fn new() -> Judge {
-        Judge::default()
+        Judge {
+            facts: Facts::new(),
+            checks: Checks::default(),
+            meter: Meter::default(),
+            hasher: TraceHasher::default(),
+            events: 0,
+            replay: None,
+        }
     }
 
-    /// Violations name this command; without it, one made of the trace's own `config` events.
+    /// Judges a trace that is at hand as a whole.
+    pub fn of(trace: &Trace) -> Verdict {
+        let mut judge = Judge::new();
+        trace.events().iter().for_each(|event| judge.observe(event));
+        judge.finish()
+    }
+
+    /// Violations name this command (an empty one: none); without it, one made of the trace's own `config` events.
     #[must_use]
     pub fn replayed_by(mut self, command: impl Into<String>) -> Judge {
         self.replay = Some(command.into());
         self
     }
 
+    /// The next event. Panics if it is earlier than the last one.
+    pub fn observe(&mut self, event: &Event) {
+        assert!(event.time_ns >= self.facts.now_ns, "not in the order of time: {event}");
+        self.events += 1;
+        self.hasher.update(event);
+        let seen = self.facts.see(event);
+        self.checks.observe(&seen, &self.facts);
+        self.meter.observe(&seen, &self.facts);
+    }
+
     /// The end of the run.
-    pub fn finish(self) -> Verdict {
-        Verdict {
-            checks: check_all(&self.trace),
-            metrics: Metrics::of(&self.trace),
-            hash: self.trace.hash(),
-            events: self.trace.events().len() as u64,
+    pub fn finish(mut self) -> Verdict {
+        self.facts.finish();
+        let (mut checks, measured) = self.checks.finish(&self.facts);
+        let settings = &self.facts.settings;
+        let command = self.replay.or_else(|| settings.replay());
+        for check in &mut checks {
+            check.add_replay(settings.seed.as_deref(), command.as_deref());
+            if let Some(bad) = &settings.bad {
+                check.note.get_or_insert_with(|| bad.clone());
+            }
         }
+        let metrics = self.meter.finish(&self.facts, &measured);
+        Verdict { checks, metrics, hash: self.hasher.finish(), events: self.events }
     }
 }
 
 impl Sink for Judge {
     /// Panics if the event is earlier than the last one.
     fn record(&mut self, event: Event) {
-        self.trace.record(event);
+        self.observe(&event);
     }
 }

@@ -10,6 +10,7 @@
 pub mod backend;
 pub mod checks;
 pub mod cli;
+mod facts;
 pub mod faults;
 pub mod hunt;
 pub mod judge;

@@ -8,7 +8,7 @@ use crate::{
     report::{RunResult, page},
     scenario::{BackendName, Scenario},
     system::Program,
-    trace::{self, Trace, TraceFileError},
+    trace::{Event, Sink, TraceFileError, TraceWriter},
 };
 use std::{
     fs, io,
@@ -91,17 +91,18 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         keep: options.keep,
         logs: Some(logs.clone()),
     };
-    let backend: &dyn Backend = match scenario.backend {
-        BackendName::Local => &LocalBackend,
-        BackendName::Simulated => &SimulatedBackend,
-        BackendName::Docker => {
-            remove_if_empty(&dir);
-            return Err(RunError::Backend { error: BackendError::Unavailable(scenario.backend), logs: None });
-        }
+    let Some(backend) = backend(scenario.backend) else {
+        remove_if_empty(&dir);
+        return Err(RunError::Backend { error: BackendError::Unavailable(scenario.backend), logs: None });
     };
-    let mut trace = Trace::default();
-    let notes = backend.run(scenario, &context, &mut trace).map_err(|error| {
+    let trace = dir.join("events.arrow");
+    let again = dir.join("scenario.toml");
+    let judge = Judge::new().replayed_by(format!("acms-testbed run {}", again.display()));
+    let mut judged = Judged { judge, writer: TraceWriter::create(&trace)? };
+    let notes = backend.run(scenario, &context, &mut judged).map_err(|error| {
         options.progress.finish();
+        // A trace without its end is none.
+        let _ = fs::remove_file(&trace);
         if matches!(error, BackendError::Interrupted) {
             remove_if_empty(&dir);
             return RunError::Interrupted;
@@ -109,11 +110,9 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         let logs = logs.is_dir().then_some(logs);
         RunError::Backend { error, logs }
     })?;
-    options.progress.phase("checking the trace");
-    trace::write(&trace, &dir.join("events.arrow"))?;
-    let mut judge = Judge::new();
-    trace.feed(&mut judge);
-    let Verdict { checks, metrics, hash, .. } = judge.finish();
+    options.progress.phase("judging");
+    judged.writer.finish()?;
+    let Verdict { checks, metrics, hash, .. } = judged.judge.finish();
     let result = RunResult::new(scenario, backend.name(), &metrics, checks, hash, notes);
     let file = |name: &str, text: String| {
         let path = dir.join(name);
@@ -128,6 +127,28 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
     file("result.json", json + "\n")?;
     options.progress.finish();
     Ok(Finished { result, dir })
+}
+
+/// Judges events and writes them down as they come.
+struct Judged {
+    judge: Judge,
+    writer: TraceWriter,
+}
+
+impl Sink for Judged {
+    fn record(&mut self, event: Event) {
+        self.judge.observe(&event);
+        self.writer.record(event);
+    }
+}
+
+/// What runs scenarios under this name, in this version.
+fn backend(name: BackendName) -> Option<Box<dyn Backend>> {
+    match name {
+        BackendName::Local => Some(Box::new(LocalBackend)),
+        BackendName::Simulated => Some(Box::new(SimulatedBackend)),
+        BackendName::Docker => None,
+    }
 }
 
 /// An interrupted run leaves nothing; a directory that someone else uses stays.

@@ -1,24 +1,31 @@
-//! The promises that every run must keep, each tested over the trace in time linear in it (times a logarithm).
+//! The promises that every run must keep, each tested while the run goes on, in one pass over its events.
 //!
 //! One file for each promise. A check says how many events it looked at; one that had nothing to look at did not hold,
-//! for a checker that saw nothing proves nothing. Violations name the events that contradict the promise.
+//! for a checker that saw nothing proves nothing. Violations name the events that contradict the promise. What the
+//! checks know in common is kept once, in the run's facts; each file says what its check keeps beside that.
 
 mod alive;
-mod facts;
 mod p1;
+mod p2;
 mod p3;
 mod p4;
 mod p5;
 mod p6;
+mod p7;
 mod p8;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use p6::BOUND as DELIVERY_BOUND;
+pub(crate) use p7::Measured;
 
-use crate::trace::Trace;
-use facts::Facts;
+use crate::{
+    facts::{Facts, Seen},
+    trace::Trace,
+};
 use serde::Serialize;
+
+const NOT_EXERCISED: &str = "not exercised";
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -33,25 +40,49 @@ pub struct CheckReport {
     pub held: bool,
     /// How many events (or pairs of events, or of receiver and path) were judged.
     pub events: u64,
-    /// The first violations found, each naming its events.
+    /// The first violations found, each naming its events, the seed and the command that replays it.
     pub violations: Vec<String>,
     /// How many violations there were in all.
     pub violations_total: u64,
+    /// Why some or all was not judged: the promise has a condition, and the run did not meet it.
+    pub note: Option<String>,
 }
 
 impl CheckReport {
     /// Whether there was nothing to judge.
     pub fn not_exercised(&self) -> bool {
-        self.events == 0
+        self.events == 0 && self.violations.first().is_none_or(|violation| violation.starts_with(NOT_EXERCISED))
+    }
+
+    /// Adds to each violation how to see it again.
+    pub(crate) fn add_replay(&mut self, seed: Option<&str>, command: Option<&str>) {
+        let seed = seed.map(|seed| format!("seed {seed}"));
+        let command = command.filter(|command| !command.is_empty()).map(|command| format!("replay: {command}"));
+        let words: Vec<String> = seed.into_iter().chain(command).collect();
+        if !self.not_exercised() && !words.is_empty() {
+            let suffix = format!(" ({})", words.join("; "));
+            self.violations.iter_mut().for_each(|violation| violation.push_str(&suffix));
+        }
     }
 }
 
+/// One promise, tested event by event.
+pub(crate) trait Check: Default {
+    /// The next event.
+    fn observe(&mut self, seen: &Seen<'_>, facts: &Facts);
+
+    /// The end of the trace.
+    fn finish(self, facts: &Facts) -> CheckReport;
+}
+
 /// What a check has found so far.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Findings {
     events: u64,
     violations: Vec<String>,
     violations_total: u64,
+    /// The promise's condition that the run did not meet.
+    void: Option<String>,
 }
 
 impl Findings {
@@ -70,25 +101,62 @@ impl Findings {
     }
 
     fn report(self, name: &'static str, title: &'static str, promise: &'static str) -> CheckReport {
-        let Findings { events, mut violations, mut violations_total } = self;
-        if events == 0 && violations_total == 0 {
-            violations.push("not exercised: the trace has no event that this promise is about".to_owned());
+        let Findings { events, mut violations, mut violations_total, void: note } = self;
+        if events == 0 && violations_total == 0 && note.is_none() {
+            violations.push(format!("{NOT_EXERCISED}: the trace has no event that this promise is about"));
             violations_total = 1;
         }
-        CheckReport { name, title, promise, held: violations_total == 0, events, violations, violations_total }
+        CheckReport { name, title, promise, held: violations_total == 0, events, violations, violations_total, note }
     }
 }
 
-/// Tests every promise that a trace of this version can tell about.
+/// All promises that a trace of this version can tell about.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    p1: p1::P1,
+    p2: p2::P2,
+    p3: p3::P3,
+    p4: p4::P4,
+    p5: p5::P5,
+    p6: p6::P6,
+    p7: p7::P7,
+    p8: p8::P8,
+    alive: alive::Alive,
+}
+
+impl Checks {
+    /// The next event.
+    pub(crate) fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        self.p1.observe(seen, facts);
+        self.p2.observe(seen, facts);
+        self.p3.observe(seen, facts);
+        self.p4.observe(seen, facts);
+        self.p5.observe(seen, facts);
+        self.p6.observe(seen, facts);
+        self.p7.observe(seen, facts);
+        self.p8.observe(seen, facts);
+        self.alive.observe(seen, facts);
+    }
+
+    /// The end of the trace; `facts` have been finished. Also what P7 measured.
+    pub(crate) fn finish(mut self, facts: &Facts) -> (Vec<CheckReport>, Measured) {
+        let measured = self.p7.take_measured();
+        let reports = vec![
+            self.p1.finish(facts),
+            self.p2.finish(facts),
+            self.p3.finish(facts),
+            self.p4.finish(facts),
+            self.p5.finish(facts),
+            self.p6.finish(facts),
+            self.p7.finish(facts),
+            self.p8.finish(facts),
+            self.alive.finish(facts),
+        ];
+        (reports, measured)
+    }
+}
+
+/// Tests every promise on a trace that is at hand as a whole.
 pub fn check_all(trace: &Trace) -> Vec<CheckReport> {
-    let facts = Facts::of(trace);
-    vec![
-        p1::check(&facts),
-        p3::check(&facts),
-        p4::check(&facts),
-        p5::check(&facts),
-        p6::check(&facts),
-        p8::check(&facts),
-        alive::check(&facts),
-    ]
+    crate::judge::Judge::of(trace).checks
 }

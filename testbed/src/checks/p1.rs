@@ -1,78 +1,88 @@
 //! P1, durability: an accepted publication is still there at the end, or a newer agreed one of its path is.
+//!
+//! Keeps nothing beside the facts: of each path the greatest UID that was accepted is enough, for who holds that or a
+//! newer one holds a newer one of all others, too. The promise has a condition: the disks that are lost leave a quorum.
 
-use super::{
-    CheckReport, Findings,
-    facts::{Facts, Version, version},
+use super::{Check, CheckReport, Findings};
+use crate::{
+    facts::{Facts, PathId, ProcessId, Seen, VersionId, names},
+    trace::Kind,
 };
-use crate::trace::{Event, Kind};
-use std::collections::BTreeMap;
+use acms_engine::protocol::SpSet;
 
 const TITLE: &str = "durability: nothing that was accepted is lost";
 const PROMISE: &str = "An accepted publication, or a newer agreed one of its path, survives any crash and restart of \
-                       any number of storage points.";
+                       any number of storage points, and the loss of disks that leaves a quorum.";
 
 /// Every SP audited at the end holds every accepted publication or a newer agreed one of its path.
-pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
-    let mut findings = Findings::default();
-    // "Accepted" was promised whether or not the publisher lived to hear it.
-    let promised = facts.trace.events().iter().filter(|event| {
-        matches!(event.kind, Kind::Outcome | Kind::Accepted) && event.outcome.as_deref() == Some("accepted")
-    });
-    let mut accepted: BTreeMap<Version<'_>, &Event> = BTreeMap::new();
-    for event in promised {
-        if let Some(version) = version(event) {
-            accepted.entry(version).or_insert(event);
-        }
-    }
-    let audited = facts.audited_sps().count();
-    if audited < facts.quorum() {
-        return findings.report("P1", TITLE, PROMISE);
-    }
-    for (version, promise) in accepted {
-        findings.looked_at(1);
-        for (sp, index) in facts.audited_sps() {
-            let held = index.and_then(|index| index.get(version.0)).copied();
-            judge(facts, &mut findings, promise, version, sp, held);
-        }
-    }
-    findings.report("P1", TITLE, PROMISE)
+#[derive(Debug, Default)]
+pub(crate) struct P1 {
+    findings: Findings,
+    accepted: u64,
 }
 
-fn judge<'t>(
-    facts: &Facts<'t>,
-    findings: &mut Findings,
-    promise: &Event,
-    (path, uid): Version<'_>,
-    sp: &str,
-    held: Option<&'t Event>,
-) {
-    let Some(held) = held else {
-        return findings.violated(|| format!("lost: {promise}: {sp} has no entry of {path} at the end"));
-    };
-    match held.uid {
-        Some(found) if found < uid => {
-            findings.violated(|| format!("lost: {promise}: {sp} has only an older one at the end: {held}"));
+impl Check for P1 {
+    fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        // "Accepted" was promised whether or not the publisher lived to hear it.
+        self.accepted += u64::from(seen.is_first_accepted);
+        let (Kind::AuditSp, Some(path), Some(found)) = (seen.event.kind, seen.path, seen.version) else { return };
+        let Some(promise) = facts.path(path).accepted else { return };
+        let event = seen.event;
+        if event.outcome.as_deref() == Some("content-differs") {
+            self.findings.violated(|| format!("content lost: {}: {event}", facts.show_accepted(promise)));
         }
-        Some(found) if found == uid => {
-            if promise.hash.is_some() && held.hash != promise.hash {
-                findings.violated(|| format!("other content: {promise}: {sp} has {held}"));
-            }
-        }
-        _ => {
-            if version(held).and_then(|version| facts.agreed_hash(version)).is_none() {
-                findings.violated(|| format!("replaced by one that was never agreed: {promise}: {held}"));
-            }
+        let agreed = facts.version(found).hash;
+        if agreed.is_some() && event.hash.is_some() && agreed != event.hash {
+            self.findings.violated(|| format!("other content: {}: {event}", facts.show_accepted(promise)));
         }
     }
-    if held.outcome.as_deref() == Some("content-differs") {
-        findings.violated(|| format!("content lost: {promise}: {held}"));
+
+    fn finish(mut self, facts: &Facts) -> CheckReport {
+        if let Some(lost) = facts.lost_too_many {
+            self.findings = Findings::default();
+            self.findings.void = Some(format!("not judged: the disks of {} were lost and left no quorum", names(lost)));
+            return self.findings.report("P1", TITLE, PROMISE);
+        }
+        let audited = facts.audited_sps();
+        let set: SpSet = audited.iter().filter_map(|id| facts.process(*id).sp()).collect();
+        if !facts.quorum().is_some_and(|quorum| quorum.is_quorum(set)) {
+            // Without a quorum's word there is nothing to judge by.
+            return self.findings.report("P1", TITLE, PROMISE);
+        }
+        self.findings.looked_at(self.accepted);
+        for path in facts.paths_by_name() {
+            if let Some(promise) = facts.path(path).accepted {
+                audited.iter().for_each(|sp| self.judge(facts, promise, path, *sp));
+            }
+        }
+        self.findings.report("P1", TITLE, PROMISE)
+    }
+}
+
+impl P1 {
+    fn judge(&mut self, facts: &Facts, promise: VersionId, path: PathId, sp: ProcessId) {
+        let (name, found) = (&facts.process(sp).name, facts.found(sp, path));
+        let promised = || facts.show_accepted(promise);
+        match found {
+            None => self.findings.violated(|| format!("lost: {}: {name} has no entry of it at the end", promised())),
+            Some(found) if facts.uid(Some(found)) < facts.uid(Some(promise)) => {
+                let found = facts.show(found);
+                self.findings.violated(|| format!("lost: {}: {name} has only an older one: {found}", promised()));
+            }
+            Some(found) if found != promise && facts.version(found).agreed.is_none() => {
+                let found = facts.show(found);
+                self.findings
+                    .violated(|| format!("replaced by one that was never agreed: {}: {name} has {found}", promised()));
+            }
+            Some(_) => {}
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
-    use crate::checks::{facts::Facts, testing::trace};
+    use super::P1;
+    use crate::checks::testing::judge;
 
     const RUN: &str = "
         1 sp1 start
@@ -82,11 +92,14 @@ mod tests {
         3 sp1 agreed path=a uid=10.1.0 hash=x key=k1
         4 publisher outcome key=k1 path=a uid=10.1.0 hash=x outcome=accepted
         9 testbed phase cause=audit";
+    const BOTH: &str = "
+        10 sp1 audit_sp path=a uid=10.1.0 hash=x
+        10 sp1 audit_end outcome=complete
+        11 sp2 audit_sp path=a uid=10.1.0 hash=x
+        11 sp2 audit_end outcome=complete";
 
     fn held(audits: &str) -> (bool, String) {
-        let trace = trace(&format!("{RUN}\n{audits}"));
-        let report = check(&Facts::of(&trace));
-        (report.held, report.violations.join("\n"))
+        crate::checks::testing::held::<P1>(&format!("{RUN}\n{audits}"))
     }
 
     #[test]
@@ -131,7 +144,33 @@ mod tests {
     fn without_audits_of_a_quorum_or_acceptances_it_is_not_exercised() {
         let (ok, why) = held("10 sp1 audit_sp path=a uid=10.1.0 hash=x\n 10 sp1 audit_end outcome=complete");
         assert!(!ok && why.contains("not exercised"), "{why}");
-        let trace = trace("1 sp1 start\n 2 sp1 audit_end outcome=complete");
-        assert!(!check(&Facts::of(&trace)).held);
+        assert!(!judge::<P1>("1 sp1 start\n 2 sp1 audit_end outcome=complete").held);
+    }
+    #[test]
+    fn a_quorum_is_what_the_scenario_says() {
+        let weighted = "0 testbed config outcome=storage_points cause=3
+            0 testbed config outcome=quorum cause=weighted:1=3,2=1,3=1";
+        let first = BOTH.lines().take(3).collect::<Vec<_>>().join("\n");
+        assert!(!held(&first).0, "one of three is no majority");
+        assert!(held(&format!("{weighted}\n{first}")).0, "sp1 alone is a quorum");
+        let others = BOTH.replace("sp1", "sp3");
+        let (ok, why) = held(&format!("{weighted}\n{others}"));
+        assert!(!ok && why.contains("not exercised"), "{why}");
+    }
+
+    #[test]
+    fn an_empty_replaced_store_is_named_unless_no_quorum_of_disks_was_left() {
+        let lost = |sp: u8| format!("{} testbed fault outcome=disk-lost cause=sp{sp}", 4 + sp);
+        let undone = |sp: u8| format!("{} testbed fault_undone outcome=disk-lost cause=sp{sp}", 4 + sp);
+        let empty = "
+            10 sp1 audit_end outcome=complete
+            11 sp2 audit_sp path=a uid=10.1.0 hash=x
+            11 sp2 audit_end outcome=complete";
+        let replaced = format!("{}\n{}\n{}\n{}", lost(1), undone(1), lost(2), undone(2));
+        assert!(held(&format!("{replaced}\n{BOTH}")).0);
+        let (ok, why) = held(&format!("{replaced}\n{empty}"));
+        assert!(!ok && why.contains("sp1 has no entry"), "{why}");
+        let report = judge::<P1>(&format!("{RUN}\n{}\n{}\n{empty}", lost(1), lost(2)));
+        assert!(report.held && report.not_exercised() && report.note.unwrap().contains("sp1, sp2"));
     }
 }

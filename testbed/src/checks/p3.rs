@@ -1,78 +1,70 @@
 //! P3, order: who was accepted before another's submission began has the smaller UID; the greatest UID is the latest.
+//!
+//! Keeps nothing beside the facts: each key has the greatest UID that was accepted when its first attempt began. A retry
+//! may complete what an earlier attempt began, so the first attempt is what counts. With the fast order, of the cluster
+//! or of one attempt, only the UIDs that publishers said they knew count.
 
-use super::{
-    CheckReport, Findings,
-    facts::{Facts, version},
+use super::{Check, CheckReport, Findings};
+use crate::{
+    facts::{Facts, Seen},
+    trace::Kind,
 };
-use crate::trace::{Event, Kind};
-use std::collections::BTreeMap;
 
 const TITLE: &str = "order: later ones have greater UIDs, and the greatest wins";
 const PROMISE: &str = "Per path, the latest publication is the one with the greatest UID; and a publication whose \
-                       submission began after another was accepted has the greater UID, by any clocks, on any paths.";
+                       submission began after another was accepted has the greater UID, by any clocks, on any paths; \
+                       it has a greater one than its publisher knew.";
 
-/// Strict order over all accepted publications, and every audited SP's entry is the greatest of its path.
-pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
-    let mut findings = Findings::default();
-    check_strict_order(facts, &mut findings);
-    check_greatest_wins(facts, &mut findings);
-    findings.report("P3", TITLE, PROMISE)
+/// Strict order over all accepted and agreed publications; all audited SPs end with the same, greatest, of each path.
+#[derive(Debug, Default)]
+pub(crate) struct P3 {
+    findings: Findings,
 }
 
-fn check_strict_order<'t>(facts: &Facts<'t>, findings: &mut Findings) {
-    let mut greatest: Option<&'t Event> = None;
-    let mut accepted_before: BTreeMap<&'t str, Option<&'t Event>> = BTreeMap::new();
-    for event in facts.trace.events() {
-        let Some(key) = event.publication.as_deref() else { continue };
-        match event.kind {
-            Kind::Invoke => drop(accepted_before.insert(key, greatest)),
-            Kind::Outcome if event.outcome.as_deref() == Some("accepted") => {
-                findings.looked_at(1);
-                if let Some(before) = accepted_before.get(key).copied().flatten()
-                    && event.uid <= before.uid
-                {
-                    findings
-                        .violated(|| format!("{event} began after {before} was accepted, yet its UID is not greater"));
-                }
-                if greatest.is_none_or(|greatest| greatest.uid < event.uid) {
-                    greatest = Some(event);
-                }
-            }
-            _ => {}
+impl Check for P3 {
+    fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let event = seen.event;
+        let is_accepted = event.kind == Kind::Outcome && event.outcome.as_deref() == Some("accepted");
+        if !is_accepted && !seen.is_first_keyed {
+            return;
+        }
+        let Some(key) = seen.key.and_then(|key| facts.key(key)) else { return };
+        self.findings.looked_at(1);
+        let is_strict = !facts.settings.is_fast && !key.is_fast;
+        if let Some(before) = key.after.filter(|before| is_strict && event.uid <= facts.uid(Some(*before))) {
+            let (before, first) = (facts.show_accepted(before), key.first.as_ref().map(ToString::to_string));
+            let first = first.unwrap_or_default();
+            self.findings
+                .violated(|| format!("{event} was begun by {first} after {before}, yet its UID is not greater"));
+        }
+        if let Some(known) = key.known.filter(|known| event.uid <= Some(*known)) {
+            self.findings.violated(|| format!("its publisher knew {known}, yet its UID is not greater: {event}"));
         }
     }
-}
 
-/// An entry that no SP has any more is lost, which is P1's concern; here all SPs must name the greatest that is there.
-fn check_greatest_wins<'t>(facts: &Facts<'t>, findings: &mut Findings) {
-    let mut greatest: BTreeMap<&'t str, &'t Event> = BTreeMap::new();
-    for (_, index) in facts.audited_sps() {
-        for (path, event) in index.into_iter().flatten() {
-            let is_agreed = version(event).is_some_and(|version| facts.agreed.contains_key(&version));
-            let known = greatest.entry(path).or_insert(event);
-            if is_agreed && known.uid < event.uid {
-                *known = event;
+    /// An entry that no SP has any more is lost, which is P1's concern; here all SPs must name the greatest that is there.
+    fn finish(mut self, facts: &Facts) -> CheckReport {
+        let audited = facts.audited_sps();
+        for path in facts.paths_by_name() {
+            let found = audited.iter().map(|sp| (facts.found(*sp, path), *sp));
+            let Some((Some(greatest), _)) = found.clone().max_by_key(|(found, _)| facts.uid(*found)) else { continue };
+            for (found, sp) in found.filter(|(found, _)| facts.uid(*found) < facts.uid(Some(greatest))) {
+                let (name, latest) = (&facts.process(sp).name, facts.show(greatest));
+                let found = found.map_or("nothing".to_owned(), |found| facts.show(found));
+                self.findings.violated(|| format!("the latest is {latest}, but {name} has {found}"));
             }
         }
-    }
-    for (sp, index) in facts.audited_sps() {
-        for (path, greatest) in &greatest {
-            let held = index.and_then(|index| index.get(path));
-            if held.is_none_or(|held| held.uid < greatest.uid) {
-                let held = held.map_or("nothing".to_owned(), ToString::to_string);
-                findings.violated(|| format!("the latest of {path} is {greatest}, but {sp} has {held}"));
-            }
-        }
+        self.findings.report("P3", TITLE, PROMISE)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
-    use crate::checks::{CheckReport, facts::Facts, testing::trace};
+    use super::P3;
+    use crate::checks::{CheckReport, testing::judge};
 
     fn report(text: &str) -> CheckReport {
-        check(&Facts::of(&trace(text)))
+        judge::<P3>(text)
     }
 
     #[test]
@@ -128,5 +120,46 @@ mod tests {
     #[test]
     fn nothing_accepted_is_not_exercised() {
         assert!(!report("1 publisher invoke key=k1 path=a").held);
+    }
+
+    #[test]
+    fn what_the_publisher_knew_is_smaller_in_the_fast_order_too_and_nothing_else_is_asked_of_it() {
+        let first = "1 publisher invoke key=k1 path=a
+             2 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted";
+        let fast = "0 testbed config outcome=order cause=fast";
+        let later = "3 publisher invoke key=k2 path=b
+             4 publisher outcome key=k2 path=b uid=10.2.0 outcome=accepted";
+        assert!(report(&format!("{fast}\n{first}\n{later}")).held);
+        assert!(!report(&format!("{first}\n{later}")).held);
+        let asked = later.replace("path=b\n", "path=b cause=sp2:80;order=fast\n");
+        assert!(report(&format!("{first}\n{asked}")).held);
+        let known = later.replace("path=b\n", "path=b uid=10.5.0\n");
+        let report = report(&format!("{fast}\n{first}\n{known}"));
+        assert!(!report.held && report.violations[0].contains("knew 10.5.0"), "{:?}", report.violations);
+    }
+
+    #[test]
+    fn a_retry_may_complete_what_its_first_attempt_began() {
+        let report = report(
+            "1 publisher invoke key=k1 path=a
+             2 publisher outcome key=k1 path=a outcome=undetermined
+             3 publisher invoke key=k2 path=b
+             4 publisher outcome key=k2 path=b uid=11.2.0 outcome=accepted
+             5 publisher invoke key=k1 path=a
+             6 publisher outcome key=k1 path=a uid=10.1.0 outcome=accepted",
+        );
+        assert!(report.held, "{:?}", report.violations);
+    }
+
+    #[test]
+    fn what_was_agreed_without_a_word_to_its_publisher_is_ordered_too() {
+        let report = report(
+            "1 publisher invoke key=k1 path=a
+             2 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted
+             3 publisher invoke key=k2 path=b
+             4 publisher outcome key=k2 path=b outcome=undetermined
+             5 sp1 agreed path=b uid=10.1.0 key=k2",
+        );
+        assert!(!report.held);
     }
 }

@@ -1,12 +1,16 @@
 //! P6, delivery: when faults stop, every live receiver comes to hold the latest of all it subscribed to, in time.
+//!
+//! Keeps only what came later than the bound after its agreement: whether faults excuse that is known at the end.
 
-use super::{
-    CheckReport, Findings,
-    facts::{Facts, is_receiver, version},
+use super::{Check, CheckReport, Findings};
+use crate::{
+    facts::{Facts, PathId, ProcessId, Seen, VersionId},
+    trace::{Event, Kind},
 };
-use crate::trace::{Event, Kind};
-use acms_engine::protocol::Prefix;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 const TITLE: &str = "delivery: every live receiver ends with the latest, in time";
 const PROMISE: &str = "When faults stop, every live receiver holds the latest agreed publication of every subscribed, \
@@ -16,72 +20,101 @@ const PROMISE: &str = "When faults stop, every live receiver holds the latest ag
 pub const BOUND: Duration = Duration::from_secs(5 + 5 + 20 + 25 + 10);
 
 /// Every live receiver's final state has the latest agreed UID of each subscribed path, applied within [`BOUND`] of its
-/// agreement or of the end of the last fault.
-pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
-    let mut findings = Findings::default();
-    let mut subscriptions: BTreeMap<&str, Vec<Prefix>> = BTreeMap::new();
-    let mut state: BTreeMap<(&str, &str), &Event> = BTreeMap::new();
-    let mut applied: BTreeMap<(&str, &str), &Event> = BTreeMap::new();
-    for event in facts.trace.events().iter().filter(|event| is_receiver(&event.process)) {
-        let Some(path) = event.path.as_deref() else { continue };
-        match event.kind {
-            Kind::Subscribe => {
-                subscriptions.entry(&event.process).or_default().extend(path.parse::<Prefix>());
-            }
-            Kind::AuditState => drop(state.insert((&event.process, path), event)),
-            Kind::Applied => {
-                // The first that reaches the latest is what counts; while they grow, that is the last to differ.
-                let known = applied.entry((&event.process, path)).or_insert(event);
-                if known.uid < event.uid {
-                    *known = event;
+/// agreement, of the end of the last fault, or of the receiver's own start.
+#[derive(Debug, Default)]
+pub(crate) struct P6 {
+    findings: Findings,
+    /// The last that came late to a receiver's path.
+    late: BTreeMap<(ProcessId, PathId), (VersionId, Event)>,
+    /// Paths that receivers said they cannot hold.
+    blocked: BTreeSet<(ProcessId, PathId)>,
+}
+
+impl Check for P6 {
+    fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let event = seen.event;
+        let (Some(path), true) = (seen.path, facts.process(seen.process).is_receiver()) else { return };
+        match (event.kind, seen.version) {
+            (Kind::Applied, Some(version)) if facts.uid(seen.before.kept) < event.uid => {
+                // The first that reaches the latest is what counts; what was agreed only later is not late.
+                let agreed = facts.version(version).agreed;
+                if agreed.is_some_and(|agreed| is_late(agreed.time_ns, event.time_ns)) {
+                    self.late.insert((seen.process, path), (version, event.clone()));
+                } else if !self.late.is_empty() {
+                    self.late.remove(&(seen.process, path));
+                }
+                if !self.blocked.is_empty() {
+                    self.blocked.remove(&(seen.process, path));
                 }
             }
+            (Kind::Blocked, _) => drop(self.blocked.insert((seen.process, path))),
             _ => {}
         }
     }
-    for receiver in &facts.live_receivers {
-        if !facts.audited.contains(receiver) {
-            findings.violated(|| format!("{receiver} lives, but its audit is not complete"));
-            continue;
-        }
-        for (path, latest) in &facts.latest {
-            if !subscriptions.get(receiver).is_some_and(|prefixes| prefixes.iter().any(|prefix| prefix.covers(path))) {
+
+    fn finish(mut self, facts: &Facts) -> CheckReport {
+        let latest: Vec<(PathId, VersionId)> = facts
+            .paths_by_name()
+            .into_iter()
+            .filter(|path| !facts.is_hidden(*path))
+            .filter_map(|path| Some((path, facts.latest(path)?)))
+            .collect();
+        let live =
+            facts.processes().filter(|(_, process)| process.is_receiver() && process.is_started && process.is_up);
+        for (receiver, process) in live {
+            if !process.is_audited {
+                self.findings.violated(|| format!("{} lives, but its audit is not complete", process.name));
                 continue;
             }
-            findings.looked_at(1);
-            judge(facts, &mut findings, latest, state.get(&(*receiver, *path)), receiver);
-            judge_time(facts, &mut findings, latest, applied.get(&(*receiver, *path)));
+            for (path, latest) in &latest {
+                if facts.wants(receiver, *path) && !self.blocked.contains(&(receiver, *path)) {
+                    self.findings.looked_at(1);
+                    self.judge(facts, receiver, *path, *latest);
+                }
+            }
         }
-    }
-    findings.report("P6", TITLE, PROMISE)
-}
-
-fn judge(facts: &Facts<'_>, findings: &mut Findings, latest: &Event, held: Option<&&Event>, receiver: &str) {
-    let Some(held) = held else {
-        return findings.violated(|| format!("never delivered: {receiver} does not have {latest}"));
-    };
-    let is_newer_agreed = version(held).is_some_and(|version| facts.agreed.contains_key(&version));
-    if held.uid < latest.uid || (held.uid > latest.uid && !is_newer_agreed) {
-        findings.violated(|| format!("not the latest: {held} instead of {latest}"));
+        self.findings.report("P6", TITLE, PROMISE)
     }
 }
 
-fn judge_time(facts: &Facts<'_>, findings: &mut Findings, latest: &Event, applied: Option<&&Event>) {
-    // What only the audit knows to be agreed has no time of agreement.
-    let Some(applied) = applied.filter(|applied| applied.uid == latest.uid && latest.kind != Kind::AuditSp) else {
-        return;
-    };
-    let from_ns = latest.time_ns.max(facts.faults_end_ns);
-    let took = Duration::from_nanos(applied.time_ns.saturating_sub(from_ns));
-    if took > BOUND {
-        findings.violated(|| format!("late: {applied} came {took:?} after {latest} and the last fault"));
+fn is_late(from_ns: u64, to_ns: u64) -> bool {
+    Duration::from_nanos(to_ns.saturating_sub(from_ns)) > BOUND
+}
+
+impl P6 {
+    fn judge(&mut self, facts: &Facts, receiver: ProcessId, path: PathId, latest: VersionId) {
+        let process = facts.process(receiver);
+        let Some(held) = facts.found(receiver, path) else {
+            return self
+                .findings
+                .violated(|| format!("never delivered: {} does not have {}", process.name, facts.show(latest)));
+        };
+        let is_newer_agreed = facts.version(held).agreed.is_some() && facts.uid(Some(held)) > facts.uid(Some(latest));
+        if held != latest && !is_newer_agreed {
+            let (held, latest) = (facts.show(held), facts.show(latest));
+            return self
+                .findings
+                .violated(|| format!("not the latest: {} has {held} instead of {latest}", process.name));
+        }
+        let Some((_, applied)) = self.late.get(&(receiver, path)).filter(|(version, _)| *version == latest) else {
+            return;
+        };
+        let agreed = facts.version(latest).agreed;
+        // What only the audit knows to be agreed has no time of agreement.
+        let Some(agreed) = agreed.filter(|agreed| agreed.kind != Kind::AuditSp) else { return };
+        let from_ns = agreed.time_ns.max(facts.faults_end_ns).max(process.life_ns);
+        if is_late(from_ns, applied.time_ns) {
+            let took = Duration::from_nanos(applied.time_ns - from_ns);
+            let latest = facts.show(latest);
+            self.findings.violated(|| format!("late: {applied} came {took:?} after {latest} and the last fault"));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
-    use crate::checks::{facts::Facts, testing::trace};
+    use super::P6;
+    use crate::checks::testing::judge;
 
     const RUN: &str = "
         1 receiver1 start
@@ -96,8 +129,7 @@ mod tests {
         92 receiver2 audit_end outcome=complete";
 
     fn held(text: &str) -> (bool, u64, String) {
-        let trace = trace(&format!("{RUN}\n{text}"));
-        let report = check(&Facts::of(&trace));
+        let report = judge::<P6>(&format!("{RUN}\n{text}"));
         (report.held, report.events, report.violations.join("\n"))
     }
 
@@ -141,6 +173,30 @@ mod tests {
 
     #[test]
     fn without_live_receivers_it_is_not_exercised() {
-        assert!(!check(&Facts::of(&trace("2 sp1 agreed path=etc/a uid=10.1.0"))).held);
+        assert!(!judge::<P6>("2 sp1 agreed path=etc/a uid=10.1.0").held);
+    }
+
+    #[test]
+    fn hidden_paths_and_what_was_agreed_during_the_audit_are_not_demanded() {
+        let state = "91 receiver1 audit_state path=etc/a uid=12.1.0";
+        let (ok, _, why) = held(&format!(
+            "3 sp1 agreed path=etc/b uid=13.1.0\n 4 sp1 agreed path=etc/b/c uid=14.1.0\n{state}
+             91 receiver1 audit_state path=etc/b/c uid=14.1.0"
+        ));
+        assert!(ok, "{why}");
+        let (ok, _, why) = held(&format!("{state}\n 91 sp1 agreed path=etc/z uid=15.1.0"));
+        assert!(ok, "{why}");
+        let (ok, _, why) = held(&format!("3 sp1 agreed path=etc/z uid=15.1.0\n{state}"));
+        assert!(!ok && why.contains("never delivered"), "{why}");
+    }
+
+    #[test]
+    fn blocked_paths_block_only_themselves() {
+        let (ok, _, why) = held(
+            "3 sp1 agreed path=etc/B uid=13.1.0
+             4 receiver1 blocked path=etc/B cause=case
+             91 receiver1 audit_state path=etc/a uid=12.1.0",
+        );
+        assert!(ok, "{why}");
     }
 }

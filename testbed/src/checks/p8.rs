@@ -1,107 +1,203 @@
 //! P8, honest outcome: each attempt has exactly one outcome, and what it says is true.
+//!
+//! Attempts under one key are told apart by counting: each has one outcome and makes at most one publication, a rejected
+//! one none. Keeps beside the facts (which keep a key for 24 h after its last event, as storage points do) what was
+//! accepted and is not yet known to be agreed, and what was rejected by name, for that is final.
 
-use super::{
-    CheckReport, Findings,
-    facts::{Facts, version},
+use super::{Check, CheckReport, Findings};
+use crate::{
+    facts::{Facts, Key, Seen, VersionId},
+    trace::{Event, Kind},
 };
-use crate::trace::{Event, Kind};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 const TITLE: &str = "honest outcome: one for each attempt, and a true one";
 const PROMISE: &str = "A publisher gets exactly one of accepted (agreed and kept), rejected (will never be agreed) and \
-                       undetermined; never accepted for something lost, never rejected for something that appears.";
+                       undetermined; never accepted for something lost, never rejected for something that appears; under \
+                       one key a retry finds what was agreed before it began.";
 
-#[derive(Default)]
-struct Attempt<'t> {
-    invokes: Vec<&'t Event>,
-    outcomes: Vec<&'t Event>,
-    /// What storage points say they told the publisher.
-    told: Vec<&'t Event>,
+/// One outcome per attempt; accepted ones were agreed under that key's UID and content; rejected ones never were; one
+/// key, one publication, unless attempts overlapped.
+#[derive(Debug, Default)]
+pub(crate) struct P8 {
+    findings: Findings,
+    /// Accepted, and not yet known to be agreed.
+    unproven: BTreeMap<VersionId, Event>,
+    /// Rejected by name.
+    rejected: BTreeMap<VersionId, Event>,
 }
 
-/// One outcome per attempt; accepted ones were agreed under that key's UID and content; rejected keys never were.
-pub(super) fn check(facts: &Facts<'_>) -> CheckReport {
-    let mut findings = Findings::default();
-    let mut attempts: BTreeMap<&str, Attempt<'_>> = BTreeMap::new();
-    let mut agreed_keys: BTreeMap<&str, &Event> = BTreeMap::new();
-    for event in facts.trace.events() {
-        let Some(key) = event.publication.as_deref() else { continue };
+impl Check for P8 {
+    fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let event = seen.event;
+        for key in &facts.forgotten {
+            self.judge_key(key);
+        }
         match event.kind {
-            Kind::Invoke => attempts.entry(key).or_default().invokes.push(event),
-            Kind::Outcome => attempts.entry(key).or_default().outcomes.push(event),
-            Kind::Accepted | Kind::Rejected | Kind::Undetermined => attempts.entry(key).or_default().told.push(event),
-            Kind::Agreed | Kind::Merged => drop(agreed_keys.entry(key).or_insert(event)),
+            Kind::Outcome => self.see_outcome(seen, facts),
+            Kind::Accepted | Kind::Rejected | Kind::Undetermined => self.see_told(seen, facts),
+            Kind::Agreed | Kind::Merged => self.see_agreed(seen, facts),
             _ => {}
         }
     }
-    // An SP that was killed at the wrong moment may not have said "agreed", but what became agreed is in some index.
-    let indexed: BTreeSet<_> =
-        facts.indices.values().flat_map(BTreeMap::values).filter_map(|event| version(event)).collect();
-    for (key, attempt) in &attempts {
-        findings.looked_at(attempt.outcomes.len() as u64);
-        check_one_outcome(&mut findings, key, attempt);
-        for outcome in attempt.outcomes.iter().chain(&attempt.told) {
-            match outcome.outcome.as_deref() {
-                Some("accepted") => check_accepted(facts, &mut findings, attempt, outcome),
-                Some("rejected") => {
-                    if let Some(agreed) = agreed_keys.get(key) {
-                        findings.violated(|| format!("rejected, yet agreed: {outcome}, but {agreed}"));
-                    } else if version(outcome).is_some_and(|version| indexed.contains(&version)) {
-                        findings.violated(|| format!("rejected, yet in an index at the end: {outcome}"));
-                    }
-                }
-                Some("undetermined") => {}
-                _ => findings.violated(|| format!("an outcome that is none: {outcome}")),
+
+    fn finish(mut self, facts: &Facts) -> CheckReport {
+        facts.keys().for_each(|key| self.judge_key(key));
+        for (version, event) in std::mem::take(&mut self.unproven) {
+            if facts.version(version).agreed.is_none() {
+                self.findings.violated(|| format!("accepted, but never agreed: {event}"));
             }
         }
+        let sps: Vec<_> = facts.processes().filter(|(_, process)| process.sp().is_some()).map(|(sp, _)| sp).collect();
+        for (version, event) in std::mem::take(&mut self.rejected) {
+            // An SP that was killed at the wrong moment may not have said "agreed", but what was is in some index.
+            if sps.iter().any(|sp| facts.found(*sp, facts.version(version).path) == Some(version)) {
+                self.findings.violated(|| format!("rejected, yet in an index at the end: {event}"));
+            }
+        }
+        self.findings.report("P8", TITLE, PROMISE)
     }
-    findings.report("P8", TITLE, PROMISE)
 }
 
-fn check_one_outcome(findings: &mut Findings, key: &str, attempt: &Attempt<'_>) {
-    // Events without an attempt are of publishers outside the testbed.
-    let (Some(invoke), [first, ..]) = (attempt.invokes.first(), attempt.outcomes.as_slice()) else {
-        if let Some(invoke) = attempt.invokes.first() {
-            findings.violated(|| format!("no outcome: {invoke}"));
-        } else if let Some(outcome) = attempt.outcomes.first() {
-            findings.violated(|| format!("an outcome without an attempt: {outcome}"));
+impl P8 {
+    fn see_outcome(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let event = seen.event;
+        let Some(key) = seen.key.and_then(|key| facts.key(key)) else { return };
+        self.findings.looked_at(1);
+        let outcomes = key.heard.total() + key.unheard_of;
+        if key.invokes == 0 {
+            self.findings.violated(|| format!("an outcome without an attempt: {event}"));
+        } else if outcomes > key.invokes {
+            let (invokes, text) = (key.invokes, &key.text);
+            self.findings.violated(|| format!("{invokes} attempts and {outcomes} outcomes under key {text}: {event}"));
         }
-        return;
-    };
-    if attempt.invokes.len() != 1 || attempt.outcomes.len() != 1 {
-        let (invokes, outcomes) = (attempt.invokes.len(), attempt.outcomes.len());
-        findings.violated(|| format!("{invokes} attempts and {outcomes} outcomes under key {key}: {invoke} {first}"));
+        match event.outcome.as_deref() {
+            Some("accepted" | "rejected" | "undetermined") => {}
+            _ => self.findings.violated(|| format!("an outcome that is none: {event}")),
+        }
+        self.judge_told(key);
+        self.judge_outcome(seen, facts, key);
     }
-    for told in &attempt.told {
+
+    fn see_told(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let Some(key) = seen.key.and_then(|key| facts.key(key)) else { return };
+        self.judge_told(key);
+        self.judge_outcome(seen, facts, key);
+    }
+
+    /// While there is only one attempt, what was told and what was heard are about that one.
+    fn judge_told(&mut self, key: &Key) {
+        let (Some(told), Some(heard), true) = (&key.last_told, &key.last_outcome, key.invokes == 1) else { return };
         // The publisher may not have heard; but it cannot have heard something else.
-        if first.outcome != told.outcome && first.outcome.as_deref() != Some("undetermined") {
-            findings.violated(|| format!("told otherwise than heard: {told}, but {first}"));
+        if told.outcome != heard.outcome && heard.outcome.as_deref() != Some("undetermined") {
+            self.findings.violated(|| format!("told otherwise than heard: {told}, but {heard}"));
         }
     }
-}
 
-fn check_accepted(facts: &Facts<'_>, findings: &mut Findings, attempt: &Attempt<'_>, outcome: &Event) {
-    let Some(version) = version(outcome) else {
-        return findings.violated(|| format!("accepted without a name: {outcome}"));
-    };
-    let Some(agreed) = facts.agreed.get(&version) else {
-        return findings.violated(|| format!("accepted, but never agreed: {outcome}"));
-    };
-    let handed_in = attempt.invokes.first().and_then(|invoke| invoke.hash);
-    if handed_in.is_some() && agreed.hash.is_some() && handed_in != agreed.hash {
-        findings.violated(|| format!("accepted with other content than was handed in: {outcome}, but {agreed}"));
+    fn judge_outcome(&mut self, seen: &Seen<'_>, facts: &Facts, key: &Key) {
+        let event = seen.event;
+        match (event.outcome.as_deref(), seen.version) {
+            (Some("accepted"), None) => self.findings.violated(|| format!("accepted without a name: {event}")),
+            (Some("accepted"), Some(version)) => {
+                if facts.version(version).agreed.is_some() {
+                    self.judge_content(facts, key, version, event);
+                } else {
+                    self.unproven.entry(version).or_insert_with(|| event.clone());
+                }
+            }
+            (Some("rejected"), version) => {
+                self.judge_rejected(key, event);
+                if let Some(version) = version {
+                    if facts.version(version).agreed.is_some() {
+                        self.findings
+                            .violated(|| format!("rejected, yet agreed: {event}, but {}", facts.show(version)));
+                    }
+                    self.rejected.entry(version).or_insert_with(|| event.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn see_agreed(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let (event, Some(version)) = (seen.event, seen.version) else { return };
+        if seen.is_first_agreed {
+            if let Some(rejected) = self.rejected.get(&version) {
+                self.findings.violated(|| format!("rejected, yet agreed: {rejected}, but {event}"));
+            }
+            if let Some(accepted) = self.unproven.remove(&version)
+                && let Some(key) = accepted.publication.as_ref().and_then(|key| facts.key_called(key))
+            {
+                self.judge_content(facts, key, version, &accepted);
+            }
+        }
+        let Some(key) = seen.key.and_then(|key| facts.key(key)).filter(|_| seen.is_first_keyed) else { return };
+        self.judge_rejected(key, event);
+        if key.publications < 2 {
+            return;
+        }
+        let others = key.versions.iter().filter(|other| **other != version).map(|other| facts.version(*other));
+        let mut same_path = others.filter(|other| Some(other.path) == seen.path);
+        if !key.is_mixed
+            && same_path.any(|other| other.hash.is_some() && event.hash.is_some() && other.hash != event.hash)
+        {
+            self.findings.violated(|| format!("one key, two contents: {event}, and {}", facts.show(key.versions[0])));
+        }
+        let is_strict = !key.is_fast && !facts.settings.is_fast && key.invokes > 0;
+        if is_strict && key.publications > key.invokes_when_agreed.max(1) {
+            let known = facts.show(key.versions[0]);
+            self.findings.violated(|| {
+                format!("a second publication of a key that was agreed before the retry began: {event}, but {known}")
+            });
+        }
+    }
+
+    /// Each attempt makes at most one publication, and a rejected one none.
+    fn judge_rejected(&mut self, key: &Key, event: &Event) {
+        let attempts = key.invokes.max(key.told.total());
+        let rejected = key.heard.rejected.max(key.told.rejected);
+        if rejected > 0 && key.publications + rejected > attempts {
+            let of = [&key.last_told, &key.last_outcome].into_iter().flatten();
+            let of = of.filter(|event| event.outcome.as_deref() == Some("rejected")).map(ToString::to_string).next();
+            let (of, publications) = (of.unwrap_or_default(), key.publications);
+            self.findings.violated(|| {
+                format!("rejected, yet agreed: {of}: of {attempts} attempts {rejected} were rejected, and {publications} agreed: {event}")
+            });
+        }
+    }
+
+    fn judge_content(&mut self, facts: &Facts, key: &Key, id: VersionId, event: &Event) {
+        let version = facts.version(id);
+        let are_known = key.hash.is_some() && version.hash.is_some() && !key.is_mixed;
+        if are_known && key.hash != version.hash {
+            let agreed = facts.show(id);
+            self.findings.violated(|| format!("accepted with other content than was handed in: {event}, but {agreed}"));
+        }
+    }
+
+    /// Nothing more comes of this key.
+    fn judge_key(&mut self, key: &Key) {
+        // Events without an attempt are of publishers outside the testbed.
+        let Some(first) = &key.first else { return };
+        if key.heard.total() + key.unheard_of < key.invokes {
+            self.findings.violated(|| format!("no outcome: {first}"));
+        }
+        // With a word of the storage points for each attempt, nobody heard what none told.
+        let is_told = key.told.total() >= key.invokes && key.invokes > 1;
+        if is_told && (key.heard.accepted > key.told.accepted || key.heard.rejected > key.told.rejected) {
+            let (heard, told) = (key.heard, key.told);
+            self.findings.violated(|| format!("told otherwise than heard: {told:?}, but {heard:?}: {first}"));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::check;
-    use crate::checks::{facts::Facts, testing::trace};
+    use super::P8;
+    use crate::checks::testing;
 
     fn held(text: &str) -> (bool, String) {
-        let trace = trace(text);
-        let report = check(&Facts::of(&trace));
-        (report.held, report.violations.join("\n"))
+        testing::held::<P8>(text)
     }
 
     const HONEST: &str = "
@@ -148,5 +244,72 @@ mod tests {
     #[test]
     fn without_attempts_it_is_not_exercised() {
         assert!(!held("2 sp1 agreed path=a uid=10.1.0").0);
+    }
+
+    const RETRIED: &str = "
+        1 publisher invoke key=k1 path=a hash=x
+        2 publisher outcome key=k1 path=a outcome=undetermined
+        3 publisher invoke key=k1 path=a hash=x
+        4 publisher outcome key=k1 path=a uid=11.2.0 outcome=accepted
+        4 sp2 agreed path=a uid=11.2.0 hash=x key=k1";
+
+    #[test]
+    fn a_retry_has_an_outcome_of_its_own_and_a_rejected_one_leaves_the_key_free() {
+        assert!(held(RETRIED).0);
+        let rejected = RETRIED.replace("outcome=undetermined", "outcome=rejected");
+        let (ok, why) = held(&rejected);
+        assert!(ok, "{why}");
+        let (ok, why) = held(&format!("{rejected}\n 5 sp1 agreed path=a uid=10.1.0 hash=x key=k1"));
+        assert!(
+            !ok && why.contains("rejected, yet agreed"),
+            "two publications, and one of two attempts was rejected: {why}"
+        );
+        let (ok, why) = held(&format!("{RETRIED}\n 5 publisher invoke key=k1 path=a hash=x"));
+        assert!(!ok && why.contains("no outcome"), "{why}");
+    }
+
+    #[test]
+    fn overlapping_attempts_may_make_two_publications_and_later_ones_may_not() {
+        let overlapping = "
+            1 publisher invoke key=k1 path=a hash=x
+            2 publisher invoke key=k1 path=a hash=x
+            3 sp1 agreed path=a uid=10.1.0 hash=x key=k1
+            3 sp2 agreed path=a uid=11.2.0 hash=x key=k1
+            4 publisher outcome key=k1 path=a uid=10.1.0 outcome=accepted
+            5 publisher outcome key=k1 path=a uid=11.2.0 outcome=accepted";
+        let (ok, why) = held(overlapping);
+        assert!(ok, "{why}");
+        let (ok, why) = held(&overlapping.replace("uid=11.2.0 hash=x", "uid=11.2.0 hash=y"));
+        assert!(!ok && why.contains("one key, two contents"), "{why}");
+        let late = overlapping.replace("2 publisher invoke", "4 publisher invoke").replace("3 sp2", "5 sp2");
+        let (ok, why) = held(&late);
+        assert!(!ok && why.contains("before the retry began"), "{why}");
+        let fast = "0 testbed config outcome=order cause=fast";
+        assert!(held(&format!("{fast}\n{late}")).0, "the fast order does not look keys up elsewhere");
+    }
+
+    #[test]
+    fn what_was_rejected_by_name_never_appears() {
+        let rejected = "
+            1 publisher invoke key=k1 path=a hash=x
+            2 publisher outcome key=k1 path=a uid=10.1.0 outcome=rejected";
+        assert!(held(rejected).0);
+        for appears in ["3 sp2 merged path=a uid=10.1.0", "3 sp2 audit_sp path=a uid=10.1.0"] {
+            let (ok, why) = held(&format!("{rejected}\n{appears}"));
+            assert!(!ok && why.contains("rejected, yet"), "{appears}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_judged_and_forgotten_after_a_day() {
+        let (ok, why) =
+            held(&format!("{HONEST}\n 10 publisher invoke key=k4 path=a\n 90000 publisher scheduled key=k5"));
+        assert!(!ok && why.contains("no outcome"), "{why}");
+        let retried = format!(
+            "{HONEST}\n 80000 publisher invoke key=k1 path=a hash=x
+            80001 publisher outcome key=k1 path=a uid=10.1.0 outcome=accepted\n 100000 testbed usage"
+        );
+        let (ok, why) = held(&retried);
+        assert!(ok, "{why}");
     }
 }

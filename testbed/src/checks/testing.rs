@@ -1,11 +1,32 @@
 //! Hand-written traces: a line for each event, `<seconds> <process>[#incarnation] <kind> [name=value]...`.
 
-use crate::trace::{Event, Text, Trace};
+use super::{Check, CheckReport};
+use crate::{
+    facts::Facts,
+    trace::{Event, Text, Trace},
+};
 use acms_engine::protocol::Hash;
 
 /// The trace that `text` describes. `hash=x` is the hash of the text `x`; `key` is the publication.
 pub(crate) fn trace(text: &str) -> Trace {
     Trace::new(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(event).collect())
+}
+
+/// What one check finds in the trace that `text` describes.
+pub(crate) fn judge<C: Check>(text: &str) -> CheckReport {
+    let (trace, mut facts, mut check) = (trace(text), Facts::new(), C::default());
+    for event in trace.events() {
+        let seen = facts.see(event);
+        check.observe(&seen, &facts);
+    }
+    facts.finish();
+    check.finish(&facts)
+}
+
+/// Whether the check held, and its violations in one text.
+pub(crate) fn held<C: Check>(text: &str) -> (bool, String) {
+    let report = judge::<C>(text);
+    (report.held, report.violations.join("\n"))
 }
 
 fn event(line: &str) -> Event {
@@ -25,7 +46,8 @@ fn event(line: &str) -> Event {
             "uid" => event.uid = Some(value.parse().unwrap()),
             "hash" => event.hash = Some(Hash::of(value.as_bytes())),
             "outcome" => event.outcome = text,
-            "cause" => event.cause = text,
+            // A cause may have several words.
+            "cause" => event.cause = Some(value.replace(';', " ").into()),
             _ => panic!("unknown column {name}"),
         }
     }

@@ -1,8 +1,13 @@
 //! How publications spread: when each receiver had each publication, or a newer one of its path.
+//!
+//! Keeps the publications that are still spreading, each with a time for every receiver that has it.
 
-use super::{Attempt, Propagation, Quantiles, histogram, record_ns};
-use crate::trace::{Event, Kind, Trace};
-use acms_engine::protocol::{Prefix, Uid};
+use super::{Propagation, Quantiles, histogram, record_ns};
+use crate::{
+    facts::{Facts, Held, PathId, ProcessId, Seen, VersionId},
+    trace::Kind,
+};
+use acms_engine::protocol::Uid;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
@@ -10,138 +15,172 @@ use std::collections::BTreeMap;
 const FRACTIONS: [(&str, u64, usize); 5] =
     [("50", 500, 1), ("90", 900, 10), ("99", 990, 100), ("99.9", 999, 1000), ("100", 1000, 1)];
 
-/// One publication that is followed.
-struct Followed {
+/// A publication on its way to the receivers that run since it was due.
+#[derive(Debug)]
+struct Spreading {
     uid: Uid,
     due_ns: u64,
+    /// How long each receiver took that has it.
+    latencies_ns: Vec<u64>,
+    /// Receivers that have not verified it.
+    outstanding: u64,
+    /// Receivers that have not applied it.
+    not_applied: u64,
 }
 
-/// When a receiver did not run, and what it wants.
-#[derive(Default)]
-struct Receiver {
-    started_ns: u64,
-    down: Vec<(u64, u64)>,
-    subscriptions: Vec<Prefix>,
+/// All publications of the measured phase.
+#[derive(Debug)]
+pub(super) struct Convergence {
+    spreading: BTreeMap<PathId, Vec<Spreading>>,
+    per_receiver: Histogram<u64>,
+    applied: Histogram<u64>,
+    fractions: [Histogram<u64>; 5],
+    expected: u64,
+    made: u64,
 }
 
-/// Propagation of the publications among `attempts` that were agreed, and the distribution over receivers.
-pub(super) fn propagation(trace: &Trace, attempts: &[Attempt<'_>]) -> (Propagation, Histogram<u64>) {
-    let mut followed: BTreeMap<&str, Vec<Followed>> = BTreeMap::new();
-    for attempt in attempts {
-        // Without an agreement nobody can be expected to deliver it.
-        if let Some(uid) = attempt.uid.filter(|_| attempt.outcome.is_some_and(|(outcome, _)| outcome != "rejected")) {
-            followed.entry(attempt.path).or_default().push(Followed { uid, due_ns: attempt.due_ns });
+impl Default for Convergence {
+    fn default() -> Convergence {
+        Convergence {
+            spreading: BTreeMap::new(),
+            per_receiver: histogram(),
+            applied: histogram(),
+            fractions: FRACTIONS.map(|_| histogram()),
+            expected: 0,
+            made: 0,
         }
     }
-    followed.values_mut().for_each(|publications| publications.sort_by_key(|publication| publication.uid));
-    let receivers = receivers(trace);
-    let verified = deliveries(trace, Kind::Verified, &followed);
-    let applied = deliveries(trace, Kind::Applied, &followed);
+}
 
-    let mut per_receiver = histogram();
-    let mut per_receiver_applied = histogram();
-    let mut convergence = FRACTIONS.map(|_| histogram());
-    let mut propagation = Propagation::default();
-    for (path, publications) in &followed {
-        for (i, publication) in publications.iter().enumerate() {
-            let mut latencies_ns = Vec::new();
-            let mut expected = 0;
-            for (name, receiver) in &receivers {
-                let delivered_ns = verified.get(&(*name, *path)).and_then(|times| times.get(i)).copied();
-                if !receiver.wants(path) || !receiver.lives(publication.due_ns, delivered_ns.unwrap_or(u64::MAX)) {
-                    continue;
-                }
-                expected += 1;
-                if let Some(delivered_ns) = delivered_ns {
-                    latencies_ns.push(delivered_ns.saturating_sub(publication.due_ns));
-                }
-                if let Some(applied_ns) = applied.get(&(*name, *path)).and_then(|times| times.get(i)) {
-                    record_ns(&mut per_receiver_applied, applied_ns.saturating_sub(publication.due_ns));
-                }
+impl Convergence {
+    /// Begins to follow a publication that is agreed or accepted.
+    pub(super) fn follow(&mut self, facts: &Facts, id: VersionId, due_ns: u64) {
+        let version = facts.version(id);
+        let spreading = self.spreading.entry(version.path).or_default();
+        if spreading.iter().any(|known| known.uid == version.uid) {
+            return;
+        }
+        let (latencies_ns, outstanding, not_applied) = (Vec::new(), 0, 0);
+        let mut new = Spreading { uid: version.uid, due_ns, latencies_ns, outstanding, not_applied };
+        for (receiver, process) in facts.processes() {
+            if !process.is_receiver() || !process.ran_since(due_ns) || !facts.wants(receiver, version.path) {
+                continue;
             }
-            propagation.deliveries_expected += expected as u64;
-            propagation.deliveries_made += latencies_ns.len() as u64;
-            latencies_ns.sort_unstable();
-            latencies_ns.iter().for_each(|ns| record_ns(&mut per_receiver, *ns));
-            for ((_, thousandths, receivers_min), histogram) in FRACTIONS.iter().zip(&mut convergence) {
-                let needed = (expected as u64 * thousandths).div_ceil(1000) as usize;
-                if expected >= *receivers_min
-                    && let Some(ns) = needed.checked_sub(1).and_then(|i| latencies_ns.get(i))
-                {
-                    record_ns(histogram, *ns);
-                }
+            // It may have been overtaken before anybody told that it is agreed.
+            let held = facts.held(receiver, version.path);
+            if facts.uid(held.verified) >= Some(version.uid) {
+                new.latencies_ns.push(held.verified_ns.saturating_sub(due_ns));
+                record_ns(&mut self.per_receiver, held.verified_ns.saturating_sub(due_ns));
+            } else {
+                new.outstanding += 1;
+            }
+            new.not_applied += u64::from(facts.uid(held.kept) < Some(version.uid));
+        }
+        spreading.push(new);
+        self.settle(version.path);
+    }
+
+    pub(super) fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        if let Some(receiver) = seen.went_down.filter(|process| facts.process(*process).is_receiver()) {
+            self.take_out(facts, receiver);
+        }
+        let (Kind::Verified | Kind::Applied, Some(path)) = (seen.event.kind, seen.path) else { return };
+        let Some(spreading) = self.spreading.get_mut(&path) else { return };
+        let process = facts.process(seen.process);
+        if !process.is_receiver() || !facts.wants(seen.process, path) {
+            return;
+        }
+        let (uid, Held { verified, kept, .. }) = (seen.event.uid, seen.before);
+        let before = facts.uid(if seen.event.kind == Kind::Verified { verified } else { kept });
+        let mut is_settled = false;
+        for publication in spreading.iter_mut() {
+            let is_new = before < Some(publication.uid) && uid >= Some(publication.uid);
+            if !is_new || !process.ran_since(publication.due_ns) {
+                continue;
+            }
+            let ns = seen.event.time_ns.saturating_sub(publication.due_ns);
+            if seen.event.kind == Kind::Verified {
+                record_ns(&mut self.per_receiver, ns);
+                publication.latencies_ns.push(ns);
+                publication.outstanding = publication.outstanding.saturating_sub(1);
+            } else {
+                record_ns(&mut self.applied, ns);
+                publication.not_applied = publication.not_applied.saturating_sub(1);
+            }
+            is_settled |= publication.is_settled();
+        }
+        if is_settled {
+            self.settle(path);
+        }
+    }
+
+    /// A receiver that goes down is not expected to get what it does not have.
+    fn take_out(&mut self, facts: &Facts, receiver: ProcessId) {
+        let up_since_ns = facts.process(receiver).up_since_ns;
+        let mut settled = Vec::new();
+        for (path, spreading) in &mut self.spreading {
+            if !facts.wants(receiver, *path) {
+                continue;
+            }
+            let held = facts.held(receiver, *path);
+            for publication in spreading.iter_mut().filter(|publication| up_since_ns <= publication.due_ns) {
+                let lacks = |held| u64::from(facts.uid(held) < Some(publication.uid));
+                publication.outstanding = publication.outstanding.saturating_sub(lacks(held.verified));
+                publication.not_applied = publication.not_applied.saturating_sub(lacks(held.kept));
+            }
+            settled.push(*path);
+        }
+        settled.into_iter().for_each(|path| self.settle(path));
+    }
+
+    /// Sums up what has reached all.
+    fn settle(&mut self, path: PathId) {
+        let Some(spreading) = self.spreading.get_mut(&path) else { return };
+        let settled: Vec<Spreading> = spreading.extract_if(.., |publication| publication.is_settled()).collect();
+        if spreading.is_empty() {
+            self.spreading.remove(&path);
+        }
+        settled.into_iter().for_each(|publication| self.sum_up(publication));
+    }
+
+    fn sum_up(&mut self, publication: Spreading) {
+        let Spreading { mut latencies_ns, outstanding, .. } = publication;
+        let expected = latencies_ns.len() as u64 + outstanding;
+        self.expected += expected;
+        self.made += latencies_ns.len() as u64;
+        latencies_ns.sort_unstable();
+        for ((_, thousandths, receivers_min), histogram) in FRACTIONS.iter().zip(&mut self.fractions) {
+            let needed = (expected * thousandths).div_ceil(1000) as usize;
+            if expected >= *receivers_min as u64
+                && let Some(ns) = needed.checked_sub(1).and_then(|i| latencies_ns.get(i))
+            {
+                record_ns(histogram, *ns);
             }
         }
     }
-    propagation.per_receiver_ms = Quantiles::of(&per_receiver);
-    propagation.applied_ms = Quantiles::of(&per_receiver_applied);
-    let named = FRACTIONS.iter().zip(&convergence);
-    propagation.convergence_ms =
-        named.map(|((name, ..), histogram)| ((*name).to_owned(), Quantiles::of(histogram))).collect();
-    (propagation, per_receiver)
-}
 
-impl Receiver {
-    fn wants(&self, path: &str) -> bool {
-        self.subscriptions.iter().any(|prefix| prefix.covers(path))
-    }
-
-    /// Whether it ran all the time from `from_ns` to `to_ns`.
-    fn lives(&self, from_ns: u64, to_ns: u64) -> bool {
-        self.started_ns <= from_ns && !self.down.iter().any(|(down_ns, up_ns)| *down_ns <= to_ns && *up_ns >= from_ns)
-    }
-}
-
-fn receivers(trace: &Trace) -> BTreeMap<&str, Receiver> {
-    let mut receivers: BTreeMap<&str, Receiver> = BTreeMap::new();
-    let audit_ns =
-        trace.of(Kind::Phase).find(|event| event.cause.as_deref() == Some("audit")).map(|event| event.time_ns);
-    for event in trace.events() {
-        let is_pause = event.outcome.as_deref() == Some("pause");
-        let (name, goes_down, comes_up) = match event.kind {
-            Kind::Fault | Kind::FaultUndone if is_pause => {
-                (event.cause.as_deref().unwrap_or_default(), event.kind == Kind::Fault, event.kind == Kind::FaultUndone)
-            }
-            Kind::Start => (&*event.process, false, event.incarnation > 0),
-            // All are stopped after the audit; by then nothing is delivered any more.
-            Kind::Exit => (&*event.process, audit_ns.is_none_or(|audit_ns| event.time_ns < audit_ns), false),
-            Kind::Subscribe => (&*event.process, false, false),
-            _ => continue,
+    /// Propagation, and its distribution over receivers.
+    pub(super) fn finish(mut self) -> (Propagation, Histogram<u64>) {
+        let left: Vec<Spreading> = std::mem::take(&mut self.spreading).into_values().flatten().collect();
+        left.into_iter().for_each(|publication| self.sum_up(publication));
+        let named = FRACTIONS.iter().zip(&self.fractions);
+        let propagation = Propagation {
+            per_receiver_ms: Quantiles::of(&self.per_receiver),
+            applied_ms: Quantiles::of(&self.applied),
+            convergence_ms: named
+                .map(|((name, ..), histogram)| ((*name).to_owned(), Quantiles::of(histogram)))
+                .collect(),
+            deliveries_expected: self.expected,
+            deliveries_made: self.made,
         };
-        if !name.starts_with("receiver") {
-            continue;
-        }
-        let receiver = receivers.entry(name).or_default();
-        match event.kind {
-            Kind::Subscribe => receiver.subscriptions.extend(event.path.as_deref().and_then(|path| path.parse().ok())),
-            Kind::Start if event.incarnation == 0 => receiver.started_ns = event.time_ns,
-            _ => {}
-        }
-        if goes_down {
-            receiver.down.push((event.time_ns, u64::MAX));
-        }
-        if comes_up && let Some((_, up_ns)) = receiver.down.last_mut() {
-            *up_ns = event.time_ns;
-        }
+        (propagation, self.per_receiver)
     }
-    receivers
 }
 
-/// For each receiver and path, when it had each of the path's publications (in the order of their UIDs) or a newer one.
-fn deliveries<'t>(
-    trace: &'t Trace,
-    kind: Kind,
-    followed: &BTreeMap<&'t str, Vec<Followed>>,
-) -> BTreeMap<(&'t str, &'t str), Vec<u64>> {
-    let mut times: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
-    for event in trace.of(kind) {
-        let Event { process, path: Some(path), uid: Some(uid), time_ns, .. } = event else { continue };
-        let Some((path, publications)) = followed.get_key_value(&**path) else { continue };
-        let delivered = times.entry((process, path)).or_default();
-        let newer = publications.iter().skip(delivered.len()).take_while(|publication| publication.uid <= *uid).count();
-        delivered.extend(std::iter::repeat_n(*time_ns, newer));
+impl Spreading {
+    fn is_settled(&self) -> bool {
+        self.outstanding == 0 && self.not_applied == 0
     }
-    times
 }
 
 #[cfg(test)]
@@ -183,5 +222,26 @@ mod tests {
         let propagation = Metrics::of(&trace(&lost)).propagation;
         assert_eq!((propagation.deliveries_expected, propagation.deliveries_made), (4, 3));
         assert_eq!(propagation.convergence_ms["100"].samples, 1);
+    }
+
+    #[test]
+    fn who_was_paused_while_it_spread_is_not_expected_and_an_overtaken_one_counts_from_the_newer() {
+        let paused = format!(
+            "{RUN}\n14 testbed fault outcome=pause cause=receiver2\n 15 testbed fault_undone outcome=pause cause=receiver2"
+        );
+        let propagation = Metrics::of(&trace(&paused)).propagation;
+        assert_eq!((propagation.deliveries_expected, propagation.deliveries_made), (2, 2));
+        // k1 became known only after k2 had spread: both receivers have had a newer one.
+        let overtaken = format!(
+            "{}\n 17 publisher outcome key=k1 uid=10.1.0 outcome=accepted",
+            RUN.replace("11 publisher outcome key=k1 uid=10.1.0 outcome=accepted", "")
+        );
+        let propagation = Metrics::of(&trace(&overtaken)).propagation;
+        assert_eq!((propagation.deliveries_expected, propagation.deliveries_made), (4, 4));
+        assert_eq!(
+            propagation.convergence_ms["100"].max.unwrap().round(),
+            6001.0,
+            "receiver1 verified k1 at 12, k2 at 16"
+        );
     }
 }

@@ -1,18 +1,22 @@
 //! What a trace measures: latencies, convergence, availability, resources.
 //!
 //! Latency counts from when an attempt was due, so that a stall is not hidden by the attempts that it held up. A
-//! percentile without enough samples is absent.
+//! percentile without enough samples is absent. All is measured while the run goes on; what is kept grows with the fleet,
+//! with the publications that have not reached all of it, and with the seconds of the run.
 
 mod convergence;
+mod meter;
 mod quantiles;
+mod resources;
+
+pub(crate) use meter::Meter;
 
 pub use quantiles::{Quantiles, hgrm};
 
-use crate::trace::{Kind, Trace};
-use acms_engine::protocol::Uid;
+use crate::trace::Trace;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// All that is measured.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub struct Metrics {
     pub propagation: Propagation,
     /// Whether publishing was possible at all times.
     pub availability: Availability,
+    /// How old and how honest as-of times were.
+    pub freshness: Freshness,
     /// Processor and memory by role.
     pub resources: Resources,
     /// What went wrong on purpose.
@@ -111,6 +117,21 @@ pub struct Availability {
     pub longest_gap_ms: Option<f64>,
 }
 
+/// How old and how honest as-of times were, against the true time of when they were told.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Freshness {
+    /// How far receivers' as-of times lay behind.
+    pub receiver_staleness_ms: Quantiles,
+    /// How far storage points' as-of times lay behind.
+    pub storage_point_staleness_ms: Quantiles,
+    /// How often an as-of was told.
+    pub claims: u64,
+    /// Of those that were wrong: from the acceptance of the oldest publication that was missing to the as-of.
+    pub error_ms: Quantiles,
+    /// The greatest of these; 0 if none was wrong.
+    pub error_ms_max: f64,
+}
+
 /// Processor and memory by role.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Resources {
@@ -162,17 +183,6 @@ pub struct Second {
     pub undetermined: u64,
 }
 
-/// One attempt at publishing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt<'t> {
-    pub(crate) phase: &'t str,
-    pub(crate) due_ns: u64,
-    pub(crate) begun_ns: u64,
-    pub(crate) path: &'t str,
-    pub(crate) uid: Option<Uid>,
-    pub(crate) outcome: Option<(&'t str, u64)>,
-}
-
 /// Microseconds in a histogram, with three digits.
 pub(crate) fn histogram() -> Histogram<u64> {
     const HOUR_US: u64 = 3_600_000_000;
@@ -184,27 +194,9 @@ pub(crate) fn record_ns(histogram: &mut Histogram<u64>, ns: u64) {
 }
 
 impl Metrics {
-    /// Measures `trace`.
+    /// Measures a trace that is at hand as a whole.
     pub fn of(trace: &Trace) -> Metrics {
-        let attempts = attempts(trace);
-        let updates_ns =
-            trace.of(Kind::Phase).find(|event| event.cause.as_deref() == Some("updates")).map(|e| e.time_ns);
-        let (publish, latency) = publish(&attempts);
-        let measured: Vec<Attempt<'_>> =
-            attempts.values().filter(|attempt| attempt.phase == publish.latency_phase).copied().collect();
-        let (propagation, per_receiver) = convergence::propagation(trace, &measured);
-        let end_ns = trace.events().last().map_or(0, |event| event.time_ns);
-        Metrics {
-            wall_s: (end_ns - trace.start_ns()) as f64 / 1e9,
-            hosts: hosts(trace),
-            availability: availability(&measured, updates_ns),
-            resources: resources(trace),
-            faults: faults(trace, updates_ns.unwrap_or(trace.start_ns())),
-            timeline: timeline(&measured, updates_ns),
-            histograms: vec![("publish-latency", latency), ("propagation", per_receiver)],
-            publish,
-            propagation,
-        }
+        crate::judge::Judge::of(trace).metrics
     }
 
     /// The metric called `name` in expectations, such as `convergence_99_ms_p99`; `None` if there is no such name,
@@ -213,204 +205,20 @@ impl Metrics {
         if name == "longest_gap_ms" {
             return Some(self.availability.longest_gap_ms);
         }
+        if name == "as_of_error_ms_max" {
+            return Some((self.freshness.claims > 0).then_some(self.freshness.error_ms_max));
+        }
         let (distribution, quantile) = name.rsplit_once('_')?;
         let distribution = distribution.strip_suffix("_ms")?;
         let quantiles = match distribution {
             "publish_latency" => &self.publish.latency_ms,
             "propagation" => &self.propagation.per_receiver_ms,
             "applied" => &self.propagation.applied_ms,
+            "staleness" => &self.freshness.receiver_staleness_ms,
             _ => self.propagation.convergence_ms.get(distribution.strip_prefix("convergence_")?)?,
         };
         quantiles.named(quantile)
     }
-}
-
-fn attempts(trace: &Trace) -> BTreeMap<&str, Attempt<'_>> {
-    let mut phase = "";
-    let mut due: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut attempts: BTreeMap<&str, Attempt<'_>> = BTreeMap::new();
-    for event in trace.events() {
-        if event.kind == Kind::Phase {
-            phase = event.cause.as_deref().unwrap_or_default();
-        }
-        let Some(key) = event.publication.as_deref() else { continue };
-        match event.kind {
-            Kind::Scheduled => drop(due.insert(key, event.time_ns)),
-            Kind::Invoke => {
-                let due_ns = due.get(key).copied().unwrap_or(event.time_ns);
-                let path = event.path.as_deref().unwrap_or_default();
-                attempts
-                    .insert(key, Attempt { phase, due_ns, begun_ns: event.time_ns, path, uid: None, outcome: None });
-            }
-            Kind::Outcome | Kind::Agreed => {
-                let Some(attempt) = attempts.get_mut(key) else { continue };
-                attempt.uid = attempt.uid.or(event.uid);
-                if event.kind == Kind::Outcome {
-                    attempt.outcome = event.outcome.as_deref().map(|outcome| (outcome, event.time_ns));
-                }
-            }
-            _ => {}
-        }
-    }
-    attempts
-}
-
-fn publish(attempts: &BTreeMap<&str, Attempt<'_>>) -> (Publish, Histogram<u64>) {
-    let mut phases: BTreeMap<&str, Vec<&Attempt<'_>>> = BTreeMap::new();
-    for attempt in attempts.values() {
-        phases.entry(attempt.phase).or_default().push(attempt);
-    }
-    let mut publish = Publish::default();
-    let latency_phase = if phases.contains_key("updates") { "updates" } else { "load" };
-    publish.latency_phase = latency_phase.to_owned();
-    let mut chosen = histogram();
-    for (name, attempts) in phases {
-        let (phase, latency) = phase_publish(&attempts);
-        publish.attempted += phase.attempted;
-        publish.accepted += phase.accepted;
-        publish.undetermined += phase.undetermined;
-        publish.rejected += phase.rejected;
-        if name == latency_phase {
-            publish.per_s = phase.per_s;
-            publish.latency_ms = phase.latency_ms;
-            chosen = latency;
-            publish.generator_late_ms = generator_late(&attempts);
-        }
-        publish.phases.insert(name.to_owned(), phase);
-    }
-    (publish, chosen)
-}
-
-fn phase_publish(attempts: &[&Attempt<'_>]) -> (PhasePublish, Histogram<u64>) {
-    let mut phase = PhasePublish { attempted: attempts.len() as u64, ..PhasePublish::default() };
-    let mut latency = histogram();
-    let first_ns = attempts.iter().map(|attempt| attempt.due_ns).min().unwrap_or(0);
-    let mut last_ns = first_ns;
-    for attempt in attempts {
-        let Some((outcome, at_ns)) = attempt.outcome else { continue };
-        last_ns = last_ns.max(at_ns);
-        match outcome {
-            "accepted" => {
-                phase.accepted += 1;
-                record_ns(&mut latency, at_ns.saturating_sub(attempt.due_ns));
-            }
-            "rejected" => phase.rejected += 1,
-            _ => phase.undetermined += 1,
-        }
-    }
-    let seconds = (last_ns - first_ns) as f64 / 1e9;
-    phase.per_s = if seconds > 0.0 { (phase.accepted as f64 / seconds * 1000.0).round() / 1000.0 } else { 0.0 };
-    phase.latency_ms = Quantiles::of(&latency);
-    (phase, latency)
-}
-
-fn generator_late(attempts: &[&Attempt<'_>]) -> Quantiles {
-    let mut late = histogram();
-    attempts.iter().for_each(|attempt| record_ns(&mut late, attempt.begun_ns.saturating_sub(attempt.due_ns)));
-    Quantiles::of(&late)
-}
-
-fn availability(attempts: &[Attempt<'_>], updates_ns: Option<u64>) -> Availability {
-    let accepted = attempts.iter().filter_map(|attempt| attempt.outcome.filter(|(outcome, _)| *outcome == "accepted"));
-    let mut times: Vec<u64> = accepted.map(|(_, at_ns)| at_ns).collect();
-    if times.is_empty() {
-        return Availability::default();
-    }
-    times.extend(updates_ns);
-    times.sort_unstable();
-    let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
-    Availability { longest_gap_ms: longest.map(|ns| (ns as f64 / 1e3).round() / 1e3) }
-}
-
-fn timeline(attempts: &[Attempt<'_>], updates_ns: Option<u64>) -> Vec<Second> {
-    let mut seconds = Vec::new();
-    let Some(begin_ns) = updates_ns else { return seconds };
-    for (outcome, at_ns) in attempts.iter().filter_map(|attempt| attempt.outcome) {
-        let second = (at_ns.saturating_sub(begin_ns) / 1_000_000_000) as usize;
-        if seconds.len() <= second {
-            seconds.resize(second + 1, Second::default());
-        }
-        match outcome {
-            "accepted" => seconds[second].accepted += 1,
-            "rejected" => seconds[second].rejected += 1,
-            _ => seconds[second].undetermined += 1,
-        }
-    }
-    seconds
-}
-
-/// What part a process has, by its name.
-fn role(process: &str) -> &str {
-    process.trim_end_matches(|c: char| c.is_ascii_digit())
-}
-
-fn hosts(trace: &Trace) -> HostCounts {
-    let started: BTreeSet<&str> = trace.of(Kind::Start).map(|event| &*event.process).collect();
-    let count = |name: &str| started.iter().filter(|process| role(process) == name).count() as u64;
-    HostCounts { storage_points: count("sp"), caches: count("cache"), receivers: count("receiver") }
-}
-
-fn resources(trace: &Trace) -> Resources {
-    // The last reading of each figure in each life of a process.
-    let mut last: BTreeMap<(&str, u32, &str), u64> = BTreeMap::new();
-    for event in trace.of(Kind::Usage) {
-        let figures = event.cause.as_deref().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='));
-        for (name, value) in figures {
-            if let Ok(value) = value.parse() {
-                last.insert((&event.process, event.incarnation, name), value);
-            }
-        }
-    }
-    let mut resources = Resources::default();
-    for ((process, _, name), value) in last {
-        let usage = match role(process) {
-            "sp" => &mut resources.storage_point,
-            "cache" => &mut resources.cache,
-            "receiver" => &mut resources.receiver,
-            _ => continue,
-        };
-        match name {
-            "cpu_us" => *usage.cpu_s.get_or_insert(0.0) += value as f64 / 1e6,
-            "rss_kib_max" => {
-                let mib = value as f64 / 1024.0;
-                usage.rss_mib_max = Some(usage.rss_mib_max.map_or(mib, |max| max.max(mib)));
-            }
-            "bytes_out" => *usage.bytes_out.get_or_insert(0) += value,
-            _ => {}
-        }
-    }
-    for usage in [&mut resources.storage_point, &mut resources.cache, &mut resources.receiver] {
-        for figure in [&mut usage.cpu_s, &mut usage.rss_mib_max].into_iter().flatten() {
-            *figure = (*figure * 100.0).round() / 100.0;
-        }
-    }
-    resources
-}
-
-fn faults(trace: &Trace, begin_ns: u64) -> Vec<FaultRecord> {
-    let mut faults: Vec<(u64, FaultRecord)> = Vec::new();
-    for event in trace.events() {
-        let (Some(kind), Some(target)) = (event.outcome.as_deref(), event.cause.as_deref()) else { continue };
-        match event.kind {
-            Kind::Fault => {
-                let at_s = (event.time_ns as f64 - begin_ns as f64) / 1e9;
-                let at_s = (at_s * 1000.0).round() / 1000.0;
-                let (kind, target) = (kind.to_owned(), target.to_owned());
-                faults.push((event.time_ns, FaultRecord { kind, target, at_s, lasted_s: None, undone: false }));
-            }
-            Kind::FaultUndone => {
-                let open = |fault: &&mut (u64, FaultRecord)| {
-                    !fault.1.undone && fault.1.kind == kind && fault.1.target == target
-                };
-                if let Some((from_ns, fault)) = faults.iter_mut().find(open) {
-                    fault.undone = true;
-                    fault.lasted_s = Some(((event.time_ns - *from_ns) as f64 / 1e6).round() / 1e3);
-                }
-            }
-            _ => {}
-        }
-    }
-    faults.into_iter().map(|(_, fault)| fault).collect()
 }
 
 #[cfg(test)]

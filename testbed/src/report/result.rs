@@ -2,7 +2,7 @@
 
 use crate::{
     checks::CheckReport,
-    metrics::{Availability, FaultRecord, HostCounts, Metrics, Propagation, Publish, Resources},
+    metrics::{Availability, FaultRecord, Freshness, HostCounts, Metrics, Propagation, Publish, Resources},
     scenario::Scenario,
 };
 use acms_engine::protocol::Hash;
@@ -36,6 +36,9 @@ pub struct RunResult {
     pub propagation: Propagation,
     /// Whether publishing was possible at all times.
     pub availability: Availability,
+    /// How old and how honest as-of times were.
+    #[serde(default)]
+    pub freshness: Freshness,
     /// Processor and memory by role.
     pub resources: Resources,
     /// What the emulated network did.
@@ -70,6 +73,9 @@ pub struct CheckResult {
     pub violations: Vec<String>,
     /// How many there were in all.
     pub violations_total: u64,
+    /// Why some or all was not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What the emulated network did; without one there are no pairs.
@@ -104,9 +110,9 @@ pub struct Expectation {
 
 impl From<CheckReport> for CheckResult {
     fn from(report: CheckReport) -> CheckResult {
-        let CheckReport { name, title, promise, held, events, violations, violations_total } = report;
+        let CheckReport { name, title, promise, held, events, violations, violations_total, note } = report;
         let (name, title, promise) = (name.into(), title.into(), promise.into());
-        CheckResult { name, title, promise, held, events, violations, violations_total }
+        CheckResult { name, title, promise, held, events, violations, violations_total, note }
     }
 }
 
@@ -143,6 +149,7 @@ impl RunResult {
             publish: metrics.publish.clone(),
             propagation: metrics.propagation.clone(),
             availability: metrics.availability,
+            freshness: metrics.freshness.clone(),
             resources: metrics.resources.clone(),
             network,
             faults: metrics.faults.clone(),

@@ -66,6 +66,11 @@ pub fn summary(result: &RunResult, dir: &Path) -> String {
     let propagation = &result.propagation;
     let (made, expected) = (count(propagation.deliveries_made), count(propagation.deliveries_expected));
     table.line("deliveries", &format!("{made} of {expected} made (of the {})", result.publish.latency_phase));
+    let freshness = &result.freshness;
+    if freshness.claims > 0 {
+        let (claims, error) = (count(freshness.claims), ms(Some(freshness.error_ms_max)));
+        table.line("as-of", &format!("{claims} times told, at most {error} beyond what was there"));
+    }
     table.line("longest gap", &format!("{} without an accepted update", ms(result.availability.longest_gap_ms)));
     for note in &result.notes {
         table.line("note", note);
@@ -74,6 +79,9 @@ pub fn summary(result: &RunResult, dir: &Path) -> String {
     table.quantiles("acceptance", &result.publish.latency_ms);
     table.quantiles("to a receiver", &propagation.per_receiver_ms);
     table.quantiles("durable there", &propagation.applied_ms);
+    if result.freshness.receiver_staleness_ms.samples > 0 {
+        table.quantiles("as-of behind", &result.freshness.receiver_staleness_ms);
+    }
     for percent in ["50", "90", "99", "99.9", "100"] {
         if let Some(quantiles) = propagation.convergence_ms.get(percent).filter(|quantiles| quantiles.samples > 0) {
             table.quantiles(&format!("to {percent} %"), quantiles);
@@ -129,6 +137,9 @@ pub fn check_lines(checks: &[CheckResult]) -> String {
     for check in checks {
         let verdict = if check.held { "held" } else { "BROKEN" };
         let _ = writeln!(text, "  {:<6} {verdict:<7} {:>10} events   {}", check.name, count(check.events), check.title);
+        if let Some(note) = &check.note {
+            let _ = writeln!(text, "         {note}");
+        }
         for violation in check.violations.iter().take(5) {
             let _ = writeln!(text, "         - {violation}");
         }

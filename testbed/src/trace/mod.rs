@@ -3,13 +3,17 @@
 //! Everything that is measured or checked is computed from it, so that a stored trace can be judged again.
 
 mod file;
+mod hasher;
+mod history;
 mod kind;
 mod line;
 mod preamble;
 mod recorder;
 mod sink;
 
-pub use file::{TraceFileError, read, write};
+pub use file::{TraceFileError, TraceWriter, read, stream, write};
+pub use hasher::TraceHasher;
+pub use history::History;
 pub use kind::Kind;
 pub use line::{BadLine, parse_line};
 pub use preamble::preamble;
@@ -119,24 +123,8 @@ impl Trace {
 
     /// A hash over every field of every event, in order.
     pub fn hash(&self) -> Hash {
-        let mut hasher = blake3::Hasher::new();
-        let mut text = |text: Option<&str>| {
-            let text = text.unwrap_or("\u{0}");
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        };
-        for event in &self.events {
-            text(Some(&event.time_ns.to_string()));
-            text(Some(&event.process));
-            text(Some(&event.incarnation.to_string()));
-            text(Some(event.kind.name()));
-            text(event.publication.as_deref());
-            text(event.path.as_deref());
-            text(event.uid.map(|uid| uid.to_string()).as_deref());
-            text(event.hash.map(|hash| hash.to_string()).as_deref());
-            text(event.outcome.as_deref());
-            text(event.cause.as_deref());
-        }
-        Hash(*hasher.finalize().as_bytes())
+        let mut hasher = TraceHasher::default();
+        self.events.iter().for_each(|event| hasher.update(event));
+        hasher.finish()
     }
 }

@@ -18,6 +18,7 @@ pub fn preamble(scenario: &Scenario, backend: &str, time_ns: u64, wall_us: u64) 
         ("backend", backend.to_owned()),
         ("mode", format!("{:?}", scenario.acms.mode).to_lowercase()),
         ("order", format!("{:?}", scenario.acms.order).to_lowercase()),
+        ("quorum", scenario.acms.quorum.to_string()),
         ("storage_points", scenario.fleet.storage_points.to_string()),
     ];
     let config = settings.into_iter().map(|(name, value)| event(Kind::Config, Some(name), value));

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use std::{
     path::PathBuf,
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tempfile::TempDir;
 
@@ -93,6 +93,13 @@ impl Bench {
             clock_offsets_us: clock_offsets_us.iter().copied().collect(),
             ..ClusterOptions::new(5, acms())
         };
+        let note = |process: &str, kind, cause: String| {
+            recorder.note(&process.into(), 0, kind, Template { cause: Some(&cause), ..Template::default() })
+        };
+        note("testbed", Kind::Wall, SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros().to_string());
+        for (sp, ahead_us) in clock_offsets_us {
+            note(&format!("sp{sp}"), Kind::Clock, ahead_us.to_string());
+        }
         let mut hosts = Hosts::new(LocalCluster::start(options).unwrap());
         let options = ReceiverOptions {
             program: acms(),

@@ -484,7 +484,7 @@ mod tests {
     fn events_are_recorded_and_signals_have_their_effect() {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Recorder::new();
-        let mut process = script(dir.path(), &format!("{READY} echo nonsense; exec sleep 60"), &recorder);
+        let mut process = script(dir.path(), &format!("echo nonsense; {READY} exec sleep 60"), &recorder);
         process.start().unwrap().wait(Duration::from_secs(10), None).unwrap();
         process.pause().unwrap();
         assert_eq!(stat(process.pid().unwrap()).unwrap().state, 'T');

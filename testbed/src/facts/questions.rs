@@ -1,0 +1,126 @@
+//! What checks and metrics ask of the facts, and how facts are named in violations.
+
+use super::{Facts, Held, Key, KeyId, PathFacts, PathId, Process, ProcessId, Said, Version, VersionId};
+use crate::trace::{Kind, Text};
+use acms_engine::protocol::{SpSet, Uid, quorum::Quorum};
+
+impl Facts {
+    pub(crate) fn version(&self, id: VersionId) -> &Version {
+        &self.versions[id.0.get() as usize - 1]
+    }
+
+    /// The UID of a version; `None`, which is below every UID, of none.
+    pub(crate) fn uid(&self, id: Option<VersionId>) -> Option<Uid> {
+        id.map(|id| self.version(id).uid)
+    }
+
+    pub(crate) fn process(&self, id: ProcessId) -> &Process {
+        &self.processes[id as usize]
+    }
+
+    /// All processes, in the order in which they were first heard of.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
+        (0..).zip(&self.processes)
+    }
+
+    pub(crate) fn path(&self, id: PathId) -> &PathFacts {
+        &self.paths[id as usize]
+    }
+
+    pub(crate) fn path_name(&self, id: PathId) -> &Text {
+        self.path_names.text(id)
+    }
+
+    /// Paths in the order of their names.
+    pub(crate) fn paths_by_name(&self) -> Vec<PathId> {
+        let mut paths: Vec<PathId> = (0..self.path_names.len()).collect();
+        paths.sort_by(|a, b| self.path_name(*a).cmp(self.path_name(*b)));
+        paths
+    }
+
+    pub(crate) fn key(&self, id: KeyId) -> Option<&Key> {
+        self.keys[id as usize].as_ref()
+    }
+
+    pub(crate) fn key_called(&self, text: &str) -> Option<&Key> {
+        self.key_ids.get(text).and_then(|id| self.key(*id))
+    }
+
+    /// All keys that are kept.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter().flatten()
+    }
+
+    pub(crate) fn held(&self, process: ProcessId, path: PathId) -> Held {
+        self.process(process).held.at(path)
+    }
+
+    /// What the audit at the end found of a path.
+    pub(crate) fn found(&self, process: ProcessId, path: PathId) -> Option<VersionId> {
+        self.process(process).finals.at(path)
+    }
+
+    /// Whether a receiver has subscribed to a path.
+    pub(crate) fn wants(&self, process: ProcessId, path: PathId) -> bool {
+        self.process(process).group.is_some_and(|group| self.groups[group as usize].wants[path as usize])
+    }
+
+    /// Whether another live path, above or below this one, has the greater UID and so hides it.
+    pub(crate) fn is_hidden(&self, path: PathId) -> bool {
+        let Some(latest) = self.path(path).latest.map(|latest| self.version(latest)) else { return false };
+        let mut others = self.path_names.above_and_below(self.path_name(path)).filter_map(|id| self.path(id).latest);
+        others.any(|other| !self.version(other).is_deletion && self.version(other).uid > latest.uid)
+    }
+
+    /// The quorums of the run.
+    pub(crate) fn quorum(&self) -> Option<Quorum> {
+        self.settings.quorum(self.started)
+    }
+
+    /// The latest of a path that everyone can be expected to have at the end: what became known as agreed while
+    /// the audit went on came too late.
+    pub(crate) fn latest(&self, path: PathId) -> Option<VersionId> {
+        let is_late =
+            |said: Said| said.kind != Kind::AuditSp && self.audit_ns.is_some_and(|audit_ns| said.time_ns >= audit_ns);
+        self.path(path).latest.filter(|latest| !self.version(*latest).agreed.is_some_and(is_late))
+    }
+
+    /// Storage points whose audit is complete.
+    pub(crate) fn audited_sps(&self) -> Vec<ProcessId> {
+        let sps = self.processes().filter(|(_, process)| process.is_audited && process.sp().is_some());
+        let mut sps: Vec<_> = sps.map(|(id, process)| (process.sp(), id)).collect();
+        sps.sort_unstable();
+        sps.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The version, and who said first that it is agreed.
+    pub(crate) fn show(&self, id: VersionId) -> String {
+        let version = self.version(id);
+        let about = self.about(version);
+        let Some(said) = version.agreed else { return format!("[{about}]") };
+        let (at, who) = (seconds(said.time_ns), &self.process(said.process).name);
+        let life = if said.incarnation > 0 { format!("#{}", said.incarnation) } else { String::new() };
+        format!("[{at} {who}{life} {} {about}]", said.kind)
+    }
+
+    /// The version, and when it was accepted.
+    pub(crate) fn show_accepted(&self, id: VersionId) -> String {
+        let version = self.version(id);
+        format!("[{} accepted {}]", version.accepted_ns.map_or(String::new(), seconds), self.about(version))
+    }
+
+    fn about(&self, version: &Version) -> String {
+        let key = version.key.and_then(|key| self.key(key)).map_or(String::new(), |key| format!("{} ", key.text));
+        format!("{key}{} uid {}", self.path_name(version.path), version.uid)
+    }
+}
+
+/// A time of the trace as events show it.
+fn seconds(time_ns: u64) -> String {
+    format!("{}.{:09}", time_ns / 1_000_000_000, time_ns % 1_000_000_000)
+}
+
+/// Storage points by number.
+pub(crate) fn names(sps: SpSet) -> String {
+    sps.iter().map(|sp| format!("sp{sp}")).collect::<Vec<_>>().join(", ")
+}
