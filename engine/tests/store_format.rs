@@ -5,18 +5,32 @@
 mod store;
 
 use acms_engine::{
-    protocol::{Durable, Entry, Flags, Hash, Manifest, SpId, Uid, durable::InlineContent},
+    protocol::{Durable, Entry, Flags, Hash, Instant, Manifest, SpId, Uid, durable::InlineContent},
     store::{MemoryStorage, Options, Prepare, Store},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/LOG.md");
+
 /// The block of `docs/LOG.md` of this language and name.
-fn vector(language: &str, name: &str) -> &'static str {
-    let text = include_str!("../docs/LOG.md");
+fn vector(language: &str, name: &str) -> String {
+    let text = std::fs::read_to_string(DOCUMENT).unwrap();
     let start = format!("```{language} {name}\n");
     let (_, rest) = text.split_once(start.as_str()).unwrap();
-    rest.split_once("```").unwrap().0
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// `found` is the hex block of this name, or becomes it.
+fn expect(found: &[u8], name: &str) {
+    let (found, before) = (hex(found), vector("hex", name));
+    if found != before && std::env::var_os("UPDATE_EXPECT").is_some() {
+        let text = std::fs::read_to_string(DOCUMENT).unwrap();
+        let block = |hex: &str| format!("```hex {name}\n{hex}```");
+        std::fs::write(DOCUMENT, text.replace(&block(&before), &block(&found))).unwrap();
+    } else {
+        assert_eq!(found, before, "{name}");
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -55,9 +69,36 @@ fn the_bytes_are_as_documented() {
 }
 
 #[test]
+fn a_checkpoint_and_moved_contents_are_as_documented() {
+    let disk = MemoryStorage::new();
+    Store::create(disk.clone(), &store::identity()).unwrap();
+    let mut opened = Store::open_with(disk.clone(), Options::foreground(4 << 10)).unwrap();
+    opened.log.commit(&[Durable::Started { starts: 1 }, held()]).unwrap();
+    opened.maintenance.checkpoint(Instant(1)).unwrap();
+    let checkpoint = disk.bytes("checkpoint").unwrap();
+    assert!(checkpoint[64..512].iter().all(|byte| *byte == 0));
+    expect(&[&checkpoint[..64], &checkpoint[512..]].concat(), "checkpoint");
+    let sealed =
+        |bytes: &[u8]| crc32c::crc32c(&[&bytes_of(&vector("hex", "binding"))[..], bytes].concat()).to_le_bytes();
+    assert_eq!(checkpoint[8..12], sealed(&checkpoint[12..512]));
+    assert_eq!(checkpoint[512..516], sealed(&checkpoint[516..]));
+
+    let hello = InlineContent { hash: Hash::of(b"hello"), bytes: Bytes::from_static(b"hello") };
+    opened.log.commit_with(&[], &[hello]).unwrap();
+    let segment = disk.bytes("segment-0000000000000001").unwrap();
+    let at = 1024;
+    let len = u32::from_le_bytes(segment[at + 28..at + 32].try_into().unwrap()) as usize;
+    expect(&segment[at..at + len], "copies");
+    drop(opened);
+    let opened = Store::open_with(disk, Options::foreground(4 << 10)).unwrap();
+    assert_eq!(opened.records, [Durable::Started { starts: 1 }, store::read_back(&held())]);
+    assert_eq!(opened.contents.read(&Hash::of(b"hello"), 0, 5).unwrap(), "hello");
+}
+
+#[test]
 fn checksums_are_those_of_the_text() {
-    let binding: Vec<u8> = bytes_of(vector("hex", "binding"));
-    let commit = bytes_of(vector("hex", "commit"));
+    let binding: Vec<u8> = bytes_of(&vector("hex", "binding"));
+    let commit = bytes_of(&vector("hex", "commit"));
     let sealed = |bytes: &[u8]| crc32c::crc32c(&[&binding, bytes].concat());
     let number = |at: usize| u32::from_le_bytes(commit[at..at + 4].try_into().unwrap());
     assert_eq!(number(4), sealed(&commit[8..40]));
