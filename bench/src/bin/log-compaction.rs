@@ -5,10 +5,14 @@
 use acms_bench::{counting::CountingStorage, log::held};
 use acms_engine::{
     protocol::{Durable, Instant, SpId, StoreId, Uid, durable::InlineContent},
-    store::{Log, Maintenance, Options, Pacer, Prepare, Step, Store, StoreError, StoreIdentity},
+    store::{Log, Maintenance, Opened, Options, Pacer, Prepare, Step, Store, StoreError, StoreIdentity},
 };
 use clap::Parser;
 use hdrhistogram::Histogram;
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeVal,
+};
 use serde::Serialize;
 use std::{
     collections::VecDeque,
@@ -86,7 +90,9 @@ struct Report {
     publications_remembered: usize,
     /// After the end of the process as it was, then after one more checkpoint.
     restart_killed_s: f64,
+    restart_killed_cpu_s: f64,
     restart_stopped_s: f64,
+    restart_stopped_cpu_s: f64,
     records_at_restart: usize,
 }
 
@@ -186,12 +192,12 @@ fn measure(args: &Args, dir: &Path) -> Outcome<Report> {
     };
     drop(opened.contents);
     let disk_end = disk_used(dir)?;
-    let (restart_killed_s, records, mut opened) = open(&storage, options)?;
+    let ((restart_killed_s, restart_killed_cpu_s), records, mut opened) = open(&storage, options)?;
     if !args.without {
         opened.maintenance.checkpoint(Instant(started.elapsed().as_nanos() as u64))?;
     }
     drop(opened);
-    let (restart_stopped_s, _, opened) = open(&storage, options)?;
+    let ((restart_stopped_s, restart_stopped_cpu_s), _, opened) = open(&storage, options)?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let ms = |ns: u64| ns as f64 / 1e6;
     let accepted = load.next * acms_bench::log::CONTENT_LEN as u64;
@@ -214,18 +220,24 @@ fn measure(args: &Args, dir: &Path) -> Outcome<Report> {
         alive_mib: mib(opened.maintenance.figures().alive_bytes),
         publications_remembered: opened.maintenance.figures().publications,
         restart_killed_s,
+        restart_killed_cpu_s,
         restart_stopped_s,
+        restart_stopped_cpu_s,
         records_at_restart: records,
     })
 }
 
-fn open(
-    storage: &CountingStorage,
-    options: Options,
-) -> Outcome<(f64, usize, acms_engine::store::Opened<CountingStorage>)> {
-    let begun = Clock::now();
+fn open(storage: &CountingStorage, options: Options) -> Outcome<((f64, f64), usize, Opened<CountingStorage>)> {
+    let (begun, cpu) = (Clock::now(), cpu_s()?);
     let opened = Store::open_with(storage.clone(), options)?;
-    Ok((begun.elapsed().as_secs_f64(), opened.records.len(), opened))
+    Ok(((begun.elapsed().as_secs_f64(), cpu_s()? - cpu), opened.records.len(), opened))
+}
+
+/// Processor time of this thread: what a busy machine does not change much.
+fn cpu_s() -> Outcome<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 /// Commits until the time is over; the most disk that was in use.
