@@ -3,7 +3,7 @@
 use super::{FAILED, INTERRUPTED, PASSED, fail, key_value, print, stop_on_signals};
 use crate::{
     backend::{BackendError, Stop, simulated},
-    hunt::{Budget, HuntOptions, bundle, choose_mutant, hunt},
+    hunt::{Budget, Failure, HuntOptions, Report, bundle, choose_mutant, hunt, mutants},
     progress::Progress,
     scenario::{Scenario, Span},
     trace::Sink,
@@ -39,7 +39,8 @@ pub(super) struct Hunt {
     /// Sets a key of the scenario; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     set: Vec<(String, String)>,
-    /// A deliberate defect of the engine that is to be caught; only in builds with the feature `mutants`.
+    /// A deliberate defect of the engine that is to be caught, or `all`, one after the other, each until it is caught;
+    /// only in builds with the feature `mutants`.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// Shrinking a seed takes at most so many runs.
@@ -104,6 +105,9 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
         progress: if args.quiet { Progress::silent() } else { Progress::on_stderr() },
         stop,
     };
+    if options.mutant.as_deref() == Some("all") {
+        return run_mutants(&scenario, &options, args.json);
+    }
     let report = match hunt(&scenario, &options, &backend) {
         Ok(report) => report,
         Err(error) => return fail(error),
@@ -118,6 +122,46 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
         (false, _) => FAILED,
         (true, _) => PASSED,
     }
+}
+
+/// Each mutant until it is caught. Passes if all are.
+fn run_mutants(scenario: &Scenario, options: &HuntOptions, json: bool) -> u8 {
+    let names = mutants();
+    if names.is_empty() {
+        return fail("this build has no mutants: build it with `--features mutants`");
+    }
+    let (mut reports, mut survivors) = (Vec::new(), 0);
+    if !json {
+        print("mutant\tcheck\tseeds\tfaults\tpublications\tbundle");
+    }
+    for name in names {
+        let options = HuntOptions { mutant: Some(name.to_owned()), keep_going: false, ..options.clone() };
+        let report = match hunt(scenario, &options, &backend) {
+            Ok(report) => report,
+            Err(error) => return fail(error),
+        };
+        if report.interrupted {
+            return INTERRUPTED;
+        }
+        survivors += usize::from(report.failures.is_empty());
+        if !json {
+            print(&mutant_line(name, &report));
+        }
+        reports.push(report);
+    }
+    if json {
+        print(&serde_json::to_string_pretty(&reports).expect("reports have only texts as keys"));
+    }
+    if survivors == 0 { PASSED } else { FAILED }
+}
+
+fn mutant_line(name: &str, report: &Report) -> String {
+    let Some(failure) = report.failures.first() else {
+        return format!("{name}\tnot caught\t{}\t\t\t", report.done);
+    };
+    let Failure { seed, checks, faults, publications, bundle, .. } = failure;
+    let bundle = bundle.as_ref().map_or(String::new(), |bundle| bundle.display().to_string());
+    format!("{name}\t{}\t{}\t{faults}\t{publications}\t{bundle}", checks.join(" "), seed - report.seeds.0 + 1)
 }
 
 pub(super) fn run_replay(args: &Replay) -> u8 {

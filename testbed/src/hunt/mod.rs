@@ -13,7 +13,7 @@ mod table;
 mod trial;
 
 pub use draw::draw;
-pub use runner::{HuntError, HuntOptions, choose_mutant, hunt};
+pub use runner::{HuntError, HuntOptions, choose_mutant, hunt, mutants};
 pub use shrink::{Budget, Shrunk, shrink};
 pub use sound::{SOUND_FAST_US, unsound};
 pub use table::{Count, Failure, Report};

@@ -88,10 +88,21 @@ pub fn choose_mutant(mutant: Option<&str>) -> Result<(), HuntError> {
     }
 }
 
+/// Names of all deliberate defects that this build has: none without the feature `mutants`.
+pub fn mutants() -> Vec<&'static str> {
+    #[cfg(feature = "mutants")]
+    {
+        acms_engine::mutant::Mutant::ALL.iter().map(|mutant| mutant.name()).collect()
+    }
+    #[cfg(not(feature = "mutants"))]
+    Vec::new()
+}
+
 /// What became of a seed.
 struct Done {
     scenario: Scenario,
     tally: Tally,
+    trace_hash: String,
     failure: Option<Failure>,
 }
 
@@ -134,7 +145,7 @@ pub fn hunt(scenario: &Scenario, options: &HuntOptions, backend: &Backend) -> Re
 }
 
 fn take(report: &mut Report, done: Done, options: &HuntOptions) {
-    report.add(&done.scenario, &done.tally);
+    report.add(&done.scenario, &done.tally, done.trace_hash);
     if let Some(failure) = done.failure {
         let Failure { seed, violation, faults, publications, bundle, .. } = &failure;
         let replay = bundle.as_ref().map_or(String::new(), |bundle| {
@@ -179,9 +190,10 @@ fn one(base: &Scenario, seed: u64, options: &HuntOptions, backend: &Backend) -> 
         Some(bounds) => draw(&base.name, bounds, seed),
         None => Scenario { seed, ..base.clone() },
     };
-    let Trial { violations, tally, .. } = trial(&scenario, backend).map_err(|error| HuntError::Seed { seed, error })?;
+    let Trial { violations, tally, trace_hash } =
+        trial(&scenario, backend).map_err(|error| HuntError::Seed { seed, error })?;
     let Some(violation) = violations.first().cloned() else {
-        return Ok(Done { scenario, tally, failure: None });
+        return Ok(Done { scenario, tally, trace_hash, failure: None });
     };
     let mut failure = Failure {
         seed,
@@ -194,7 +206,7 @@ fn one(base: &Scenario, seed: u64, options: &HuntOptions, backend: &Backend) -> 
     if !options.stop.is_requested() {
         reduce(base, &scenario, &mut failure, options, backend)?;
     }
-    Ok(Done { scenario, tally, failure: Some(failure) })
+    Ok(Done { scenario, tally, trace_hash, failure: Some(failure) })
 }
 
 /// Shrinks a failing scenario, as long as the same check fails, and writes the bundle.

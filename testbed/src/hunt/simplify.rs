@@ -95,6 +95,10 @@ impl Plainer<'_> {
             self.with(|s| s.workload.publications[i].known = false);
             self.with(|s| s.workload.publications[i].order = None);
             self.with(|s| s.workload.publications[i].deleted = false);
+            self.with(|s| {
+                s.workload.publications[i].at = halved(s.workload.publications[i].at);
+                s.workload.publications.sort_by_key(|publication| publication.at);
+            });
         }
     }
 
@@ -111,6 +115,7 @@ impl Plainer<'_> {
                 self.with(|s| s.faults[i].direction = None);
             }
             self.with(|s| s.faults[i].lasts = fault.lasts.map(halved));
+            self.with(|s| s.faults[i].at = halved(fault.at));
             self.with(|s| s.faults[i].count = fault.count.map(|count| count.min(1)));
         }
     }

@@ -55,8 +55,13 @@ pub struct Report {
     pub events: u64,
     /// By group (`fault`, `mode`, `quorum`, ...) and name.
     pub counts: BTreeMap<String, BTreeMap<String, Count>>,
+    /// Names the traces of all seeds that came to their end: the same seeds give the same name, on any machine and
+    /// with any number of jobs.
+    pub traces: String,
     /// Seeds that broke a promise.
     pub failures: Vec<Failure>,
+    #[serde(skip)]
+    hashes: BTreeMap<u64, String>,
 }
 
 impl Report {
@@ -69,8 +74,9 @@ impl Report {
     }
 
     /// Adds a seed.
-    pub fn add(&mut self, scenario: &Scenario, tally: &Tally) {
+    pub fn add(&mut self, scenario: &Scenario, tally: &Tally, trace_hash: String) {
         self.done += 1;
+        self.hashes.insert(scenario.seed, trace_hash);
         self.events += tally.events;
         self.virtual_s += tally.end_ns as f64 / 1e9;
         for (kind, times) in &tally.faults {
@@ -100,6 +106,11 @@ impl Report {
         self.virtual_s = self.virtual_s.round();
         self.seeds_per_minute = if wall_s > 0.0 { (self.done as f64 / wall_s * 600.0).round() / 10.0 } else { 0.0 };
         self.failures.sort_by_key(|failure| failure.seed);
+        let mut hasher = blake3::Hasher::new();
+        for (seed, hash) in &self.hashes {
+            hasher.update(format!("{seed} {hash}\n").as_bytes());
+        }
+        self.traces = hasher.finalize().to_hex()[..16].to_owned();
     }
 
     /// Kinds of faults that may occur and did not.
@@ -127,7 +138,8 @@ impl Report {
         let (from, to) = self.seeds;
         let _ = writeln!(
             text,
-            "{} of {} seeds ({from}..{to}) of {}{} in {:.1} s, {} a minute; {:.0} virtual seconds, {} events; {} failed",
+            "{} of {} seeds ({from}..{to}) of {}{} in {:.1} s, {} a minute; {:.0} virtual seconds, {} events, traces {}; \
+             {} failed",
             self.done,
             to - from,
             self.hunt,
@@ -136,6 +148,7 @@ impl Report {
             self.seeds_per_minute,
             self.virtual_s,
             self.events,
+            self.traces,
             self.failures.len(),
         );
         text

@@ -1,0 +1,70 @@
+//! The hunt from the command line: what a seed decides, what comes out, and its end before time.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use common::testbed;
+use serde_json::Value;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+/// Runs `hunt storm --json` with these arguments: exit code and report.
+fn hunt(args: &[&str]) -> (Option<i32>, Value) {
+    let out = tempfile::tempdir().unwrap();
+    let output = testbed().args(["hunt", "storm", "--quiet", "--json", "--out"]).arg(out.path()).args(args).output();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (output.status.code(), report)
+}
+
+#[test]
+fn the_first_seeds_hold_every_check_with_any_number_of_jobs() {
+    let (code, report) = hunt(&["--seeds", "0..40", "--jobs", "2"]);
+    assert_eq!((code, &report["done"]), (Some(0), &40.into()), "{:#}", report["failures"]);
+    let kinds = report["counts"]["fault"].as_object().unwrap();
+    let missing: Vec<_> = kinds.iter().filter(|(_, count)| count["times"] == 0).map(|(kind, _)| kind).collect();
+    assert!(missing.is_empty(), "these faults never took effect: {missing:?}");
+
+    let (_, again) = hunt(&["--seeds", "0..40", "--jobs", "1"]);
+    assert_eq!(report["traces"], again["traces"]);
+    let (_, others) = hunt(&["--seeds", "40..45"]);
+    assert_ne!(report["traces"], others["traces"]);
+}
+
+#[test]
+fn what_cannot_be_hunted_says_why() {
+    for (args, why) in [
+        (&["hunt", "strom", "--seeds", "0..2"][..], "did you mean \"storm\""),
+        (&["hunt", "storm", "--seeds", "2..2"], "there is no seed in it"),
+        (&["hunt", "storm", "--seeds", "1", "--set", "hunt.faults=x"], "a range such as"),
+        (&["hunt", "storm", "--seeds", "1", "--mutant", "no-such"], "mutant"),
+        (&["replay", "/no/such/bundle"], "No such file"),
+    ] {
+        let output = testbed().args(args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains(why), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_hunt_with_what_was_done() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let mut command = testbed();
+    command.args(["hunt", "storm", "--seeds", "0..1000000", "--keep-going", "--shrink-runs", "0", "--out"]);
+    let out = tempfile::tempdir().unwrap();
+    let child = command.arg(out.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let asked = Instant::now();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("of 1000000 seeds"));
+}
