@@ -85,8 +85,7 @@ impl Sink for Nothing {
 
 fn judged(scenario: &Scenario, backend: &Backend, also: &mut dyn Sink) -> Result<Trial, BackendError> {
     let mut tally = Tally::default();
-    // A violation's text must not depend on where the bundle lies: the hunt itself tells the command.
-    let mut judge = Judge::new().replayed_by("");
+    let mut judge = Judge::new().replayed_by(command(scenario));
     let ran = catching(|| backend(scenario, &mut ((&mut judge, &mut tally), also)));
     match ran {
         Ok(Ok(())) => {}
@@ -102,6 +101,16 @@ fn judged(scenario: &Scenario, backend: &Backend, also: &mut dyn Sink) -> Result
             let violations = vec![Violation { check: "panic".to_owned(), text }];
             Ok(Trial { violations, trace_hash: String::new(), tally })
         }
+    }
+}
+
+/// The command that runs the seed again: not the bundle's, so that a violation's text does not depend on where that
+/// lies.
+fn command(scenario: &Scenario) -> String {
+    let Scenario { name, seed, .. } = scenario;
+    match name.strip_suffix(&format!("-{seed}")) {
+        Some(hunt) => format!("acms-testbed hunt {hunt} --seeds {seed}"),
+        None => format!("acms-testbed run {name} --backend simulated --seed {seed}"),
     }
 }
 
