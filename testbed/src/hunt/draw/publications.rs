@@ -24,7 +24,6 @@ pub(super) fn draw(scenario: &mut Scenario, bounds: &Bounds, dice: &mut Dice) {
     }
     list.sort_by_key(|publication| publication.at);
     scenario.workload.publications = list;
-    scenario.workload.concurrency = 16;
     if dice.percent(40) {
         scenario.fleet.subscribe = subscriptions(&paths, dice);
     }
