@@ -192,7 +192,8 @@ fn one(base: &Scenario, seed: u64, options: &HuntOptions, backend: &Backend) -> 
     };
     let Trial { violations, tally, trace_hash } =
         trial(&scenario, backend).map_err(|error| HuntError::Seed { seed, error })?;
-    let Some(violation) = violations.first().cloned() else {
+    let is_own_fault = || honest_fails(&scenario, options, backend);
+    let Some(violation) = violations.first().cloned().filter(|_| options.mutant.is_none() || !is_own_fault()) else {
         return Ok(Done { scenario, tally, trace_hash, failure: None });
     };
     let mut failure = Failure {
@@ -207,6 +208,14 @@ fn one(base: &Scenario, seed: u64, options: &HuntOptions, backend: &Backend) -> 
         reduce(base, &scenario, &mut failure, options, backend)?;
     }
     Ok(Done { scenario, tally, trace_hash, failure: Some(failure) })
+}
+
+/// Whether the engine without the mutant fails, too: then the mutant is not what was caught.
+fn honest_fails(scenario: &Scenario, options: &HuntOptions, backend: &Backend) -> bool {
+    let honest = choose_mutant(None).ok().and_then(|()| trial(scenario, backend).ok());
+    // It was there when the hunt began.
+    let _ = choose_mutant(options.mutant.as_deref());
+    honest.is_none_or(|honest| !honest.violations.is_empty())
 }
 
 /// Shrinks a failing scenario, as long as the same check fails, and writes the bundle.

@@ -23,7 +23,13 @@ pub(super) struct World<'s> {
     pub(super) shared: Shared<'s>,
     pub(super) roles: Vec<Role>,
     pub(super) faults: Ledger,
+    /// Of which virtual second, and how many things happened in it so far.
+    pace: (u64, u64),
 }
+
+/// More things in one virtual second, and for each host, are a storm: it would never come to an end.
+const STEPS_MAX: u64 = 2_000_000;
+const STEPS_OF_HOST_MAX: u64 = 20_000;
 
 /// How a process is ended from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +67,7 @@ impl<'s> World<'s> {
             bitten: Vec::new(),
             ended: Vec::new(),
         };
-        World { shared, roles: Vec::new(), faults: Ledger::default() }
+        World { shared, roles: Vec::new(), faults: Ledger::default(), pace: (0, 0) }
     }
 
     /// Adds a host; hosts come in the order in which the network knows them.
@@ -121,10 +127,18 @@ impl<'s> World<'s> {
         }
     }
 
+    /// Panics in a storm: messages that beget more of their kind.
+    fn count_step(&mut self, second: u64) {
+        self.pace = if self.pace.0 == second { (second, self.pace.1 + 1) } else { (second, 1) };
+        let most = STEPS_MAX + STEPS_OF_HOST_MAX * self.roles.len() as u64;
+        assert!(self.pace.1 <= most, "a storm: more than {most} steps in the virtual second {second}");
+    }
+
     /// The next thing, if it happens by `until_ns`.
     fn step(&mut self, until_ns: u64) -> bool {
         let Some((time_ns, happening)) = self.shared.queue.pop(until_ns) else { return false };
         self.shared.now_ns = time_ns;
+        self.count_step(time_ns / 1_000_000_000);
         match happening {
             Happening::Arrival { connection, at, segment } => {
                 if let Some((host, input)) = self.shared.arrive(connection, at, segment) {
