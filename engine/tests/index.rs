@@ -157,3 +157,34 @@ fn nodes_of_old_roots_take_a_bounded_room() {
     assert_eq!(found.len(), 4_000);
     assert!(index.node(&first).is_none(), "80 directories of 1 MiB are too much to keep");
 }
+
+#[test]
+fn many_entries_are_encoded_before_a_root_asks_for_it() {
+    let (mut one, mut other) = (index(), index());
+    let name = |i: u64| path(&format!("{}/{:06}", i % 3, i * 7_919 % 250_000));
+    let first = |index: &mut Index| {
+        index.insert(&path("first"), entry(1, false));
+        index.mint_root(Instant(0))
+    };
+    let root = first(&mut one);
+    first(&mut other);
+    for i in 0..250_000 {
+        one.insert(&name(i), entry(2 + i, i % 5 == 0));
+        assert!(one.is_ahead_of_root() && one.root() == root);
+        if i % 1_000 == 0 {
+            other.insert(&name(i), entry(2 + i, i % 5 == 0));
+            other.mint_root(Instant(i));
+        }
+    }
+    assert!(one.node(&root).is_some(), "the root is served until the next one, and for a while after");
+    assert_eq!(one.lookup(name(77).as_str()), Some(entry(79, false)));
+    for i in (0..250_000).rev() {
+        other.insert(&name(i), entry(2 + i, i % 5 == 0));
+    }
+    let root = one.mint_root(Instant(1));
+    assert_eq!(root, other.mint_root(Instant(1)));
+    assert_eq!(one.live(), 200_001);
+    let mut found = BTreeMap::new();
+    walk(&one, root, &NodePlace::root(), &mut found);
+    assert_eq!(found.len(), 250_001);
+}

@@ -3,7 +3,7 @@
 use super::{ANSWER_LEN_MAX, CONTENT_LEN_MAX, Client, ClientError, Head, Request, Source, percent_encoded};
 use crate::protocol::{
     Flags, Hash, Path, Prefix, Uid,
-    api::{ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
+    api::{IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
 };
 use bytes::Bytes;
 use std::{
@@ -44,8 +44,8 @@ pub struct Fetched {
 /// A page of `GET /v1/index/<prefix>`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct IndexPage {
-    /// Agreed entries, ascending by path.
-    pub entries: Vec<ListedEntry>,
+    /// Agreed entries, ascending by directory, then name.
+    pub entries: Vec<IndexedEntry>,
     /// Ask for the next page with `after` = this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -160,13 +160,13 @@ impl Client {
         self.json("/v1/snapshot")?.ok_or_else(|| self.not_acms("it knows no snapshot"))
     }
 
-    /// All agreed entries under a prefix, ascending by path; tombstones too, if the storage point lists them.
+    /// All agreed entries under a prefix, ascending by directory, then name; tombstones and hidden ones too.
     pub fn list(&self, prefix: &Prefix) -> Result<Vec<ListedEntry>, ClientError> {
         let mut entries = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let page = self.list_page(prefix, after.as_deref())?;
-            entries.extend(page.entries);
+            entries.extend(page.entries.into_iter().map(|indexed| indexed.entry));
             match page.next {
                 None => return Ok(entries),
                 Some(next) if after.as_ref() == Some(&next) => return Err(self.not_acms("its listing does not end")),

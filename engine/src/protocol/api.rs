@@ -152,6 +152,17 @@ impl ListedEntry {
     }
 }
 
+/// An entry of `GET /v1/index/<prefix>`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IndexedEntry {
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: ListedEntry,
+    /// A newer live path above or below it is visible instead: no receiver has a file of this path.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+}
+
 /// `GET /v1/changes/<cursor>[/<prefix>]`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Changes {

@@ -40,8 +40,8 @@ pub fn rank(level: u8, segment: &str) -> Rank<'_> {
 
 /// What a file or directory weighs: never less than its encoding takes.
 pub fn item_weight(item: &Item) -> u32 {
-    let content_type = item.file.as_ref().map_or(0, |file| file.content_type.len());
-    weight_of(item.segment.len(), content_type, item.directory.is_some())
+    let content_type_len = item.file.as_ref().map_or(0, |file| file.content_type.len());
+    weight_of(item.segment.len(), content_type_len, item.directory.is_some())
 }
 
 pub(super) fn weight_of(segment_len: usize, content_type_len: usize, is_directory: bool) -> u32 {

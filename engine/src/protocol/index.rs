@@ -22,13 +22,23 @@ use std::{
 #[derive(Debug)]
 pub struct Index {
     directories: BTreeMap<Box<str>, Directory>,
-    dirty: BTreeSet<Box<str>>,
+    /// Directories that are not as in the last root.
+    dirty: Vec<Box<str>>,
+    minted_at: Instant,
     root: Hash,
     nodes: Nodes,
     /// The root of an index without entries, which is no directory's node.
     empty: (Hash, Bytes),
     live: usize,
+    /// Paths, deleted ones too.
+    count: usize,
+    /// Entries inserted since they were last encoded.
+    fresh: usize,
 }
+
+/// So many entries, and half as many as there are, wait for the next root as they are; more are encoded at once, for an
+/// entry takes four times as much memory as its encoding.
+const FRESH_MIN: usize = 1 << 16;
 
 fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
@@ -46,11 +56,14 @@ impl Index {
         let empty = (Hash::of(&bytes), bytes);
         Index {
             directories: BTreeMap::from([(Box::default(), Directory::default())]),
-            dirty: BTreeSet::new(),
+            dirty: Vec::new(),
+            minted_at: Instant(0),
             root: empty.0,
             nodes: Nodes::new(kept),
             empty,
             live: 0,
+            count: 0,
+            fresh: 0,
         }
     }
 
@@ -87,24 +100,32 @@ impl Index {
     /// Takes `entry` if its UID is greater than that of the path's entry. Gives the UID that it replaces.
     pub fn insert(&mut self, path: &Path, entry: IndexEntry) -> Inserted {
         let (name, segment) = split(path.as_str());
-        if !self.directories.contains_key(name) {
-            self.make_directory(name);
-        }
-        let directory = self.directories.get_mut(name).expect("made above");
-        let before = directory.file(segment).map(|file| (file.uid, file.flags.deleted));
+        let directory = match self.directories.get_mut(name) {
+            Some(directory) => directory,
+            None => {
+                self.make_directory(name);
+                self.directories.get_mut(name).expect("just made")
+            }
+        };
+        let before = directory.uid(segment);
         if before.is_some_and(|(uid, _)| uid >= entry.uid) {
             return Inserted::Older;
         }
-        let (comes, goes) =
-            (usize::from(!entry.flags.deleted), usize::from(before.is_some_and(|(_, deleted)| !deleted)));
+        let comes = usize::from(!entry.flags.deleted);
+        let goes = usize::from(before.is_some_and(|(_, flags)| !flags.deleted));
         self.live = self.live + comes - goes;
         directory.live = directory.live + comes - goes;
         if !entry.flags.deleted {
             directory.newest = directory.newest.max(entry.uid);
         }
         directory.put_file(segment, entry);
-        if !self.dirty.contains(name) {
-            self.dirty.insert(name.into());
+        if !std::mem::replace(&mut directory.is_dirty, true) {
+            self.dirty.push(name.into());
+        }
+        self.count += usize::from(before.is_none());
+        self.fresh += 1;
+        if self.fresh >= FRESH_MIN + self.count / 2 {
+            self.renew_dirty();
         }
         Inserted::Newest { replaced: before.map(|(uid, _)| uid) }
     }
@@ -186,12 +207,11 @@ impl Index {
         let depth = |name: &str| if name.is_empty() { 0 } else { 1 + name.matches('/').count() };
         let mut by_depth: BTreeSet<(usize, Box<str>)> =
             std::mem::take(&mut self.dirty).into_iter().map(|name| (depth(&name), name)).collect();
+        (self.minted_at, self.fresh) = (now, 0);
         while let Some((level, name)) = by_depth.pop_last() {
             let directory = self.directories.get_mut(&*name).expect("dirty directories exist");
-            let delta = directory.renew();
-            let hash = directory.hash().expect("what has changed has items");
-            delta.made.into_iter().for_each(|page| self.nodes.take(page));
-            delta.gone.iter().for_each(|page| self.nodes.release(now, page));
+            directory.is_dirty = false;
+            let hash = renew(directory, &mut self.nodes, now);
             if level == 0 {
                 self.root = hash;
                 continue;
@@ -201,8 +221,17 @@ impl Index {
             above.put_directory(segment, hash);
             by_depth.insert((level - 1, parent.into()));
         }
-        self.nodes.expire(now);
+        self.nodes.serve(now);
         self.root
+    }
+
+    /// Encodes what has changed, but links no directory's node from above.
+    fn renew_dirty(&mut self) {
+        for name in &self.dirty {
+            let directory = self.directories.get_mut(name).expect("dirty directories exist");
+            renew(directory, &mut self.nodes, self.minted_at);
+        }
+        self.fresh = 0;
     }
 
     /// A node of the current root or one served of late.
@@ -210,6 +239,13 @@ impl Index {
         let (empty, bytes) = &self.empty;
         self.nodes.get(hash).or_else(|| (hash == empty).then(|| bytes.clone()))
     }
+}
+
+fn renew(directory: &mut Directory, nodes: &mut Nodes, now: Instant) -> Hash {
+    let delta = directory.renew();
+    delta.made.into_iter().for_each(|page| nodes.take(page));
+    delta.gone.iter().for_each(|page| nodes.release(now, page));
+    directory.hash().expect("what has changed has items")
 }
 
 /// What became of an insertion.

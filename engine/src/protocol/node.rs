@@ -92,7 +92,7 @@ impl Node {
         match self {
             Node::Page(items) => {
                 head(&mut out, 0, items.len());
-                items.iter().for_each(|item| encode_item(&mut out, item));
+                items.iter().for_each(|item| encode_item(&mut out, &item.segment, item.file.as_ref(), item.directory));
             }
             Node::Branch { level, parts } => {
                 head(&mut out, *level, parts.len());
@@ -169,18 +169,18 @@ pub(super) fn encode_part(out: &mut Writer, last: &str, hash: Hash) {
     out.hash(hash);
 }
 
-pub(super) fn encode_item(out: &mut Writer, item: &Item) {
-    out.str(&item.segment);
-    let kinds = [(item.file.is_some(), HAS_FILE), (item.directory.is_some(), HAS_DIRECTORY)];
+pub(super) fn encode_item(out: &mut Writer, segment: &str, file: Option<&IndexEntry>, directory: Option<Hash>) {
+    out.str(segment);
+    let kinds = [(file.is_some(), HAS_FILE), (directory.is_some(), HAS_DIRECTORY)];
     out.u8(kinds.iter().filter(|(has, _)| *has).map(|(_, bit)| bit).sum());
-    if let Some(file) = &item.file {
+    if let Some(file) = file {
         out.uid(file.uid);
         out.hash(file.hash);
         out.varint(file.size);
         out.str(&file.content_type);
         out.varint(file.flags.bits());
     }
-    if let Some(hash) = item.directory {
+    if let Some(hash) = directory {
         out.hash(hash);
     }
 }
@@ -201,18 +201,29 @@ pub(super) fn decode_item(input: &mut Reader<'_>) -> Result<Item, DecodeError> {
     Ok(Item { segment, file, directory })
 }
 
-/// Bytes of media type of an encoded item, and whether it is a directory.
-pub(super) fn measure_item(input: &mut Reader<'_>) -> Result<(usize, bool), DecodeError> {
+/// What can be told of an encoded item without memory of its own.
+#[derive(Debug)]
+pub(super) struct Glance {
+    pub(super) file: Option<(Uid, Flags)>,
+    pub(super) content_type_len: usize,
+    pub(super) directory: Option<Hash>,
+}
+
+pub(super) fn glance_at_item(input: &mut Reader<'_>) -> Result<Glance, DecodeError> {
     input.bytes(usize::MAX)?;
     let kinds = input.u8()?;
-    let mut content_type_len = 0;
+    let mut glance = Glance { file: None, content_type_len: 0, directory: None };
     if kinds & HAS_FILE != 0 {
-        input.uid()?;
-        input.hash()?;
+        let uid = input.uid()?;
+        input.raw(32)?;
         input.varint()?;
-        content_type_len = input.bytes(usize::MAX)?.len();
+        glance.content_type_len = input.bytes(usize::MAX)?.len();
+        glance.file = Some((uid, Flags::from_bits(input.varint()?)?));
     }
-    Ok((content_type_len, kinds & HAS_DIRECTORY != 0))
+    if kinds & HAS_DIRECTORY != 0 {
+        glance.directory = Some(input.hash()?);
+    }
+    Ok(glance)
 }
 
 fn decode_entry(input: &mut Reader<'_>) -> Result<IndexEntry, DecodeError> {

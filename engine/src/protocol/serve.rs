@@ -2,7 +2,7 @@
 
 use crate::protocol::{
     Hash, IndexEntry, Micros, Outcome, Path, Prefix, Reason, StoragePoint, Uid,
-    api::{Changes, Cursor, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
+    api::{Changes, Cursor, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
     exchange::Hold,
     io::ChangesAnswer,
     outcome::ids,
@@ -52,6 +52,15 @@ impl StoragePoint {
     /// Entries under `prefix` after `after` in listing order (by directory, then name), at most `limit`.
     pub fn list(&self, prefix: &Prefix, after: &str, limit: usize) -> Vec<ListedEntry> {
         self.index.walk(prefix, after).take(limit).collect()
+    }
+
+    /// The same, each with whether another path hides it.
+    pub fn list_visibly(&self, prefix: &Prefix, after: &str, limit: usize) -> Vec<IndexedEntry> {
+        let with = |entry: ListedEntry| {
+            let hidden = !entry.flags.deleted && self.hidden_by(&entry.path, entry.uid).is_some();
+            IndexedEntry { entry, hidden }
+        };
+        self.index.walk(prefix, after).take(limit).map(with).collect()
     }
 
     /// What a reader at `cursor` has to learn under `prefix`, or that there is nothing yet.

@@ -4,7 +4,7 @@ use acms_engine::client::IndexPage;
 use acms_engine::protocol::{
     Config, Entry, Flags, Hash, IndexEntry, Instant, Limits, Manifest, Message, Micros, Mode, Node, NodePlace, Order,
     Outcome, QuorumSystem, Reason, SpId, SpSet, StoreId, Uid,
-    api::{Changes, Cursor, Incarnation, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
+    api::{Changes, Cursor, Incarnation, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
     durable::InlineContent,
     index::Index,
     message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
@@ -333,7 +333,9 @@ fn json(document: &mut Document) {
             agreed: true,
         },
     );
-    document.json("index", &IndexPage { entries: vec![entry.clone()], next: Some("bin/hello".into()) });
+    let indexed = |hidden| IndexedEntry { entry: entry.clone(), hidden };
+    let entries = vec![indexed(false), indexed(true)];
+    document.json("index", &IndexPage { entries, next: Some("bin/hello".into()) });
     let ListedEntry { ref path, uid, hash, size, flags, .. } = entry;
     let held = |presence| Held { uid, hash, size, flags, presence };
     let hidden = state_line(&"bin".parse().unwrap(), &held(Presence::Hidden));

@@ -303,3 +303,41 @@ proptest! {
         check(&steps, &["a/b", "e", "h"], poll);
     }
 }
+
+/// All orders of `items`.
+fn orders<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
+    if items.is_empty() {
+        return vec![Vec::new()];
+    }
+    let without = |at: usize| [&items[..at], &items[at + 1..]].concat();
+    let first = |at: usize| orders(&without(at)).into_iter().map(move |rest| [&items[at..=at], &rest].concat());
+    (0..items.len()).flat_map(first).collect()
+}
+
+#[test]
+fn receivers_and_storage_points_agree_on_what_is_visible() {
+    const PATHS: [&str; 4] = ["a", "a/b", "a/b/c", "a/d"];
+    for uids in orders(&[1, 2, 3, 4]) {
+        for (round, arrival) in orders(&[0, 1, 2, 3]).into_iter().enumerate() {
+            // By the tree alone, or by changes as they come; with one of them deleted, or none.
+            let (follows, deleted) = (round % 2 == 0, round % 5);
+            let mut world = World::new(&[""], false);
+            if follows {
+                world.go();
+            }
+            for at in arrival {
+                let content = (at != deleted).then(|| vec![at as u8; 8]);
+                let uid = format!("{}.1.0", uids[at]).parse().unwrap();
+                world.sources.iter_mut().for_each(|source| {
+                    source.publish(&PATHS[at].parse().unwrap(), uid, content.as_deref(), false);
+                });
+                if follows {
+                    world.wait(Duration::from_secs(2));
+                }
+            }
+            world.wait(Duration::from_secs(30));
+            let files = world.disk.iter().filter_map(|(path, (_, file))| Some((path.clone(), (*file)?)));
+            assert_eq!(files.collect::<BTreeMap<_, _>>(), world.sources[0].visible(), "{uids:?} {round}");
+        }
+    }
+}

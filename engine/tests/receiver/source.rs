@@ -88,6 +88,14 @@ impl Source {
         self.changes.clear();
     }
 
+    /// Content hashes of the paths that are live and visible.
+    pub(crate) fn visible(&self) -> BTreeMap<Path, Hash> {
+        let all = self.index.walk(&Prefix::default(), "").collect::<Vec<ListedEntry>>().into_iter();
+        let visible =
+            all.filter(|entry| !entry.flags.deleted && self.index.hidden_by(&entry.path, entry.uid).is_none());
+        visible.map(|entry| (entry.path, entry.hash)).collect()
+    }
+
     fn snapshot(&mut self, now: Instant) -> Snapshot {
         Snapshot {
             cluster: "demo".into(),

@@ -5,8 +5,8 @@ use super::{
     page::Page,
 };
 use crate::protocol::{
-    Hash, IndexEntry, Node, Uid,
-    cut::{child_weight, item_weight},
+    Flags, Hash, IndexEntry, Node, Uid,
+    cut::{child_weight, weight_of},
     encoding::Writer,
     node::{self, Item},
 };
@@ -22,6 +22,8 @@ pub(super) struct Directory {
     pub(super) live: usize,
     /// No file in it that is not deleted has a greater UID.
     pub(super) newest: Uid,
+    /// It is to be renewed for the next root.
+    pub(super) is_dirty: bool,
 }
 
 /// What a name has got since the last root.
@@ -50,6 +52,15 @@ impl Directory {
         }
         let (page, at) = self.levels.first()?.find(segment)?;
         page.item(at).file
+    }
+
+    /// UID of the file of this name, and its flags.
+    pub(super) fn uid(&self, segment: &str) -> Option<(Uid, Flags)> {
+        if let Some(file) = self.fresh.get(segment).and_then(|fresh| fresh.file.as_ref()) {
+            return Some((file.uid, file.flags));
+        }
+        let (page, at) = self.levels.first()?.find(segment)?;
+        page.glance(at).file
     }
 
     /// `segment` has this file from now on.
@@ -125,14 +136,14 @@ impl Directory {
     fn fresh_items(&mut self) -> Changes {
         let fresh = std::mem::take(&mut self.fresh);
         let item = |(segment, fresh): (Box<str>, Fresh)| {
-            let old = self.levels.first().and_then(|pages| pages.find(&segment)).map(|(page, at)| page.item(at));
-            let empty = || Item { segment: segment.to_string(), file: None, directory: None };
-            let mut item = old.unwrap_or_else(empty);
-            item.file = fresh.file.or(item.file);
-            item.directory = fresh.directory.or(item.directory);
-            let mut out = Writer::new();
-            node::encode_item(&mut out, &item);
-            (segment, Some((out.0, item_weight(&item))))
+            let old = self.levels.first().and_then(|pages| pages.find(&segment));
+            let file = fresh.file.or_else(|| old.and_then(|(page, at)| page.item(at).file));
+            let directory = fresh.directory.or_else(|| old.and_then(|(page, at)| page.glance(at).directory));
+            let content_type_len = file.as_ref().map_or(0, |file| file.content_type.len());
+            let weight = weight_of(segment.len(), content_type_len, directory.is_some());
+            let mut out = Writer(Vec::with_capacity(weight as usize));
+            node::encode_item(&mut out, &segment, file.as_ref(), directory);
+            (segment, Some((out.0, weight)))
         };
         fresh.into_iter().map(item).collect()
     }

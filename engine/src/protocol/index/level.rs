@@ -8,7 +8,7 @@ use crate::protocol::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::{
-        Bound::{Excluded, Included, Unbounded},
+        Bound::{self, Excluded, Included, Unbounded},
         Range,
     },
     sync::Arc,
@@ -59,7 +59,10 @@ impl Level {
         // From the last to the first, so that the places of those to come stay.
         for (pages, recut) in self.regions(number, changes).into_iter().rev() {
             let is_last = pages.end == len;
-            self.cut_anew(number, pages, is_last, recut, changes, &mut delta);
+            match recut {
+                true => self.cut_anew(number, pages, is_last, changes, &mut delta),
+                false => self.patch(pages.start, is_last, changes, &mut delta),
+            }
         }
         delta
     }
@@ -78,6 +81,9 @@ impl Level {
         }
         let mut regions: Vec<(Range<usize>, bool)> = Vec::new();
         for (&at, &reach) in &touched {
+            if regions.last().is_some_and(|(before, _)| before.end > last) {
+                break;
+            }
             let pages = if reach == Reach::Beyond { self.surroundings(at, &touched) } else { at..at + 1 };
             let recut = reach > Reach::None;
             while let Some((before, _)) = regions.last()
@@ -134,19 +140,27 @@ impl Level {
         at - room(&mut (0..at).rev())..at + 1 + room(&mut (at + 1..self.pages.len()))
     }
 
-    fn cut_anew(
-        &mut self,
-        number: u8,
-        pages: Range<usize>,
-        is_last: bool,
-        recut: bool,
-        changes: &Changes,
-        delta: &mut Delta,
-    ) {
+    /// Other encodings of the same weight for items that the page at `at` has.
+    fn patch(&mut self, at: usize, is_last: bool, changes: &Changes, delta: &mut Delta) {
+        let page = &self.pages[at];
+        let before = at.checked_sub(1).map(|at| &*self.pages[at]);
+        let changes = changes.range::<str, _>(between(before, Some(page).filter(|_| !is_last)));
+        let items = changes.filter_map(|(segment, change)| {
+            let (bytes, _) = change.as_ref()?;
+            Some((page.place(segment).ok()?, &**bytes))
+        });
+        let new = Arc::new(page.with(&items.collect::<Vec<_>>()));
+        if new.hash != page.hash {
+            delta.made.push(new.clone());
+            delta.gone.push(std::mem::replace(&mut self.pages[at], new));
+        }
+    }
+
+    fn cut_anew(&mut self, number: u8, pages: Range<usize>, is_last: bool, changes: &Changes, delta: &mut Delta) {
         let before = pages.start.checked_sub(1).map(|at| self.pages[at].clone());
         let old: Vec<Arc<Page>> = self.pages[pages.clone()].to_vec();
         let items = merged(number, &old, before.as_deref(), is_last, changes);
-        let is_cut = match recut && number < Node::LEVEL_MAX {
+        let is_cut = match number < Node::LEVEL_MAX {
             true => place_cuts(number, &items, before.as_deref(), is_last),
             false => vec![false; items.len()],
         };
@@ -166,6 +180,12 @@ impl Level {
     }
 }
 
+/// Names after those of the page `before`, up to the last one of `last`; to the ends where there is no such page.
+fn between<'a>(before: Option<&'a Page>, last: Option<&'a Arc<Page>>) -> (Bound<&'a str>, Bound<&'a str>) {
+    let start = before.map_or(Unbounded, |page| Excluded(page.last()));
+    (start, last.map_or(Unbounded, |page| Included(page.last())))
+}
+
 /// The items of `old` with those `changes` that lie among them: after those of the page `before`, and up to the last
 /// name of `old` or, if they are the level's last, the end.
 fn merged<'a>(
@@ -175,11 +195,10 @@ fn merged<'a>(
     is_last: bool,
     changes: &'a Changes,
 ) -> Vec<Encoded<'a>> {
-    let start = before.map_or(Unbounded, |page| Excluded(page.last()));
-    let end = old.last().filter(|_| !is_last).map_or(Unbounded, |page| Included(page.last()));
+    let changes = changes.range::<str, _>(between(before, old.last().filter(|_| !is_last)));
     let mut items = Vec::with_capacity(old.iter().map(|page| page.len()).sum::<usize>() + 1);
     let mut kept = old.iter().flat_map(|page| page.items(number)).peekable();
-    for (segment, change) in changes.range::<str, _>((start, end)) {
+    for (segment, change) in changes {
         while let Some(item) = kept.next_if(|item| item.segment < &**segment) {
             items.push(item);
         }

@@ -4,7 +4,7 @@ use crate::protocol::{
     Hash, Node,
     cut::{child_weight, weight_of},
     encoding::{Reader, Writer},
-    node::{self, Item},
+    node::{self, Glance, Item},
 };
 use bytes::Bytes;
 
@@ -49,6 +49,27 @@ impl Page {
         }
     }
 
+    /// The same node with other encodings of some of its items, ascending by place; they weigh the same.
+    pub(super) fn with(&self, items: &[(usize, &[u8])]) -> Page {
+        let added: usize = items.iter().map(|(_, bytes)| bytes.len()).sum();
+        let mut out = Vec::with_capacity(self.bytes.len() + added);
+        let mut offsets = Vec::with_capacity(self.len());
+        let mut kept = 0;
+        for &(at, bytes) in items {
+            let start: usize = self.offsets[at].into();
+            let moved = out.len() as isize - kept as isize;
+            offsets.extend(self.offsets[offsets.len()..=at].iter().map(|old| (*old as isize + moved) as u16));
+            out.extend_from_slice(&self.bytes[kept..start]);
+            out.extend_from_slice(bytes);
+            kept = start + self.encoded(at).len();
+        }
+        let moved = out.len() as isize - kept as isize;
+        offsets.extend(self.offsets[offsets.len()..].iter().map(|old| (*old as isize + moved) as u16));
+        out.extend_from_slice(&self.bytes[kept..]);
+        out.shrink_to_fit();
+        Page { hash: Hash::of(&out), bytes: out.into(), weight: self.weight, offsets: offsets.into() }
+    }
+
     /// How many items.
     pub(super) fn len(&self) -> usize {
         self.offsets.len()
@@ -79,6 +100,11 @@ impl Page {
         node::decode_item(&mut Reader::new(self.encoded(at))).expect(OURS)
     }
 
+    /// The same without its texts.
+    pub(super) fn glance(&self, at: usize) -> Glance {
+        node::glance_at_item(&mut Reader::new(self.encoded(at))).expect(OURS)
+    }
+
     /// All items as they are encoded; `level` is the node's.
     pub(super) fn items(&self, level: u8) -> impl Iterator<Item = Encoded<'_>> {
         (0..self.len()).map(move |at| {
@@ -96,6 +122,6 @@ fn weight(level: u8, segment: &str, bytes: &[u8]) -> u32 {
     if level > 0 {
         return child_weight(segment);
     }
-    let (content_type_len, is_directory) = node::measure_item(&mut Reader::new(bytes)).expect(OURS);
-    weight_of(segment.len(), content_type_len, is_directory)
+    let glance = node::glance_at_item(&mut Reader::new(bytes)).expect(OURS);
+    weight_of(segment.len(), glance.content_type_len, glance.directory.is_some())
 }

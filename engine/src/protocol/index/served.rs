@@ -4,7 +4,7 @@ use super::page::Page;
 use crate::protocol::{Duration, Hash, Instant};
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -15,6 +15,8 @@ const EXPIRING_LEN_MAX: usize = 64 << 20;
 #[derive(Debug)]
 pub(super) struct Nodes {
     all: BTreeMap<Hash, Served>,
+    /// Nodes made since the last root: where they go before the next one, nobody misses them.
+    unserved: BTreeSet<Hash>,
     expiring: VecDeque<(Instant, Hash)>,
     /// Bytes of nodes that the current root does not have.
     expiring_len: usize,
@@ -32,7 +34,7 @@ struct Served {
 impl Nodes {
     /// None; nodes are kept for `kept` after the last root with them.
     pub(super) fn new(kept: Duration) -> Nodes {
-        Nodes { all: BTreeMap::new(), expiring: VecDeque::new(), expiring_len: 0, kept }
+        Nodes { all: BTreeMap::new(), unserved: BTreeSet::new(), expiring: VecDeque::new(), expiring_len: 0, kept }
     }
 
     pub(super) fn get(&self, hash: &Hash) -> Option<Bytes> {
@@ -41,7 +43,11 @@ impl Nodes {
 
     /// The next root has `page` at one place more.
     pub(super) fn take(&mut self, page: Arc<Page>) {
-        let served = self.all.entry(page.hash).or_insert(Served { page, uses: 0, expires: None });
+        let hash = page.hash;
+        let served = self.all.entry(hash).or_insert_with(|| {
+            self.unserved.insert(hash);
+            Served { page, uses: 0, expires: None }
+        });
         served.uses += 1;
         if served.expires.take().is_some() {
             self.expiring_len -= served.page.bytes.len();
@@ -52,7 +58,9 @@ impl Nodes {
     pub(super) fn release(&mut self, now: Instant, page: &Page) {
         let served = self.all.get_mut(&page.hash).expect("the current root's nodes are served");
         served.uses -= 1;
-        if served.uses == 0 {
+        if served.uses == 0 && self.unserved.remove(&page.hash) {
+            self.all.remove(&page.hash);
+        } else if served.uses == 0 {
             let expires = now.after(self.kept);
             served.expires = Some(expires);
             self.expiring_len += served.page.bytes.len();
@@ -60,9 +68,10 @@ impl Nodes {
         }
     }
 
-    /// Forgets nodes whose time is over, and the oldest where they take too much room: a walk that misses one begins
+    /// There is a root with what has been taken so far. Forgets nodes whose time is over, and the oldest where they take too much room: a walk that misses one begins
     /// again.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(super) fn serve(&mut self, now: Instant) {
+        self.unserved.clear();
         while let Some(&(at, hash)) = self.expiring.front() {
             if at > now && self.expiring_len <= EXPIRING_LEN_MAX {
                 return;

@@ -3,7 +3,7 @@
 use crate::{
     protocol::{
         Duration, Hash, IndexEntry, Instant, Path, Prefix, Uid,
-        api::{ListedEntry, PublicationAnswer},
+        api::{IndexedEntry, PublicationAnswer},
         durable::INLINE_LEN_MAX,
     },
     runtime::{
@@ -99,16 +99,16 @@ fn publication(found: Option<PublicationAnswer>, out: &mut Outbox<'_>) -> Result
 
 #[derive(serde::Serialize)]
 struct Listing {
-    entries: Vec<ListedEntry>,
+    entries: Vec<IndexedEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
 fn index(core: &Core, prefix: &Prefix, after: &str, limit: usize, out: &mut Outbox<'_>) {
-    let mut entries = core.sp.list(prefix, after, limit + 1);
+    let mut entries = core.sp.list_visibly(prefix, after, limit + 1);
     let has_more = entries.len() > limit;
     entries.truncate(limit);
-    let next = entries.last().filter(|_| has_more).map(|entry| entry.path.to_string());
+    let next = entries.last().filter(|_| has_more).map(|last| last.entry.path.to_string());
     no_store(out, JSON).json(&Listing { entries, next });
 }
 
@@ -283,6 +283,11 @@ pub(super) fn try_config(core: &mut Core, read: &ConfigRead, out: &mut Outbox<'_
         out.error(404, "no such path", "`acms ls` or /v1/index lists what there is", |_| {});
         return None;
     };
+    if let Some(other) = core.sp.hidden_by(&read.path, entry.uid) {
+        let reason = format!("the file {other}, published later, is in its place");
+        out.error(404, &reason, "delete the one that is not wanted", |_| {});
+        return None;
+    }
     let etag = format!("\"{}\"", entry.uid);
     if read.if_none_match.as_deref().is_some_and(|tags| matches_tag(tags, &etag)) {
         if read.wait_until.is_some_and(|until| now < until) {
