@@ -124,5 +124,6 @@ pub(crate) fn bench(steps: &Steps, arguments: &[String]) -> Result<(), Failure> 
     let bench = steps.cargo().args(["bench", "--locked", "--package", "acms-bench", "--bench", "*", "--"]);
     steps.run("Run the benches", bench.args(arguments))?;
     steps.run("Measure durable commits", steps.command("target/release/log-flush"))?;
-    steps.run("Measure publications", steps.command("target/release/publish-load"))
+    steps.run("Measure publications", steps.command("target/release/publish-load"))?;
+    steps.run("Measure the judging of a trace", steps.command("target/release/check-trace"))
 }
