@@ -107,8 +107,10 @@ fn receivers_bear_what_caches_do() {
 fn broken_receivers_are_caught() {
     use acms_engine::mutant::{self, Mutant};
     let power = format!("{DIRECT}{}{}", fault("disk-torn", "receiver*", 5, 1), fault("disk-torn", "receiver*", 10, 1));
-    let corrupt = format!("{CACHED}{}", fault("cache-corrupt", "cache3", 5, 20));
-    let rollback = format!("{CACHED}{}", fault("cache-rollback", "cache3", 15, 10));
+    // Were all replies damaged, receivers would leave before they fetch a content.
+    let corrupt = format!("{CACHED}{}part = 0.3\n", fault("cache-corrupt", "cache*", 18, 12));
+    let rollback = fault("cache-rollback", "cache*", 15, 10) + &fault("kill", "receiver*", 18, 2);
+    let rollback = format!("{CACHED}{rollback}");
     let burst = format!("{DIRECT}{}", fault("pause", "receiver*", 5, 3));
     for (mutant, check, text) in [
         (Mutant::RenameBeforeFlush, "P5", &power),
