@@ -245,8 +245,9 @@ impl StoragePoint {
             ceiling = crate::protocol::Micros(0);
         }
         self.clock = HybridClock::recovered(ceiling);
-        self.freshness.root_was_minted(self.index.root());
         self.index.mint_root(self.now.instant);
+        // After it: what was recovered is in the new root and in none before it.
+        self.freshness.root_was_minted(self.index.root());
         self.ahead_since = None;
         self.changed.clear();
         self.schedule_recovered();
