@@ -3,7 +3,7 @@
 //! A claim is an event `current` of a receiver or `as_of` of a storage point, with the as-of in true microseconds since
 //! 1970 (event `wall` ties these to the trace's time). A publication was accepted at the first moment at which anyone
 //! was told so. A claim is judged by all publications accepted more than epsilon (500 ms) before its as-of: the claimer
-//! holds each, or a newer one of its path, when it makes the claim; what is not subscribed, hidden by another path, or
+//! holds each, or a newer one of its path, when it makes the claim; what is not subscribed, hidden by another path (now, or by what the claimer holds), or
 //! was said to be blocked is not missing. Nor may a claim be about a future more than epsilon away: what is accepted
 //! between now and then would be missing.
 //!
@@ -168,7 +168,8 @@ fn lacks(facts: &Facts, blocked: &BTreeSet<(ProcessId, PathId)>, process: Proces
     if about.life_ns > version.born_ns() {
         return false;
     }
-    let is_wanted = !about.is_receiver() || (facts.wants(process, version.path) && !facts.is_hidden(version.path));
+    let is_hidden = || facts.is_hidden(version.path) || facts.is_hidden_from(process, id);
+    let is_wanted = !about.is_receiver() || (facts.wants(process, version.path) && !is_hidden());
     is_wanted && !blocked.contains(&(process, version.path))
 }
 

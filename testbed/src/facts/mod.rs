@@ -77,6 +77,8 @@ impl Version {
 pub(crate) struct PathFacts {
     /// The agreed version with the greatest UID.
     pub(crate) latest: Option<VersionId>,
+    /// The agreed version with the greatest UID that is no deletion.
+    latest_live: Option<VersionId>,
     /// The accepted version with the greatest UID.
     pub(crate) accepted: Option<VersionId>,
     /// The version that was looked up last: most events are about the same few.
@@ -274,6 +276,9 @@ impl Facts {
     fn raise_latest(&mut self, id: VersionId) {
         let path = self.version(id).path as usize;
         self.paths[path].latest = self.greater(self.paths[path].latest, id);
+        if !self.version(id).is_deletion {
+            self.paths[path].latest_live = self.greater(self.paths[path].latest_live, id);
+        }
     }
 
     fn see_key(&mut self, seen: &mut Seen<'_>) {

@@ -72,6 +72,20 @@ impl Facts {
         others.any(|other| !self.version(other).is_deletion && self.version(other).uid > latest.uid)
     }
 
+    /// Whether, by what a receiver itself holds, a path above or below hides a version. Of paths that it does not want
+    /// it says nothing: those hide if they ever did.
+    pub(crate) fn is_hidden_from(&self, process: ProcessId, id: VersionId) -> bool {
+        let version = self.version(id);
+        let hides = |other: &PathId| {
+            let held = match self.wants(process, *other) {
+                true => self.held(process, *other).kept,
+                false => self.path(*other).latest_live,
+            };
+            held.map(|held| self.version(held)).is_some_and(|held| !held.is_deletion && held.uid > version.uid)
+        };
+        self.path_names.above_and_below(self.path_name(version.path)).any(|other| hides(&other))
+    }
+
     /// The quorums of the run.
     pub(crate) fn quorum(&self) -> Option<Quorum> {
         self.settings.quorum(self.started)
