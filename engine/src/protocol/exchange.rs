@@ -314,7 +314,7 @@ impl StoragePoint {
         self.contents.keep(&manifest);
         let Publication { own, agreed, bits, undecided, .. } = self.publications[&uid];
         if let Some(join) = &mut self.join {
-            join.is_durable(uid);
+            join.is_durable_or_dropped(uid);
         }
         if own == OwnBit::Writing {
             self.own_bit_is_set(uid);
@@ -647,6 +647,9 @@ impl StoragePoint {
         }
         for entry in &manifest.entries {
             self.unlist_pending(&entry.path, uid);
+        }
+        if let Some(join) = &mut self.join {
+            join.is_durable_or_dropped(uid);
         }
         self.settled(uid);
         if is_held {

@@ -42,7 +42,8 @@ struct Progress {
 }
 
 impl Join {
-    pub(super) fn is_durable(&mut self, uid: Uid) {
+    /// The new store waits for `uid` no more: it is durable here, or gave way to a newer publication that is.
+    pub(super) fn is_durable_or_dropped(&mut self, uid: Uid) {
         self.missing.remove(&uid);
     }
 
@@ -129,7 +130,9 @@ impl StoragePoint {
             JoinState::Agreed if publication.is_pending() => self.mark_agreed(uid),
             _ => {}
         }
-        if self.publications.get(&uid).is_some_and(|publication| publication.hold == Hold::Fetching) {
+        // What was dropped here since another replier told of it is waited for no more.
+        let is_awaited = |one: &Publication| one.hold == Hold::Fetching && one.superseded_by.is_none();
+        if self.publications.get(&uid).is_some_and(is_awaited) {
             if let Some(join) = &mut self.join {
                 join.missing.insert(uid);
             }

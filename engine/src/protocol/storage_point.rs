@@ -701,7 +701,11 @@ impl StoragePoint {
 
     /// Numbers for status and metrics.
     pub fn status(&self) -> Status {
-        let is_pending = |publication: &&Publication| publication.is_pending() || publication.hold != Hold::Durable;
+        // What was dropped before it was held is waited for no more.
+        let is_pending = |publication: &&Publication| {
+            let is_open = publication.is_pending() || publication.hold != Hold::Durable;
+            is_open && publication.superseded_by.is_none()
+        };
         Status {
             pending: self.publications.values().rev().take(100_000).filter(is_pending).count(),
             paths: self.index.live(),

@@ -37,6 +37,8 @@ pub(super) struct Transfer {
     received: u64,
     staged: u64,
     progress_at: Instant,
+    /// How often the whole was something else, since the last pause.
+    mismatches: usize,
 }
 
 impl Transfer {
@@ -52,7 +54,14 @@ impl Transfer {
             received: 0,
             staged: 0,
             progress_at: now,
+            mismatches: 0,
         }
+    }
+
+    /// Nothing of it is here.
+    fn begin_anew(&mut self) {
+        (self.asked, self.received, self.staged) = (0, 0, 0);
+        self.gathered.clear();
     }
 }
 
@@ -155,17 +164,30 @@ impl StoragePoint {
                 self.transfers.remove(&hash);
                 self.content_is_here(hash, None, &waiting);
             }
-            Staged::HashMismatch | Staged::Failed => self.start_again(hash),
+            Staged::HashMismatch => self.start_again(hash),
+            Staged::Failed => self.pause_transfer(hash),
         }
     }
 
-    /// From the first byte, and from another source if there is one.
+    /// From the first byte, and from another source; after a pause if all of them have sent something else.
     fn start_again(&mut self, hash: Hash) {
-        if let Some(transfer) = self.transfers.get_mut(&hash) {
-            (transfer.asked, transfer.received, transfer.staged) = (0, 0, 0);
-            transfer.gathered.clear();
+        let Some(transfer) = self.transfers.get_mut(&hash) else { return };
+        transfer.mismatches += 1;
+        if transfer.mismatches >= transfer.sources.len().max(2) {
+            return self.pause_transfer(hash);
         }
+        transfer.begin_anew();
         self.next_source(hash);
+    }
+
+    /// From the first byte, after a pause: the disk takes no content now, and what is still on its way is of no use. Each
+    /// part that the disk refuses comes here, so asking at once would ask for more every time.
+    fn pause_transfer(&mut self, hash: Hash) {
+        let now = self.now.instant;
+        if let Some(transfer) = self.transfers.get_mut(&hash) {
+            transfer.begin_anew();
+            (transfer.mismatches, transfer.from, transfer.progress_at) = (0, None, now);
+        }
     }
 
     /// Goes on where it stands, from the next source that is connected.
