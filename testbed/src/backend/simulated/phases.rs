@@ -244,11 +244,12 @@ impl Run<'_> {
     /// Gives up at the bound of promise P6, whose check then tells who is behind.
     fn wait_until_all_hold_the_latest(&mut self) {
         let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
-        let mut last_behind = None;
+        let (mut still, mut last_behind) = (Still::default(), None);
         let all_hold =
-            |world: &World<'_>| storage_points_agree(world) && receivers_hold_the_latest(world, &mut last_behind);
+            |world: &World<'_>| still.is_settled(world) && receivers_hold_the_latest(world, &mut last_behind);
         if !self.world.run_while(50 * MS, bound_ns, all_hold) {
-            self.notes.push(format!("after {DELIVERY_BOUND:?} not all held the latest"));
+            let what = still.what.unwrap_or_else(|| "receivers are behind".to_owned());
+            self.notes.push(format!("after {DELIVERY_BOUND:?} not all was settled: {what}"));
         }
     }
 
@@ -332,16 +333,52 @@ impl Run<'_> {
     }
 }
 
-/// Whether all storage points serve the same index, with nothing under way.
-fn storage_points_agree(world: &World<'_>) -> bool {
-    let mut roots = Vec::new();
-    for (id, sp) in world.storage_points() {
-        let Some(machine) = sp.machine().filter(|_| world.shared.host(id).listens_http) else { return false };
-        let snapshot = machine.snapshot(world.shared.now_at(id).wall);
-        if snapshot.sequence != machine.cursor().sequence || machine.status().pending > 0 {
-            return false;
+/// Longer than the longest interval after which pending vectors are sent again.
+const STILL_NS: u64 = 11 * SECOND;
+
+/// Watches whether everything has come to rest.
+#[derive(Default)]
+struct Still {
+    /// Publications pending at all storage points, and since when there are so many.
+    pending: usize,
+    since_ns: u64,
+    /// What was not settled when it was looked at last.
+    what: Option<String>,
+}
+
+impl Still {
+    /// Whether all storage points serve the same index with nothing under way. Publications that nobody will ever agree
+    /// on may stay pending: that is believed once their number has not changed for long.
+    fn is_settled(&mut self, world: &World<'_>) -> bool {
+        let pending = world.storage_points().filter_map(|(_, sp)| sp.machine()).map(|machine| machine.status().pending);
+        let pending = pending.sum();
+        self.what = unsettled(world);
+        if self.what.is_some() || pending != self.pending {
+            (self.pending, self.since_ns) = (pending, world.shared.now_ns);
         }
-        roots.push(snapshot.root);
+        if self.what.is_none() && pending > 0 && world.shared.now_ns - self.since_ns < STILL_NS {
+            self.what = Some(format!("{pending} publications are pending"));
+        }
+        self.what.is_none()
     }
-    roots.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+/// What keeps the storage points from all serving the same index.
+fn unsettled(world: &World<'_>) -> Option<String> {
+    let mut first: Option<(SpId, Hash)> = None;
+    for (id, sp) in world.storage_points() {
+        let me = sp.sp;
+        let Some(machine) = sp.machine().filter(|_| world.shared.host(id).listens_http) else {
+            return Some(format!("sp{me} does not serve"));
+        };
+        let snapshot = machine.snapshot(world.shared.now_at(id).wall);
+        if snapshot.sequence != machine.cursor().sequence {
+            return Some(format!("the root of sp{me} is behind"));
+        }
+        let (other, root) = *first.get_or_insert((me, snapshot.root));
+        if root != snapshot.root {
+            return Some(format!("the roots of sp{other} and sp{me} differ"));
+        }
+    }
+    None
 }

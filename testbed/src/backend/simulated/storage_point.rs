@@ -23,7 +23,7 @@ use acms_engine::{
         io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
         message::{CHUNK_LEN, Header, Wanted},
     },
-    store::{Contents, Log, MemoryStorage, Staging, Store, StoreError},
+    store::{self, Contents, Log, Maintenance, MemoryStorage, Staging, Store, StoreError},
     wire::{self, Hello},
 };
 use bytes::Bytes;
@@ -33,6 +33,9 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 pub(super) const BOOT_NS: u64 = 20_000_000;
 /// What is under way when the process is told to stop has this long.
 const STOP_TIME_NS: u64 = 2_000_000_000;
+/// The log is looked after so long after a commit, and so long after the disk refused.
+const MAINTAIN_AFTER_NS: u64 = 10_000_000;
+const MAINTAIN_PAUSE_NS: u64 = 1_000_000_000;
 /// Records that the mutant `hold-records` has said to be durable are written this much later.
 const HELD_NS: u64 = 1_000_000_000;
 
@@ -59,6 +62,8 @@ pub(super) struct StoragePointHost {
 pub(super) enum Done {
     /// The flush under way.
     Flush,
+    /// The next step of keeping the log short.
+    Maintain,
     /// What the mutant `hold-records` held.
     Held(Vec<Durable>),
     /// A part of a content was read for a peer.
@@ -80,14 +85,25 @@ struct Pending {
     key: Option<String>,
 }
 
+/// What becomes durable with one flush.
+struct Flushing {
+    writes: Vec<(WriteId, Vec<Durable>)>,
+    copies: Vec<InlineContent>,
+}
+
 struct Running {
     machine: StoragePoint,
     log: Log<MemoryStorage>,
     contents: Contents<MemoryStorage>,
+    maintenance: Maintenance<MemoryStorage>,
+    /// A step of the maintenance is due.
+    maintains: bool,
+    /// Contents that go with the next flush, for the log is short of space where they are.
+    copies: Vec<InlineContent>,
     /// Writes that no flush has begun with.
     writes: Vec<(WriteId, Vec<Durable>)>,
     /// Writes of the flush under way.
-    flushing: Option<Vec<(WriteId, Vec<Durable>)>>,
+    flushing: Option<Flushing>,
     staging: BTreeMap<Hash, Staging<MemoryStorage>>,
     peers: Peers,
     reads: Reads,
@@ -166,7 +182,8 @@ impl StoragePointHost {
         {
             // The write was begun, its flush did not return.
             self.disk.storage.stop_at_sync(self.disk.storage.syncs() + 1);
-            let _ = running.log.commit(&records_of(flushing));
+            let records: Vec<Durable> = flushing.writes.into_iter().flat_map(|(_, records)| records).collect();
+            let _ = running.log.commit_with(&records, &flushing.copies);
         }
         if loses_power { self.disk.lose_power() } else { self.disk.kill() }
     }
@@ -216,6 +233,9 @@ impl StoragePointHost {
             machine,
             log: opened.log,
             contents: opened.contents,
+            maintenance: opened.maintenance,
+            maintains: false,
+            copies: Vec::new(),
             writes: Vec::new(),
             flushing: None,
             staging: BTreeMap::new(),
@@ -262,6 +282,7 @@ impl StoragePointHost {
                 let Some(flushing) = running.flushing.take() else { return };
                 self.flushed(shared, me, flushing);
             }
+            Done::Maintain => self.maintain(shared, me),
             Done::Held(records) => {
                 if let Err(error) = running.log.commit(&records) {
                     shared.ended.push((me, Ending::Unexpected(error.to_string())));
@@ -280,15 +301,16 @@ impl StoragePointHost {
     }
 
     /// The flush of these writes ends now.
-    fn flushed(&mut self, shared: &mut Shared<'_>, me: HostId, writes: Vec<(WriteId, Vec<Durable>)>) {
+    fn flushed(&mut self, shared: &mut Shared<'_>, me: HostId, Flushing { writes, copies }: Flushing) {
         let Some(running) = self.running.as_mut() else { return };
         if self.disk_fails {
             self.disk.storage.fail_at_sync(self.disk.storage.syncs() + 1);
         }
         let now = shared.now_at(me);
         let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = writes.into_iter().unzip();
-        match running.log.commit(&records.concat()) {
+        match running.log.commit_with(&records.concat(), &copies) {
             Ok(()) => {
+                running.maintain_later(shared, me, MAINTAIN_AFTER_NS);
                 ids.iter().for_each(|id| running.machine.handle_persisted(now, *id));
                 shared.observe(self.sp, Step::Persisted(&ids), &running.machine);
             }
@@ -299,6 +321,26 @@ impl StoragePointHost {
             }
             Err(error) if self.disk_fails => shared.ended.push((me, Ending::DiskFailed(error.to_string()))),
             Err(error) => shared.ended.push((me, Ending::Unexpected(error.to_string()))),
+        }
+    }
+
+    /// One step of keeping the log short.
+    fn maintain(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        let Some(running) = self.running.as_mut() else { return };
+        running.maintains = false;
+        let now = shared.instant();
+        match running.maintenance.step(now) {
+            Ok(store::Step::Again) => {
+                let took_ns = self.disk.flush_ns();
+                running.maintain_later(shared, me, took_ns);
+            }
+            Ok(store::Step::Copy(copies)) => running.copies = copies,
+            Ok(store::Step::Wait(until)) => {
+                let wait_ns = until.0.saturating_sub(now.0).max(MAINTAIN_AFTER_NS);
+                running.maintain_later(shared, me, wait_ns);
+            }
+            // Tried again later; what a failing disk means shows at the next commit.
+            Err(_) => running.maintain_later(shared, me, MAINTAIN_PAUSE_NS),
         }
     }
 
@@ -322,8 +364,9 @@ impl StoragePointHost {
             ids.into_iter().for_each(|id| running.machine.handle_persisted(now, id));
             return self.end_cycle(shared, me);
         }
-        if running.flushing.is_none() && !running.writes.is_empty() {
-            running.flushing = Some(mem::take(&mut running.writes));
+        if running.flushing.is_none() && !(running.writes.is_empty() && running.copies.is_empty()) {
+            let (writes, copies) = (mem::take(&mut running.writes), mem::take(&mut running.copies));
+            running.flushing = Some(Flushing { writes, copies });
             let took_ns = self.disk.flush_ns();
             shared.later(me, took_ns, Input::Done(Done::Flush));
             if let Some(number) = self.power_fails_in_flush.take() {
@@ -331,6 +374,8 @@ impl StoragePointHost {
             }
         }
         if running.is_stopping && running.tickets.is_empty() && running.flushing.is_none() {
+            // Only makes the next start shorter.
+            let _ = running.maintenance.finish(shared.instant());
             shared.ended.push((me, Ending::Stopped));
         }
         let peers = running.has_peers.then(|| running.peers.poll_timeout()).flatten();
@@ -340,11 +385,13 @@ impl StoragePointHost {
     }
 }
 
-fn records_of(writes: Vec<(WriteId, Vec<Durable>)>) -> Vec<Durable> {
-    writes.into_iter().flat_map(|(_, records)| records).collect()
-}
-
 impl Running {
+    fn maintain_later(&mut self, shared: &mut Shared<'_>, me: HostId, wait_ns: u64) {
+        if !mem::replace(&mut self.maintains, true) {
+            shared.later(me, wait_ns, Input::Done(Done::Maintain));
+        }
+    }
+
     fn open(&mut self, shared: &mut Shared<'_>, me: HostId) {
         self.is_open = true;
         shared.host_mut(me).listens_http = true;
