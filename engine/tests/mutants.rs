@@ -1,11 +1,17 @@
-//! The checks of `crash.rs` catch an engine that sends its own bit before it is durable.
+//! The checks of `crash.rs` catch an engine that sends its own bit before it is durable, and engines without a clause of
+//! the protocol do not refine the specification.
 //!
 //! Only with the feature `mutants`. The variable that chooses a mutant holds for a whole process, so the run that is to
 //! fail is a process of its own.
 #![cfg(feature = "mutants")]
 
+#[path = "refinement/driver.rs"]
+mod driver;
 mod support;
+#[path = "refinement/translate.rs"]
+mod translate;
 
+use acms_engine::mutant::{self, Mutant};
 use std::process::Command;
 use support::power;
 
@@ -46,4 +52,45 @@ fn a_bit_before_its_write_breaks_durability() {
 #[test]
 fn the_honest_build_holds() {
     assert_eq!(broken_with(None), "");
+}
+
+/// Seeds tried for each mutant.
+const SEEDS: u64 = 400;
+
+#[test]
+fn engines_without_a_clause_do_not_refine_the_specification() {
+    use Mutant::*;
+    let broken = [
+        BitBeforeDurable,
+        QuorumOneShort,
+        AnswersOfEarlierQuery,
+        NoClockCeiling,
+        DropWithoutAgreed,
+        RejectedAfterOffer,
+        AnswerKnowsAgreedOnly,
+        RejectedAfterExchangeStarted,
+        RestartStartsExchange,
+        KeyCompletesUnstarted,
+        JoinFromTooFew,
+        JoinKeepsOldStoreId,
+        AsOfFromTooFew,
+        AsOfIgnoresRepliersClocks,
+        AsOfIgnoresUidsAboveIt,
+        AsOfListsPendingOnly,
+        AsOfRepliesOfEarlierRequest,
+        UidWithoutStoreNumber,
+        DropWithoutContent,
+        DropForgetsKey,
+    ];
+    let mut refined = Vec::new();
+    for mutant in broken {
+        mutant::choose(Some(mutant));
+        let caught = (0..SEEDS).find_map(|seed| Some((seed, driver::run(seed).err()?)));
+        mutant::choose(None);
+        match caught {
+            Some((seed, not_allowed)) => println!("{:<36} seed {seed:>4}: {}", mutant.name(), not_allowed.why),
+            None => refined.push(mutant.name()),
+        }
+    }
+    assert!(refined.is_empty(), "these refine the specification: {refined:?}");
 }

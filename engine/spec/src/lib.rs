@@ -2,10 +2,11 @@
 //!
 //! [`state`] is what a cluster may look like, [`protocol`] has one function for each thing that can happen,
 //! [`promises`] has one check for each promise, [`search`] visits every reachable state, and [`cases`] lists the
-//! configurations and the deliberate mistakes.
+//! configurations and the deliberate mistakes. [`refine`] checks runs of the engine against it.
 
 pub mod cases;
 pub mod promises;
 pub mod protocol;
+pub mod refine;
 pub mod search;
 pub mod state;

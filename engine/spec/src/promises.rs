@@ -47,8 +47,7 @@ impl Config {
     fn as_of_is_honest(&self, s: &State) -> bool {
         members(s.serving(self.n)).all(|x| {
             let before = |&p: &usize| s.publications[p].accepted_at < s.sps[x].as_of;
-            let root = s.sps[x].root.and_then(|w| s.uid(w));
-            members(s.accepted()).filter(before).all(|p| s.uid(p) <= root)
+            members(s.accepted()).filter(before).all(|p| s.uid(p) <= s.root_uid(x))
         })
     }
 
@@ -73,8 +72,9 @@ impl Config {
     fn bits_mean_durable(&self, s: &State) -> bool {
         s.vectors.iter().all(|v| {
             let current = |&y: &usize| v.stores[y] == s.sps[y].store && s.sps[y].join.is_none();
-            let durable = |y: usize| has(s.sps[y].own & s.sps[y].held, v.publication);
-            members(v.bits).filter(current).all(durable) || s.has_newer(s.accepted(), v.publication)
+            let p = usize::from(v.publication);
+            let durable = |y: usize| has(s.sps[y].own & s.sps[y].held, p);
+            members(v.bits).filter(current).all(durable) || s.has_newer(s.accepted(), p)
         })
     }
 

@@ -1,9 +1,13 @@
 //! What a cluster may look like: configuration, publications, storage points, and messages on their way.
 
+use std::hash::{Hash, Hasher};
+
 /// Most storage points in a configuration.
 pub const N: usize = 5;
-/// Most submissions in a configuration.
-pub const P: usize = 3;
+/// Most submissions in a configuration (searched ones have up to 3; traces of the engine have more).
+pub const P: usize = 8;
+/// Number of a publication or of a storage point, where a state holds one.
+pub type Id = u8;
 /// A set of storage points, or of publications, as bits.
 pub type Set = u8;
 
@@ -83,6 +87,18 @@ pub enum Mistake {
     RestartStartsExchange,
     DropWithoutAgreed,
     AnswerKnowsAgreedOnly,
+    StoreLearnedLazily,
+}
+
+/// Which sets of storage points are quorums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quorums {
+    /// More than half of all.
+    Majority,
+    /// Votes of each, and how many are enough.
+    Weighted([u8; N], u8),
+    /// These sets, and all that contain one of them.
+    Sets(&'static [Set]),
 }
 
 /// One configuration to search: sizes, modes and budgets of faults.
@@ -96,6 +112,8 @@ pub struct Config {
     pub submissions: usize,
     /// Idempotency key of each submission; equal keys: the later one is a retry of the earlier.
     pub keys: [u8; P],
+    /// Quorum system.
+    pub quorums: Quorums,
     /// Acceptance mode.
     pub mode: Mode,
     /// Order mode.
@@ -112,6 +130,9 @@ pub struct Config {
     pub flushes: bool,
     /// A vector carries all bits its sender knows (else: only its own, which is more general for safety).
     pub relay: bool,
+    /// Vectors are sent again with the stores known by then, and every message, not only a vector, says which stores
+    /// its sender knows.
+    pub headers: bool,
     /// SPs also catch up by index merging.
     pub merging: bool,
     /// As-of requests made by SP 0.
@@ -125,14 +146,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// Majority.
+    /// Whether `set` is a quorum.
     pub fn is_quorum(&self, set: Set) -> bool {
-        set.count_ones() as usize > self.n / 2
+        match self.quorums {
+            Quorums::Majority => set.count_ones() as usize > self.n / 2,
+            Quorums::Weighted(votes, needed) => members(set).map(|x| votes[x]).sum::<u8>() >= needed,
+            Quorums::Sets(sets) => sets.iter().any(|quorum| set & quorum == *quorum),
+        }
     }
 
-    /// Majority, as the storage points count it.
+    /// Whether `set` is a quorum, as the storage points count it.
     pub fn counts_as_quorum(&self, set: Set) -> bool {
-        set.count_ones() as usize + usize::from(self.makes(Mistake::QuorumOneShort)) > self.n / 2
+        let one_short = || self.makes(Mistake::QuorumOneShort) && (0..self.n).any(|x| self.is_quorum(set | one(x)));
+        self.is_quorum(set) || one_short()
     }
 
     /// Whether this run makes `mistake`.
@@ -152,7 +178,7 @@ pub enum Phase {
     /// UID taken, offers sent: they can arrive from now on.
     Offered,
     /// A retry that completes the publication which already has its key.
-    Completing(usize),
+    Completing(Id),
     /// Rejected, or the accepting SP crashed, before a UID was taken.
     Over,
 }
@@ -162,7 +188,7 @@ pub enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Publication {
     /// The accepting SP.
-    pub sp: usize,
+    pub sp: Id,
     /// Progress.
     pub phase: Phase,
     /// Who answered the order query.
@@ -170,7 +196,7 @@ pub struct Publication {
     /// The greatest UID that the publisher knew or an answer named.
     pub floor: Option<Uid>,
     /// A publication with the same key, named by an answer.
-    pub same_key: Option<usize>,
+    pub same_key: Option<Id>,
     /// Its UID.
     pub uid: Option<Uid>,
     /// Two-phase: who sent a confirmation.
@@ -196,6 +222,8 @@ pub struct Join {
     pub held: Set,
     /// Publications for which a replier has set its own bit.
     pub own: Set,
+    /// Publications for which a replier ever had.
+    pub own_ever: Set,
     /// Publications whose key a replier knows.
     pub keys: Set,
     /// Publications that a replier knows agreed.
@@ -204,6 +232,18 @@ pub struct Join {
     pub clock: u8,
     /// Their newest store numbers.
     pub stores: [u8; N],
+}
+
+impl Join {
+    /// Adds what another reply says.
+    pub fn take(&mut self, said: &Join) {
+        self.replied |= said.replied;
+        (self.held, self.own, self.own_ever) =
+            (self.held | said.held, self.own | said.own, self.own_ever | said.own_ever);
+        (self.keys, self.agreed) = (self.keys | said.keys, self.agreed | said.agreed);
+        self.clock = self.clock.max(said.clock);
+        (0..N).for_each(|y| self.stores[y] = self.stores[y].max(said.stores[y]));
+    }
 }
 
 /// An as-of request under way.
@@ -226,24 +266,32 @@ pub struct Ask {
 pub struct StoragePoint {
     /// Durable: the number of its store. Store ids of one SP are ordered by it.
     pub store: u8,
-    /// Durable: the newest store number known of each SP; bits of older stores are void.
+    /// The newest store number known of each SP; bits of older stores are void.
     pub stores: [u8; N],
+    /// What of `stores` is durable for certain. The rest is so no later than any bit learned with it.
+    pub stores_durable: [u8; N],
     /// Durable: the clock's ceiling.
     pub clock: u8,
     /// Durable: publications whose manifest and content are here.
     pub held: Set,
     /// Durable: publications for which the own bit is set.
     pub own: Set,
+    /// Durable: publications for which the own bit was ever set, also those dropped since.
+    pub own_ever: Set,
     /// Durable: publications whose key and outcome are remembered.
     pub keys: Set,
-    /// Durable (as-of configurations): the entry in the index root.
-    pub root: Option<usize>,
-    /// Durable, in one commit with the root.
+    /// Lazy (as-of configurations): the entry in the index root.
+    pub root: Option<Id>,
+    /// Durable.
     pub as_of: u8,
+    /// Durable, in one commit with as-of: agreed marks that no crash takes back.
+    pub marks: Set,
     /// Lazy: the vector of each pending publication held here.
     pub bits: [Set; P],
     /// Lazy: publications known agreed.
     pub agreed: Set,
+    /// Lazy: publications dropped as superseded.
+    pub dropped: Set,
     /// Volatile: writes asked for and not yet durable: manifest and content ...
     pub writing: Set,
     /// ... and own bits.
@@ -258,7 +306,7 @@ pub struct StoragePoint {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Vector {
     /// Of this publication.
-    pub publication: usize,
+    pub publication: Id,
     /// The bits set.
     pub bits: Set,
     /// The stores that the bits belong to, and that the sender knows of.
@@ -266,7 +314,7 @@ pub struct Vector {
 }
 
 /// The whole cluster, the network and the observer.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct State {
     /// Submissions and publications. Offers, confirmations and "agreed w" messages need no place of their own: they
     /// can arrive whenever `uid`, `confirmed` or `accepted` says that they were sent.
@@ -287,6 +335,15 @@ pub struct State {
     pub asks: u8,
 }
 
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let State { publications, sps, vectors, now, false_claim, crashes, losses, asks } = self;
+        let born = publications.iter().take_while(|publication| publication.phase != Phase::Unborn);
+        born.for_each(|publication| publication.hash(hasher));
+        (sps, vectors, now, false_claim, crashes, losses, asks).hash(hasher);
+    }
+}
+
 impl State {
     /// UID of publication `p`.
     pub fn uid(&self, p: usize) -> Option<Uid> {
@@ -296,6 +353,16 @@ impl State {
     /// The publication of `set` with the greatest UID.
     pub fn greatest(&self, set: Set) -> Option<usize> {
         members(set).max_by_key(|&p| self.uid(p))
+    }
+
+    /// UID of the entry in the root of `at`.
+    pub fn root_uid(&self, at: usize) -> Option<Uid> {
+        self.sps[at].root.and_then(|w| self.uid(w.into()))
+    }
+
+    /// The accepting SP of `p`.
+    pub fn accepting(&self, p: usize) -> usize {
+        self.publications[p].sp.into()
     }
 
     /// Observer: everything accepted so far.

@@ -40,9 +40,8 @@ fn mistakes_are_caught() {
 
 #[test]
 fn any_two_quorums_share_an_sp() {
-    for n in [3, 5] {
-        let config = Config { n, ..PLAIN };
-        let quorums: Vec<u8> = (0..1 << n).filter(|&set| config.is_quorum(set)).collect();
-        assert!(quorums.iter().all(|a| quorums.iter().all(|b| a & b != 0)));
+    for config in cases() {
+        let quorums: Vec<u8> = (0..1 << config.n).filter(|&set| config.is_quorum(set)).collect();
+        assert!(quorums.iter().all(|a| quorums.iter().all(|b| a & b != 0)), "{}", config.name);
     }
 }

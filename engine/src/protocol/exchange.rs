@@ -129,11 +129,16 @@ impl StoragePoint {
 
     /// Sends to all; one of this SP's own UIDs only once a ceiling above it is durable.
     fn tell(&mut self, uid: Uid, message: Message) {
-        if uid.sp != self.config.me || self.clock.may_name(Micros(uid.micros)) {
+        if self.may_name(uid) {
             self.send_to_all(&message);
         } else {
             self.awaiting_ceiling.push((uid, message));
         }
+    }
+
+    /// Whether a message, or an outcome, may name `uid`: unless it is this SP's own and no ceiling above it is durable.
+    pub(super) fn may_name(&self, uid: Uid) -> bool {
+        uid.sp != self.config.me || self.clock.may_name(Micros(uid.micros))
     }
 
     /// A new ceiling is durable.
@@ -208,6 +213,9 @@ impl StoragePoint {
         let needed = manifest.entries.iter().filter(|entry| entry.size > 0);
         let missing = needed.map(|entry| entry.hash).filter(|hash| !is_here(hash)).collect();
         let uid = manifest.uid;
+        if agreed {
+            self.greatest = self.greatest.max(uid);
+        }
         if self.config.mode == Mode::Fused || agreed || mutant::active(Mutant::KeyCompletesUnstarted) {
             self.keys.remember(&manifest);
         }
@@ -242,7 +250,8 @@ impl StoragePoint {
     /// for a quorum's confirmations.
     pub(super) fn write_if_whole(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
-        if publication.hold != Hold::Fetching || !publication.missing.is_empty() {
+        if publication.hold != Hold::Fetching || !publication.missing.is_empty() || publication.superseded_by.is_some()
+        {
             return;
         }
         publication.hold = Hold::Writing;
@@ -320,9 +329,12 @@ impl StoragePoint {
             self.own_bit_is_set(uid);
         } else if agreed || !bits.is_empty() {
             self.set_own_bit(uid);
-            if agreed {
-                self.enter_index(uid);
+            match agreed {
+                true => self.enter_index(uid),
+                false => self.count(uid),
             }
+        } else if self.join.is_some() {
+            // Its accepting SP will offer it again.
         } else if uid.sp != me {
             self.send(uid.sp, Message::Stored { uid });
             self.drop_if_superseded(uid);

@@ -68,6 +68,11 @@ impl Freshness {
         }
     }
 
+    /// As-of, what was last asked to be written of it, and the round under way.
+    pub(super) fn inspect(&self) -> (Micros, Micros, Option<RequestId>) {
+        (self.as_of, self.asked, self.round.as_ref().map(|round| round.request))
+    }
+
     pub(super) fn recover(&mut self, as_of: Micros) {
         self.as_of = self.as_of.max(as_of);
         self.asked = self.as_of;

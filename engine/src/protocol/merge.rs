@@ -46,6 +46,13 @@ impl WantedSet {
         Some(wanted)
     }
 
+    /// A newer store of `sp` voids the bits of its older ones.
+    pub(super) fn void_bits(&mut self, sp: SpId) {
+        for wanted in self.all.values_mut() {
+            wanted.bits = wanted.bits.minus(SpSet::one(sp));
+        }
+    }
+
     /// The next one whose time has come, within the window.
     fn next(&mut self, now: Instant) -> Option<Uid> {
         let is_due = |set: &BTreeSet<(Instant, Uid)>| set.first().is_some_and(|(at, _)| *at <= now);

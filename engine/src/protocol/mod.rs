@@ -14,6 +14,7 @@ mod exchange;
 mod freshness;
 pub mod hash;
 pub mod index;
+pub mod inspect;
 pub mod io;
 mod join;
 mod keys;

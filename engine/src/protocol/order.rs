@@ -195,7 +195,7 @@ impl StoragePoint {
             return;
         }
         let find = |(i, (publisher, key)): (usize, &(String, String))| Some((i as u32, self.keys.of(publisher, key)?));
-        let held = keys.iter().enumerate().filter_map(find);
+        let held = keys.iter().enumerate().filter_map(find).filter(|(_, uid)| self.may_name(*uid));
         let holds = held.collect();
         let agreed_only = mutant::active(Mutant::AnswerKnowsAgreedOnly);
         let greatest = if agreed_only { self.greatest_agreed() } else { self.greatest };
@@ -415,7 +415,8 @@ impl StoragePoint {
             true => Outcome::Rejected { reason: self.no_quorum(holders) },
             false => {
                 let reason = Reason::NoAgreement { holders: ids(holders) };
-                Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason }
+                let uid = Some(uid).filter(|uid| self.may_name(*uid));
+                Outcome::Undetermined { uid, superseded_by: None, reason }
             }
         };
         self.finish(ticket, outcome);
@@ -473,7 +474,7 @@ impl Query {
         Message::OrderQuery { request: self.request, keys: self.waiting.iter().map(key).collect() }
     }
 
-    fn answered(&self) -> SpSet {
+    pub(super) fn answered(&self) -> SpSet {
         self.clocks.keys().copied().collect()
     }
 }

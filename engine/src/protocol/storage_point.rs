@@ -182,7 +182,8 @@ impl StoragePoint {
             awaiting_ceiling: Vec::new(),
             waiting: Vec::new(),
             queries: Vec::new(),
-            next_request: 0,
+            // Requests of an earlier store of this SP must not be answered to this one.
+            next_request: u64::from(config.store.number) << 40,
             next_ticket: 0,
             tickets: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -612,6 +613,7 @@ impl StoragePoint {
             publication.bits = publication.bits.minus(SpSet::one(sp));
             publication.heard.clear();
         }
+        self.wanted.void_bits(sp);
     }
 
     fn recover_store(&mut self, sp: SpId, store: StoreId) {

@@ -6,6 +6,7 @@ use acms_engine::{
         Config, Durable, Entry, Flags, Hash, Instant, Limits, Message, Micros, Mode, Now, Order, Outcome, Path,
         QuorumSystem, SpId, StoragePoint, StoreId, Uid,
         durable::{INLINE_LEN_MAX, InlineContent},
+        inspect::Inspection,
         io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
     },
@@ -64,6 +65,60 @@ struct Node {
     running: Option<Running>,
 }
 
+/// Something that happened to one SP, for tests that follow every step.
+pub struct Step {
+    pub at: SpId,
+    pub now: Now,
+    pub input: Input,
+    pub sent: Vec<(SpId, Message)>,
+    pub events: Vec<Event>,
+    /// What the SP knows afterwards.
+    pub inspection: Inspection,
+    /// The entry of the path `p`.
+    pub entry: Option<Uid>,
+}
+
+/// What came in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    Submitted {
+        name: String,
+        ticket: Ticket,
+    },
+    Message {
+        from: SpId,
+        message: Message,
+    },
+    Flushed {
+        records: Vec<Durable>,
+    },
+    /// All that its start wrote is durable. `begun`: the write during which the power went.
+    Started {
+        begun: Vec<Durable>,
+        replaced: bool,
+    },
+    Timeout,
+    Connected {
+        peer: SpId,
+    },
+    Disconnected {
+        peer: SpId,
+    },
+}
+
+/// Every step since the recording began.
+#[derive(Default)]
+pub struct Recording {
+    pub steps: Vec<Step>,
+    sent: Vec<(SpId, Message)>,
+    events: Vec<Event>,
+    begun: BTreeMap<SpId, Vec<Durable>>,
+    replaced: BTreeSet<SpId>,
+    starting: bool,
+    /// Frames that were on their way when their link broke: (from, to, frame).
+    pub late: Vec<(SpId, SpId, Vec<u8>)>,
+}
+
 /// What publishers were told, by the name that the test gave the submission.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -86,6 +141,8 @@ pub struct Cluster {
     pub told: BTreeMap<String, Told>,
     /// Lines of what happened since they were last taken.
     pub news: Vec<String>,
+    /// If there is one, all steps are recorded, and messages are handled one by one.
+    pub recording: Option<Recording>,
     crashes: u64,
 }
 
@@ -116,6 +173,7 @@ impl Cluster {
             tickets: BTreeMap::new(),
             told: BTreeMap::new(),
             news: Vec::new(),
+            recording: None,
             crashes: 0,
         };
         for sp in (1..=n).map(SpId) {
@@ -184,9 +242,33 @@ impl Cluster {
             staging: BTreeMap::new(),
         };
         self.nodes.get_mut(&sp).expect("a member").running = Some(running);
+        self.set_starting(true);
         self.cycle(sp);
         while self.flush(sp) {}
+        self.set_starting(false);
+        if let Some(recording) = &mut self.recording {
+            let begun = recording.begun.remove(&sp).unwrap_or_default();
+            let replaced = recording.replaced.remove(&sp);
+            self.record(sp, Input::Started { begun, replaced });
+        }
         self.connect(sp);
+    }
+
+    fn set_starting(&mut self, starting: bool) {
+        if let Some(recording) = &mut self.recording {
+            recording.starting = starting;
+        }
+    }
+
+    /// Notes the step that `sp` has just made.
+    fn record(&mut self, at: SpId, input: Input) {
+        let now = self.now_at(at);
+        let inspection = self.sp(at).inspect();
+        let entry = self.sp(at).lookup(&"p".parse().expect("a path")).map(|entry| entry.uid);
+        if let Some(recording) = self.recording.as_mut().filter(|recording| !recording.starting) {
+            let (sent, events) = (std::mem::take(&mut recording.sent), std::mem::take(&mut recording.events));
+            recording.steps.push(Step { at, now, input, sent, events, inspection, entry });
+        }
     }
 
     /// The process of `sp` dies, and so does the power of its disk: what was not synced is gone.
@@ -207,6 +289,9 @@ impl Cluster {
         let node = self.nodes.get_mut(&sp).expect("a member");
         assert!(node.running.is_none(), "{sp} runs");
         node.disk = empty_store(sp, number);
+        if let Some(recording) = &mut self.recording {
+            recording.replaced.insert(sp);
+        }
     }
 
     pub fn cut(&mut self, a: SpId, b: SpId) {
@@ -229,6 +314,7 @@ impl Cluster {
                     let now = self.now_at(at);
                     self.machine(at).handle_connected(now, peer);
                     self.cycle(at);
+                    self.record(at, Input::Connected { peer });
                 }
             }
         }
@@ -241,11 +327,15 @@ impl Cluster {
 
     fn disconnect_pair(&mut self, a: SpId, b: SpId) {
         for (at, peer) in [(a, b), (b, a)] {
-            self.frames.remove(&(at, peer));
+            let lost = self.frames.remove(&(at, peer));
+            if let Some(recording) = &mut self.recording {
+                recording.late.extend(lost.into_iter().flatten().map(|frame| (at, peer, frame)));
+            }
             if self.links.remove(&(at, peer)) && self.is_up(at) {
                 let now = self.now_at(at);
                 self.machine(at).handle_disconnected(now, peer);
                 self.cycle(at);
+                self.record(at, Input::Disconnected { peer });
             }
         }
     }
@@ -289,6 +379,7 @@ impl Cluster {
         let ticket = self.machine(sp).submit(now, submission);
         self.tickets.insert((sp, ticket), (name.to_owned(), path, hash));
         self.cycle(sp);
+        self.record(sp, Input::Submitted { name: name.to_owned(), ticket });
     }
 
     /// Carries out what `sp` asks for, as far as that needs no one else.
@@ -317,6 +408,12 @@ impl Cluster {
             }
             for (to, messages) in asked.messages {
                 self.put_on_wire(sp, to, &header, &messages);
+                if let Some(recording) = &mut self.recording {
+                    recording.sent.extend(messages.into_iter().map(|message| (to, message)));
+                }
+            }
+            if let Some(recording) = &mut self.recording {
+                recording.events.extend(asked.events.iter().cloned());
             }
             for event in asked.events {
                 self.note(sp, event);
@@ -362,26 +459,77 @@ impl Cluster {
         let Some((id, records)) = running.writes.pop_front() else { return false };
         if running.log.commit(&records).is_err() {
             // The power went during this flush; what follows is the test's to say.
+            if let Some(recording) = &mut self.recording {
+                recording.begun.insert(sp, records);
+            }
             return true;
         }
         running.sp.handle_persisted(now, id);
         self.cycle(sp);
+        self.record(sp, Input::Flushed { records });
         true
     }
 
     /// The oldest frame from `from` to `to` arrives. False: there is none.
     pub fn deliver(&mut self, from: SpId, to: SpId) -> bool {
         let Some(bytes) = self.frames.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return false };
+        self.arrive(from, to, &bytes);
+        true
+    }
+
+    /// A frame that may be any but the oldest arrives; it may do so again.
+    pub fn deliver_any(&mut self, from: SpId, to: SpId, choice: u64, again: bool) {
+        let Some(frames) = self.frames.get_mut(&(from, to)).filter(|frames| !frames.is_empty()) else { return };
+        let place = (choice % frames.len() as u64) as usize;
+        let bytes = frames[place].clone();
+        if !again {
+            frames.remove(place);
+        }
+        self.arrive(from, to, &bytes);
+    }
+
+    /// One of the frames whose link broke arrives after all. False: there is none, or its receiver is down.
+    pub fn deliver_late(&mut self, choice: u64) -> bool {
+        let Some(recording) = self.recording.as_mut().filter(|recording| !recording.late.is_empty()) else {
+            return false;
+        };
+        let place = (choice % recording.late.len() as u64) as usize;
+        let (from, to, bytes) = recording.late.swap_remove(place);
+        if self.is_up(to) {
+            self.arrive(from, to, &bytes);
+        }
+        true
+    }
+
+    fn arrive(&mut self, from: SpId, to: SpId, bytes: &[u8]) {
         let mut decoder = Decoder::new();
-        decoder.push(&bytes);
+        decoder.push(bytes);
         let frame = decoder.next().expect("a good frame").expect("a whole frame");
         let Frame::Messages(header, messages) = frame else { panic!("a frame of messages") };
         let now = self.now_at(to);
-        let machine = self.machine(to);
-        if machine.handle_header(now, &header) {
-            messages.into_iter().for_each(|message| machine.handle_message(now, from, message));
+        let recording = self.recording.is_some();
+        if self.machine(to).handle_header(now, &header) {
+            for message in messages {
+                self.machine(to).handle_message(now, from, message.clone());
+                if recording {
+                    self.cycle(to);
+                    self.record(to, Input::Message { from, message });
+                }
+            }
         }
         self.cycle(to);
+    }
+
+    /// The next timer of `sp` fires, and time passes up to then if need be. False: it has none.
+    pub fn fire(&mut self, sp: SpId) -> bool {
+        let Some(at) = self.nodes[&sp].running.as_ref().and_then(|running| running.sp.poll_timeout()) else {
+            return false;
+        };
+        self.now = self.now.max(at);
+        let now = self.now_at(sp);
+        self.machine(sp).handle_timeout(now);
+        self.cycle(sp);
+        self.record(sp, Input::Timeout);
         true
     }
 
@@ -424,6 +572,7 @@ impl Cluster {
             let now = self.now_at(sp);
             self.machine(sp).handle_timeout(now);
             self.cycle(sp);
+            self.record(sp, Input::Timeout);
         }
         self.now = end;
     }

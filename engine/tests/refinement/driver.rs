@@ -1,0 +1,253 @@
+//! Random runs of a small cluster: one path, every fault that the specification knows.
+
+use super::{
+    support::cluster::{Cluster, Options, Recording, Setup},
+    translate::{Submitted, Translation},
+};
+use acms_engine::protocol::{Mode, Order, SpId, Uid, random::Random};
+use acms_spec::{
+    cases::PLAIN,
+    refine::{self, NotAllowed, Summary},
+    state::{self, Config, P},
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Actions of the driver in a run.
+const ACTIONS: usize = 160;
+
+/// Draws a run from `seed`, and replays it in the specification.
+pub(crate) fn run(seed: u64) -> Result<Summary, NotAllowed> {
+    let (config, steps) = record(seed);
+    refine::replay(&config, &steps)
+}
+
+struct Run {
+    cluster: Cluster,
+    random: Random,
+    submitted: Vec<Submitted>,
+    down: Vec<SpId>,
+    /// The greatest UID that was ever known agreed.
+    agreed: Option<Uid>,
+    seen: usize,
+    /// Numbers of the stores.
+    stores: BTreeMap<SpId, u32>,
+    faults: Faults,
+}
+
+/// What may happen in a run; drawn, so that quiet runs occur, too.
+struct Faults {
+    crashes: bool,
+    replacements: bool,
+    losses: bool,
+    duplicates: bool,
+    cuts: bool,
+    clocks: bool,
+    slow_flushes: bool,
+    retries: bool,
+}
+
+fn record(seed: u64) -> (Config, Vec<refine::Step>) {
+    let mut random = Random::new(seed);
+    let mode = if random.below(2) == 0 { Mode::Fused } else { Mode::TwoPhase };
+    let order = if random.below(4) == 0 { Order::Fast } else { Order::Strict };
+    let mut cluster = Cluster::new(3, Setup { mode, order, ..Setup::default() });
+    cluster.recording = Some(Recording::default());
+    let mut draw = |of: u64| random.below(of) == 0;
+    let faults = Faults {
+        crashes: !draw(3),
+        replacements: draw(2),
+        losses: draw(2),
+        duplicates: draw(2),
+        cuts: draw(2),
+        clocks: draw(2),
+        slow_flushes: draw(2),
+        retries: draw(2),
+    };
+    let stores = cluster.sps().map(|sp| (sp, 0)).collect();
+    let mut run =
+        Run { cluster, random, submitted: Vec::new(), down: Vec::new(), agreed: None, seen: 0, stores, faults };
+    for _ in 0..ACTIONS {
+        run.act();
+    }
+    run.heal();
+    let steps = run.cluster.recording.take().expect("recorded").steps;
+    let mut translation = Translation::new(3, &run.submitted);
+    let steps: Vec<refine::Step> = steps.iter().map(|step| translation.step(step)).collect();
+    let mut keys = PLAIN.keys;
+    for (p, submitted) in run.submitted.iter().enumerate() {
+        let first = run.submitted.iter().position(|other| other.key == submitted.key).expect("itself at least");
+        keys[p] = first as u8;
+    }
+    let config = Config {
+        name: "a run of the engine",
+        submissions: run.submitted.len(),
+        keys,
+        mode: if mode == Mode::Fused { state::Mode::Fused } else { state::Mode::TwoPhase },
+        order: if order == Order::Fast { state::Order::Fast } else { state::Order::Strict },
+        ..PLAIN
+    };
+    (config, steps)
+}
+
+impl Run {
+    fn draw(&mut self, below: usize) -> usize {
+        self.random.below(below as u64) as usize
+    }
+
+    fn chance(&mut self, of: u64) -> bool {
+        self.random.below(of) == 0
+    }
+
+    fn one_up(&mut self) -> Option<SpId> {
+        let up: Vec<SpId> = self.cluster.sps().filter(|sp| self.cluster.is_up(*sp)).collect();
+        let place = self.random.below(up.len().max(1) as u64) as usize;
+        up.get(place).copied()
+    }
+
+    fn act(&mut self) {
+        let choice = self.draw(100);
+        match choice {
+            0..8 if self.submitted.len() < P => self.submit(),
+            8..12 if self.faults.crashes && self.submitted.len() > 1 => self.crash(),
+            12..18 => self.start(),
+            18..21 if self.faults.losses => self.lose(),
+            21..27 => self.fire(),
+            27..29 if self.faults.cuts => self.cut(),
+            29..32 if self.faults.clocks => self.set_clock(),
+            32..34 if self.faults.duplicates => {
+                let choice = self.random.draw();
+                self.cluster.deliver_late(choice);
+            }
+            _ => self.go_on(),
+        }
+        self.look();
+    }
+
+    /// A frame arrives, or a write becomes durable.
+    fn go_on(&mut self) {
+        let (writes, links) = self.cluster.enabled();
+        let slow = if self.faults.slow_flushes { 6 } else { 2 };
+        if !writes.is_empty() && (links.is_empty() || self.chance(slow)) {
+            let sp = writes[self.draw(writes.len())];
+            self.cluster.flush(sp);
+        } else if !links.is_empty() {
+            let (from, to) = links[self.draw(links.len())];
+            let (other, again) = (self.faults.duplicates && self.chance(4), self.faults.duplicates && self.chance(8));
+            let choice = if other { self.random.draw() } else { 0 };
+            self.cluster.deliver_any(from, to, choice, again);
+        } else {
+            self.fire();
+        }
+    }
+
+    fn submit(&mut self) {
+        let Some(sp) = self.one_up().filter(|sp| self.cluster.sp(*sp).is_serving()) else { return };
+        let number = self.submitted.len();
+        let earlier = (self.faults.retries && number > 0 && self.chance(3)).then(|| self.draw(number));
+        let key = earlier.map_or(format!("k{number}"), |earlier| self.submitted[earlier].key.clone());
+        let content = format!("content of {key}");
+        let known = self.agreed.filter(|_| self.cluster.setup.order == Order::Fast);
+        let options = Options { key: Some(key.clone()), known };
+        self.submitted.push(Submitted { key });
+        self.cluster.submit(&format!("s{number}"), sp, "p", Some(content.as_bytes()), options);
+    }
+
+    /// One or all crash; some of them in the middle of a flush.
+    fn crash(&mut self) {
+        let all = self.chance(6);
+        let victims: Vec<SpId> = match all {
+            true => self.cluster.sps().filter(|sp| self.cluster.is_up(*sp)).collect(),
+            false => self.one_up().into_iter().collect(),
+        };
+        for sp in victims {
+            let writes = self.cluster.enabled().0;
+            if writes.contains(&sp) && self.chance(2) {
+                let disk = self.cluster.disk(sp);
+                disk.stop_at_sync(disk.syncs() + 1);
+                self.cluster.flush(sp);
+            }
+            self.cluster.crash(sp);
+            self.down.push(sp);
+        }
+    }
+
+    /// One that is down comes back, perhaps with another clock, perhaps with an empty disk.
+    fn start(&mut self) {
+        if self.down.is_empty() {
+            return;
+        }
+        let place = self.draw(self.down.len());
+        let sp = self.down[place];
+        if self.faults.clocks {
+            self.set_clock_of(sp);
+        }
+        if self.faults.replacements && self.chance(3) && self.may_replace(sp) {
+            self.cluster.replace(sp);
+            *self.stores.entry(sp).or_default() += 1;
+        }
+        self.down.swap_remove(place);
+        self.cluster.start(sp);
+    }
+
+    /// The others are a quorum of filled stores, and know the store that is lost.
+    fn may_replace(&self, sp: SpId) -> bool {
+        let knows = |other: SpId| self.cluster.sp(other).inspect().stores.get(&sp) == self.stores.get(&sp);
+        let mut others = self.cluster.sps().filter(|other| *other != sp);
+        others.all(|other| self.cluster.is_up(other) && self.cluster.sp(other).is_serving() && knows(other))
+    }
+
+    fn lose(&mut self) {
+        let links = self.cluster.enabled().1;
+        if !links.is_empty() {
+            let (from, to) = links[self.draw(links.len())];
+            self.cluster.drop_frame(from, to);
+        }
+    }
+
+    fn fire(&mut self) {
+        if let Some(sp) = self.one_up() {
+            self.cluster.fire(sp);
+        }
+    }
+
+    fn cut(&mut self) {
+        let (a, b) = [(1, 2), (1, 3), (2, 3)][self.draw(3)];
+        if self.chance(2) {
+            self.cluster.cut(SpId(a), SpId(b));
+        } else {
+            self.cluster.heal(SpId(a), SpId(b));
+        }
+    }
+
+    fn set_clock(&mut self) {
+        if let Some(sp) = self.one_up() {
+            self.set_clock_of(sp);
+        }
+    }
+
+    fn set_clock_of(&mut self, sp: SpId) {
+        let micros: u64 = [1_000, 1_000_000, 100_000_000, 5_000_000_000][self.draw(4)];
+        let offset = self.random.below(2 * micros) as i64 - micros as i64;
+        self.cluster.set_clock(sp, offset);
+    }
+
+    /// Takes note of what became known agreed.
+    fn look(&mut self) {
+        let recording = self.cluster.recording.as_ref().expect("recorded");
+        let new = recording.steps[self.seen..].iter().flat_map(|step| &step.inspection.publications);
+        let agreed = new.filter(|(_, known)| known.agreed).map(|(uid, _)| *uid).max();
+        self.agreed = self.agreed.max(agreed);
+        self.seen = recording.steps.len();
+    }
+
+    /// Faults stop, and everything goes on for a while.
+    fn heal(&mut self) {
+        for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+            self.cluster.heal(SpId(a), SpId(b));
+        }
+        for sp in std::mem::take(&mut self.down) {
+            self.cluster.start(sp);
+        }
+        self.cluster.run_for(Duration::from_secs(3));
+    }
+}
