@@ -32,7 +32,7 @@ fn the_plain_configuration_is_searched_completely() {
 #[test]
 fn mistakes_are_caught() {
     for (mistake, promise, config) in mutants() {
-        let bounds = Bounds { states_max: 1_000_000, ..FULL };
+        let bounds = Bounds { states_max: 4_000_000, ..FULL };
         let report = search(&Config { mistake: Some(mistake), ..config }, bounds);
         assert_eq!(report.broken.map(|(broken, _)| broken), Some(promise), "{mistake:?}");
     }
