@@ -12,7 +12,7 @@ mod translate;
 use std::{collections::BTreeMap, ops::Range};
 
 fn seeds() -> Range<u64> {
-    let text = std::env::var("ACMS_REFINEMENT_SEEDS").unwrap_or("0..120".to_owned());
+    let text = std::env::var("ACMS_REFINEMENT_SEEDS").unwrap_or("0..300".to_owned());
     let parse = || {
         let (from, to) = text.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)

@@ -142,6 +142,7 @@ impl Replay<'_> {
                 let time = self.uid(name).time;
                 if self.may(Action::TakeUid { p, time }) {
                     self.numbers.insert(name, p);
+                    self.unnamed.remove(&name);
                     if self.rejected_unnamed.contains(&p) {
                         self.may(Action::Reject { p });
                     }
