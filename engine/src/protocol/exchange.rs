@@ -254,6 +254,16 @@ impl StoragePoint {
         {
             return;
         }
+        // A content that was here when the offer came may have been let go since.
+        let is_gone = |entry: &&crate::protocol::Entry| {
+            entry.size > 0
+                && !self.contents.contains(&entry.hash)
+                && !publication.inline.iter().any(|content| content.hash == entry.hash)
+        };
+        publication.missing = publication.manifest.entries.iter().filter(is_gone).map(|entry| entry.hash).collect();
+        if !publication.missing.is_empty() {
+            return self.fetch_missing(uid, uid.sp);
+        }
         publication.hold = Hold::Writing;
         let contents: Vec<InlineContent> = std::mem::take(&mut publication.inline)
             .into_iter()

@@ -296,7 +296,8 @@ mod tests {
             (GOOD.replace("publish = \"127.0.0.1:7402\"", "publish = \"127.0.0.1:7502\""), "listen.peer"),
             (format!("{GOOD}\n[limits]\npublish = \"9\""), "limits.publish"),
             (format!("{GOOD}\n[limits]\ncontent = \"9GiB\""), "limits.content"),
-            (format!("{GOOD}\n[acms]\nquorum = \"two\""), "acms.quorum"),
+            (format!("{GOOD}\n[acms]\nquorum = \"two\""), "quorum"),
+            (format!("{GOOD}\n[acms]\nquorum = \"sets:1,2\""), "acms.quorum"),
             (format!("{GOOD}\n[acms]\nmode = \"slow\""), "mode"),
         ];
         for (text, key) in cases {

@@ -58,6 +58,9 @@ pub(super) struct Mark<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WrongContent;
 
+/// The order of the first entry that is wanted.
+const FIRST_ORDER: u64 = 1 << 32;
+
 #[derive(Debug)]
 pub(super) struct Holdings<T> {
     prefixes: Vec<Prefix>,
@@ -76,6 +79,8 @@ pub(super) struct Holdings<T> {
     pub(super) open: BTreeSet<u64>,
     marks: VecDeque<Mark<T>>,
     next_order: u64,
+    /// Of what is wanted again: below every other order, for every snapshot so far has it.
+    next_again: u64,
     pub(super) next_batch: BatchId,
 }
 
@@ -107,7 +112,8 @@ impl<T> Holdings<T> {
             freed: false,
             open: BTreeSet::new(),
             marks: VecDeque::new(),
-            next_order: 1,
+            next_order: FIRST_ORDER,
+            next_again: 1,
             next_batch: BatchId(1),
         };
         holdings.settle_recovered();
@@ -347,10 +353,11 @@ impl<T> Holdings<T> {
         }
         let entry =
             ListedEntry { path: path.clone(), uid, hash, size, content_type: String::new(), flags, inline: None };
-        self.next_order += 1;
-        self.open.insert(self.next_order);
+        let order = self.next_again;
+        self.next_again += 1;
+        self.open.insert(order);
         let supply = self.supply(&entry, None).unwrap_or(Supply::Queued);
-        self.put_want(path.clone(), Want { entry, order: self.next_order, supply, again: true });
+        self.put_want(path.clone(), Want { entry, order, supply, again: true });
     }
 }
 
