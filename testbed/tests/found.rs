@@ -16,3 +16,11 @@ fn holds(name: &str, text: &str) {
 fn as_of_after_restart() {
     holds("as-of-after-restart", include_str!("found/as-of-after-restart.toml"));
 }
+
+/// P7, seeds 186, 291 and 293 of `storm`: a receiver's as-of rose before a file was back that a deletion had brought to
+/// light again.
+#[test]
+fn hidden_path_shown_again() {
+    holds("hidden-path-shown-again-186", include_str!("found/hidden-path-shown-again-186.toml"));
+    holds("hidden-path-shown-again-291", include_str!("found/hidden-path-shown-again-291.toml"));
+}
