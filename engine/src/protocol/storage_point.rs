@@ -350,7 +350,9 @@ impl StoragePoint {
         let overlooks_others = mutant::active(Mutant::JoinRepliesWithoutStoreIds) && self.join.is_some();
         let overlooks_sender = mutant::active(Mutant::JoinKeepsOldStoreId);
         for (sp, store) in said.clone() {
-            if !(overlooks_others && sp != header.from) && !(overlooks_sender && self.stores.contains_key(&sp)) {
+            let is_overlooked =
+                (overlooks_others && sp != header.from) || (overlooks_sender && self.stores.contains_key(&sp));
+            if !is_overlooked {
                 self.learn_store(sp, store);
             }
         }

@@ -3,6 +3,8 @@
 //!
 //! `ACMS_REFINEMENT_SEEDS=A..B` chooses the seeds; a failing one is shown with the steps before it.
 
+#![allow(clippy::disallowed_methods, reason = "a variable chooses the seeds")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

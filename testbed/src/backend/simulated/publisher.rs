@@ -81,12 +81,11 @@ impl Publisher {
                 }
             }
             Input::Segment { connection, segment: Segment::Published(answer) } => {
-                if self.finish(shared, me, connection, &answer) {
-                    if self.idle.len() < IDLE_MAX {
-                        self.idle.push(connection);
-                    } else {
-                        shared.close(connection, me);
-                    }
+                let may_stay = self.finish(shared, me, connection, &answer);
+                match self.idle.len() < IDLE_MAX {
+                    true if may_stay => self.idle.push(connection),
+                    false if may_stay => shared.close(connection, me),
+                    _ => {}
                 }
             }
             Input::Closed { connection } => {
