@@ -1,6 +1,6 @@
 //! Deliberately broken variants of the engine, for testing the checkers.
 //!
-//! Only a build with the feature `mutants` has them; there the variable `ACMS_MUTANT`, or [`choose`], names the one to
+//! Only a build with the feature `mutants` has them; there the variable `ACMS_MUTANT`, or `choose`, names the one to
 //! be. In every other build [`active`] is constantly false and the broken code is gone.
 
 macro_rules! mutants {

@@ -1,6 +1,6 @@
 //! Nodes of the index: immutable, named by the BLAKE3 hash of their one encoding.
 //!
-//! Format 2. A directory's items, ascending by name, are cut into pages of about 4 KiB ([`cut`](super::cut)). A
+//! Format 2. A directory's items, ascending by name, are cut into pages of about 4 KiB (`cut.rs`). A
 //! directory of more than one page has a level above them, of nodes that list the pages, cut by the same rule, and so on
 //! up to the one node that stands for the directory. All of it is a pure function of the set of entries.
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// The scenario that `seed` means within `bounds`; its name says both.
 ///
-/// Valid and sound ([`super::sound`]) for every seed.
+/// Valid and sound (`sound.rs`) for every seed.
 pub fn draw(name: &str, bounds: &Bounds, seed: u64) -> Scenario {
     let mut cluster = Dice::new(seed, "hunt cluster");
     let mut scenario = Scenario {
