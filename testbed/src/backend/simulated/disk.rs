@@ -8,6 +8,8 @@ use acms_engine::{
 
 /// Bytes written to a large content in a second at most, as the engine's content thread paces itself.
 const CONTENT_BYTES_PER_S: u64 = 64_000_000;
+/// Least time that a read takes.
+const READ_NS: u64 = 50_000;
 
 /// A disk, which outlives the process.
 pub(super) struct Disk {
@@ -17,6 +19,8 @@ pub(super) struct Disk {
     jitter_ns: u64,
     /// Added to each flush while a fault lasts.
     pub(super) slower_by_ns: u64,
+    /// When the last job that concerns a large content is done.
+    contents_free_ns: u64,
     random: Random,
 }
 
@@ -34,7 +38,15 @@ impl Disk {
         let segment_len = SEGMENT_LENS[random.below(SEGMENT_LENS.len() as u64) as usize];
         let flush_ns = u64::try_from(settings.flush.0.as_nanos()).unwrap_or(u64::MAX);
         let jitter_ns = settings.jitter.of(flush_ns);
-        Disk { storage: MemoryStorage::new(), segment_len, flush_ns, jitter_ns, slower_by_ns: 0, random }
+        Disk {
+            storage: MemoryStorage::new(),
+            segment_len,
+            flush_ns,
+            jitter_ns,
+            slower_by_ns: 0,
+            contents_free_ns: 0,
+            random,
+        }
     }
 
     /// Makes the store.
@@ -53,23 +65,32 @@ impl Disk {
         self.flush_ns + self.slower_by_ns + self.random.below(self.jitter_ns + 1)
     }
 
-    /// How long a part of a large content takes.
-    pub(super) fn stage_ns(&mut self, len: u64) -> u64 {
-        self.flush_ns() + len.saturating_mul(1_000_000_000) / CONTENT_BYTES_PER_S
+    /// How long from `now_ns` it takes until a part of a large content is written, behind all that was asked for before.
+    pub(super) fn stage_ns(&mut self, now_ns: u64, len: u64) -> u64 {
+        let took_ns = self.flush_ns() + len.saturating_mul(1_000_000_000) / CONTENT_BYTES_PER_S;
+        self.in_turn(now_ns, took_ns)
     }
 
-    /// How long it takes to read a part of a content.
-    pub(super) fn read_ns(&mut self, len: u64) -> u64 {
-        50_000 + len
+    /// How long from `now_ns` it takes until a part of a content is read, behind all that was asked for before.
+    pub(super) fn read_ns(&mut self, now_ns: u64, len: u64) -> u64 {
+        self.in_turn(now_ns, READ_NS + len)
+    }
+
+    /// One thread does all that concerns large contents, in order.
+    fn in_turn(&mut self, now_ns: u64, took_ns: u64) -> u64 {
+        self.contents_free_ns = self.contents_free_ns.max(now_ns) + took_ns;
+        self.contents_free_ns - now_ns
     }
 
     /// The process is gone: what it wrote can be read, flushed or not.
     pub(super) fn kill(&mut self) {
+        self.contents_free_ns = 0;
         self.storage = self.storage.kill();
     }
 
     /// The power is gone: of what was not flushed any part may be there.
     pub(super) fn lose_power(&mut self) {
+        self.contents_free_ns = 0;
         self.storage = self.storage.crash(self.random.bits());
     }
 

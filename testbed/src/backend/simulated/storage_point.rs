@@ -264,7 +264,7 @@ impl StoragePointHost {
                     let answer = PublishAnswer { outcome: "rejected", uid: None, cause };
                     shared.send(connection, me, Segment::Published(Box::new(answer)));
                 } else if len > INLINE_LEN_MAX {
-                    let took_ns = self.disk.stage_ns(len);
+                    let took_ns = self.disk.stage_ns(shared.now_ns, len);
                     shared.later(me, took_ns, Input::Done(Done::Upload { connection, request }));
                 } else {
                     running.submit(shared, me, connection, *request);
@@ -674,14 +674,14 @@ impl Environment for Effects<'_, '_> {
                 self.send(to, message);
             }
             Some(_) => {
-                let took_ns = self.disk.read_ns(len.into());
+                let took_ns = self.disk.read_ns(self.shared.now_ns, len.into());
                 self.shared.later(self.me, took_ns, Input::Done(Done::Read { to, hash, offset, len }));
             }
         }
     }
 
     fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes) {
-        let took_ns = self.disk.stage_ns(bytes.len() as u64);
+        let took_ns = self.disk.stage_ns(self.shared.now_ns, bytes.len() as u64);
         self.shared.later(self.me, took_ns, Input::Done(Done::Stage { hash, offset, total, bytes }));
     }
 
