@@ -83,7 +83,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(acms.ScenarioError, match="receivers"):
         acms.Scenario.load("smoke").override(fleet__recievers=1)
     with pytest.raises(acms.ScenarioError, match="not available"):
-        acms.Scenario.load("smoke").run(backend="simulated")
+        acms.Scenario.load("smoke").run(backend="docker")
     (tmp_path / "file").touch()
     with pytest.raises(acms.RunFailed, match="file"):
         acms.Scenario.load("smoke").run(out=tmp_path / "file")

@@ -39,6 +39,10 @@ const OBJECTS_IN_FLIGHT_MAX: usize = 8;
 const UNFETCHED_MAX: usize = 4096;
 /// So many walks in a row that find nodes or contents gone make a receiver leave the source.
 const RESTARTS_MAX: u32 = 4;
+/// Most objects that are asked for under another URL, because a cache keeps a bad copy under the first.
+const SPOILT_MAX: usize = 1024;
+/// So many answers in a row that say "walk" make no sense.
+const FULLS_MAX: u32 = 4;
 /// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const FLUSH_AFTER_WALKING: Duration = Duration::from_secs(1);
@@ -58,7 +62,7 @@ enum Asked {
     Snapshot(Why),
     Changes { feed: usize },
     Node { walk: u64, place: NodePlace, hash: Hash },
-    Content { path: Path },
+    Content { path: Path, hash: Hash },
 }
 
 /// Why the snapshot is read.
@@ -79,6 +83,8 @@ struct Session {
     walk: Option<Walk>,
     walks: u64,
     restarts: u32,
+    /// Answers in a row that say "walk".
+    fulls: u32,
     poll_at: Option<Instant>,
 }
 
@@ -102,6 +108,8 @@ pub struct Receiver {
     cluster: Option<String>,
     complete: Complete,
     holdings: Holdings<Place>,
+    /// How often each of these objects came with a wrong hash.
+    spoilt: BTreeMap<Hash, u32>,
     as_of_us: u64,
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
@@ -140,6 +148,7 @@ impl Receiver {
             cluster: None,
             complete: Complete::default(),
             holdings: Holdings::new(config.prefixes.clone(), recovered),
+            spoilt: BTreeMap::new(),
             as_of_us: 0,
             flush_at: None,
             retry_at: None,
@@ -202,7 +211,7 @@ impl Receiver {
             return;
         };
         let result = match (status, asked) {
-            (200, Asked::Content { path }) => self.on_content(id, &path, body),
+            (200, Asked::Content { path, hash }) => self.on_content(id, &path, hash, body),
             (200, asked) => match body {
                 Body::Bytes(bytes) => self.on_answer(now, asked, &bytes),
                 Body::Staged(staged) => {
@@ -223,11 +232,14 @@ impl Receiver {
     pub fn handle_failure(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(asked) = self.take_asked(id) else { return };
         match (failure, asked) {
-            (Failure::Disk(cause), Asked::Content { path }) => {
+            (Failure::Disk(cause), Asked::Content { path, .. }) => {
                 self.outputs.push_back(problem(format!("{path} cannot be stored: {cause}")));
                 self.holdings.fetch_failed_here(id, &path);
             }
-            (Failure::WrongHash, _) => self.leave(now, Leave::WrongHash("a content".into())),
+            (Failure::WrongHash, Asked::Content { path, hash }) => {
+                let leave = self.spoilt(hash, path.to_string());
+                self.leave(now, leave);
+            }
             (failure, _) => self.leave(now, Leave::Failed(failure.to_string())),
         }
         self.pump(now);
@@ -301,10 +313,30 @@ impl Receiver {
         }
     }
 
-    fn on_content(&mut self, id: RequestId, path: &Path, body: Body) -> Result<(), Leave> {
+    fn on_content(&mut self, id: RequestId, path: &Path, hash: Hash, body: Body) -> Result<(), Leave> {
         self.counters.contents += 1;
-        let fetched = self.holdings.fetched(id, path, body, &mut self.outputs);
-        fetched.map_err(|_| Leave::WrongHash(path.to_string()))
+        if self.holdings.fetched(id, path, body, &mut self.outputs).is_err() {
+            return Err(self.spoilt(hash, path.to_string()));
+        }
+        self.spoilt.remove(&hash);
+        Ok(())
+    }
+
+    /// An object came with a wrong hash. A cache may keep it as it is for a year: from now on another URL names it.
+    fn spoilt(&mut self, hash: Hash, what: String) -> Leave {
+        *self.spoilt.entry(hash).or_default() += 1;
+        if self.spoilt.len() > SPOILT_MAX {
+            self.spoilt.pop_first();
+        }
+        Leave::WrongHash(what)
+    }
+
+    /// The URL's path of an object; all receivers count alike, so that caches keep few copies.
+    fn object_target(&self, hash: Hash) -> String {
+        match self.spoilt.get(&hash) {
+            None => format!("/v1/objects/{hash}"),
+            Some(times) => format!("/v1/objects/{hash}?again={times}"),
+        }
     }
 
     fn check_cluster(&mut self, snapshot: &Snapshot) -> Result<(), Leave> {
@@ -331,22 +363,23 @@ impl Receiver {
                 }
                 return Ok(());
             }
-        } else if why == Why::Begin {
-            session.feeds = Feed::all(&self.config.prefixes, &snapshot);
-        } else {
-            if session.walk.is_some() || !session.feeds.iter().any(|feed| feed.is_behind(&snapshot)) {
-                return Ok(());
-            }
-            // What is on its way is of the past.
-            session.asked.retain(|_, asked| !matches!(asked, Asked::Changes { .. }));
-            session.feeds = Feed::all(&self.config.prefixes, &snapshot);
+        } else if why == Why::Look
+            && (session.walk.is_some() || !session.feeds.iter().any(|feed| feed.is_behind(&snapshot)))
+        {
+            return Ok(());
         }
         self.walk(snapshot);
         Ok(())
     }
 
+    /// Compares trees from the root of `snapshot`; all feeds begin there.
     fn walk(&mut self, snapshot: Snapshot) {
         let Some(session) = &mut self.session else { return };
+        if self.config.poll.is_none() {
+            // What is on its way is of the past. A feed that began at a snapshot whose walk this one ends must not go on.
+            session.asked.retain(|_, asked| !matches!(asked, Asked::Changes { .. }));
+            session.feeds = Feed::all(&self.config.prefixes, &snapshot);
+        }
         session.walks += 1;
         session.walk = Some(Walk::new(session.walks, snapshot, &self.complete));
     }
@@ -358,11 +391,16 @@ impl Receiver {
         let look = match feed.step(now, &changes) {
             Step::Stuck => return Err(Leave::StuckChain),
             Step::Walk => {
+                session.fulls += 1;
+                if session.fulls > FULLS_MAX {
+                    return Err(Leave::StuckChain);
+                }
                 self.walk(changes.snapshot);
                 return Ok(());
             }
             Step::Follow { look } => look,
         };
+        session.fulls = 0;
         for entry in changes.entries {
             let path = entry.path.clone();
             let offered = self.holdings.offer(entry, &mut self.outputs);
@@ -392,8 +430,9 @@ impl Receiver {
 
     fn on_node(&mut self, number: u64, place: &NodePlace, hash: Hash, body: &Bytes) -> Result<(), Leave> {
         if Hash::of(body) != hash && !mutant::active(Mutant::UnverifiedHash) {
-            return Err(Leave::WrongHash("an index node".into()));
+            return Err(self.spoilt(hash, "an index node".into()));
         }
+        self.spoilt.remove(&hash);
         let node = Node::decode(body).and_then(|node| place.check(&node).map(|()| node));
         let node = node.map_err(|error| Leave::Malformed(format!("index node: {error}")))?;
         self.counters.nodes += 1;
@@ -464,7 +503,8 @@ impl Receiver {
             {
                 let large = size > IN_MEMORY_LEN_MAX;
                 let kind = if large { RequestKind::LargeContent { hash } } else { RequestKind::Content };
-                self.ask(Asked::Content { path }, format!("/v1/objects/{hash}"), kind, size, OBJECT_TIMEOUT);
+                let target = self.object_target(hash);
+                self.ask(Asked::Content { path, hash }, target, kind, size, OBJECT_TIMEOUT);
                 continue;
             }
             let unfetched = self.holdings.unfetched();
@@ -472,7 +512,7 @@ impl Receiver {
             let Some(walk) = walk.filter(|_| unfetched < UNFETCHED_MAX) else { return };
             let Some((place, hash)) = walk.next_node() else { return };
             let asked = Asked::Node { walk: walk.number, place, hash };
-            let target = format!("/v1/objects/{hash}");
+            let target = self.object_target(hash);
             self.ask(asked, target, RequestKind::Node, Node::LEN_MAX as u64, OBJECT_TIMEOUT);
         }
     }

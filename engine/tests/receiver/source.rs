@@ -130,7 +130,8 @@ impl Source {
         } else if target == "/v1/snapshot" {
             (200, serde_json::to_vec(&self.snapshot(now)).unwrap())
         } else {
-            let hash: Hash = target.strip_prefix("/v1/objects/").unwrap().parse().unwrap();
+            let hash = target.strip_prefix("/v1/objects/").unwrap();
+            let hash: Hash = hash.split_once('?').map_or(hash, |(hash, _)| hash).parse().unwrap();
             let bytes = self.index.node(&hash).or_else(|| self.contents.get(&hash).cloned());
             match bytes.filter(|_| self.mood != Mood::Forgetful) {
                 Some(bytes) => (200, bytes.to_vec()),

@@ -10,6 +10,8 @@ pub struct Disturbance {
     pub cut: bool,
     /// Packets lost, of a million, where that is more than the link's own loss.
     pub loss_ppm: u32,
+    /// When the loss ends by plan, in nanoseconds: what is sent again later meets the link's own loss only.
+    pub loss_until_ns: u64,
     /// Packets doubled, of a million, where that is more than the link's own.
     pub duplicate_ppm: u32,
     /// Packets held back, of a million, where that is more than the link's own.
@@ -21,9 +23,18 @@ pub struct Disturbance {
 }
 
 impl Disturbance {
+    /// Nothing is different.
+    pub const NONE: Disturbance = Disturbance {
+        cut: false,
+        loss_ppm: 0,
+        loss_until_ns: 0,
+        duplicate_ppm: 0,
+        reorder_ppm: 0,
+        delay_ns: 0,
+        rate: None,
+    };
     /// Nothing passes.
-    pub const CUT: Disturbance =
-        Disturbance { cut: true, loss_ppm: 0, duplicate_ppm: 0, reorder_ppm: 0, delay_ns: 0, rate: None };
+    pub const CUT: Disturbance = Disturbance { cut: true, ..Disturbance::NONE };
 
     /// Both at once.
     #[must_use]
@@ -31,6 +42,7 @@ impl Disturbance {
         Disturbance {
             cut: self.cut || other.cut,
             loss_ppm: self.loss_ppm.max(other.loss_ppm),
+            loss_until_ns: self.loss_until_ns.max(other.loss_until_ns),
             duplicate_ppm: self.duplicate_ppm.max(other.duplicate_ppm),
             reorder_ppm: self.reorder_ppm.max(other.reorder_ppm),
             delay_ns: self.delay_ns + other.delay_ns,

@@ -79,6 +79,15 @@ impl IntoIterator for Arrivals {
     }
 }
 
+/// How a message of a stream arrives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamArrival {
+    /// When the last byte of it can be read.
+    pub at_ns: u64,
+    /// How long the reader sees nothing of it because a lost segment has to be sent again.
+    pub silent_ns: u64,
+}
+
 /// What happened on a direction, or on several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LinkCounters {
@@ -170,7 +179,13 @@ impl Direction {
     }
 
     /// See [`Network::stream`](super::Network::stream). `back_ns`: delay of the other direction.
-    pub(super) fn stream(&mut self, now_ns: u64, len: u64, back_ns: u64, disturbance: &Disturbance) -> Option<u64> {
+    pub(super) fn stream(
+        &mut self,
+        now_ns: u64,
+        len: u64,
+        back_ns: u64,
+        disturbance: &Disturbance,
+    ) -> Option<StreamArrival> {
         self.counters.bytes += len;
         if disturbance.cut {
             self.counters.cut += 1;
@@ -181,17 +196,19 @@ impl Direction {
         let sent_ns = self.line(now_ns, len, disturbance, false).unwrap_or(now_ns);
         self.counters.packets += segments;
         let mut arrived_ns = sent_ns + self.delay(disturbance);
+        let mut silent_ns = 0;
         if loss_ppm > 0 {
             for segment in 0..segments {
                 if self.chance(loss_ppm) {
                     let following = segments - 1 - segment;
                     let begun_ns = self.segment_sent(now_ns, sent_ns, segment, segments);
-                    arrived_ns =
-                        arrived_ns.max(self.retransmitted(begun_ns, following, back_ns, loss_ppm, disturbance));
+                    let again_ns = self.retransmitted(begun_ns, following, back_ns, disturbance);
+                    arrived_ns = arrived_ns.max(again_ns);
+                    silent_ns = silent_ns.max(again_ns - begun_ns);
                 }
             }
         }
-        Some(self.in_order(arrived_ns))
+        Some(StreamArrival { at_ns: self.in_order(arrived_ns), silent_ns })
     }
 
     /// When a segment left, if a message left from `now_ns` to `sent_ns` at an even rate.
@@ -201,14 +218,7 @@ impl Direction {
     }
 
     /// When a segment that was lost at `sent_ns` arrives at last.
-    fn retransmitted(
-        &mut self,
-        sent_ns: u64,
-        following: u64,
-        back_ns: u64,
-        loss_ppm: u32,
-        disturbance: &Disturbance,
-    ) -> u64 {
+    fn retransmitted(&mut self, sent_ns: u64, following: u64, back_ns: u64, disturbance: &Disturbance) -> u64 {
         let round_trip_ns = self.delay_ns + disturbance.delay_ns + back_ns;
         let mut timeout_ns = round_trip_ns + RTO_MIN_NS;
         self.counters.lost += 1;
@@ -216,7 +226,8 @@ impl Direction {
         // With all packets lost a direction would be cut; a thousand tries are as good.
         for _ in 0..1_000 {
             self.counters.packets += 1;
-            if !self.chance(loss_ppm) {
+            let is_over = at >= disturbance.loss_until_ns;
+            if !self.chance(self.settings.loss_ppm.max(if is_over { 0 } else { disturbance.loss_ppm })) {
                 break;
             }
             self.counters.lost += 1;

@@ -13,7 +13,7 @@ mod placement;
 mod table;
 
 pub use disturbance::{Disturbance, Disturbances, Hosts};
-pub use link::{Arrivals, LinkCounters, LinkSettings, PPM, Queue, SEGMENT_LEN_MAX};
+pub use link::{Arrivals, LinkCounters, LinkSettings, PPM, Queue, SEGMENT_LEN_MAX, StreamArrival};
 pub use placement::{Placement, storage_point_regions};
 pub use table::{Region, Table, TableError};
 
@@ -97,7 +97,7 @@ impl Network {
     /// Sends `len` bytes in the way that the network was made for.
     pub fn transmit(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Arrivals {
         match self.delivery {
-            Delivery::Stream => self.stream(now_ns, from, to, len).into(),
+            Delivery::Stream => self.stream(now_ns, from, to, len).map(|arrival| arrival.at_ns).into(),
             Delivery::Datagram => self.datagram(now_ns, from, to, len),
         }
     }
@@ -109,7 +109,7 @@ impl Network {
     /// each time. Nothing overtakes what was written to the same direction earlier. None while the direction is cut:
     /// what was written then waits or dies with the connection, as the caller decides. Left out: slow start and
     /// congestion windows, the handshake ([`round_trip_ns`](Network::round_trip_ns)), and the loss of acknowledgements.
-    pub fn stream(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Option<u64> {
+    pub fn stream(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Option<StreamArrival> {
         let back_ns = self.one_way_ns(to, from);
         let (direction, disturbance) = self.direction(from, to);
         direction.stream(now_ns, len, back_ns, &disturbance)

@@ -14,6 +14,13 @@ fn network(seed: u64, settings: LinkSettings) -> Network {
     Network::new(seed, table, hosts, settings, Delivery::Datagram)
 }
 
+/// Every packet is lost, without end.
+const LOSES_ALL: Disturbance = Disturbance { loss_ppm: PPM, loss_until_ns: u64::MAX, ..Disturbance::NONE };
+
+fn arrival(net: &mut Network, now_ns: u64, from: HostId, to: HostId, len: u64) -> Option<u64> {
+    net.stream(now_ns, from, to, len).map(|arrival| arrival.at_ns)
+}
+
 fn mean(values: &[u64]) -> u64 {
     values.iter().sum::<u64>() / values.len() as u64
 }
@@ -28,8 +35,8 @@ fn a_quiet_link_delays_by_the_table_each_direction_on_its_own() {
     let (there, back) = (net.one_way_ns(A, B), net.one_way_ns(B, A));
     assert!(there > 30 * MS && back > 30 * MS);
     assert_eq!(net.datagram(7, A, B, 100).into_iter().collect::<Vec<_>>(), [7 + there]);
-    assert_eq!(net.stream(7, B, A, 100_000), Some(7 + back));
-    assert_eq!(net.stream(7, A, HostId(2), 100), Some(7 + MS / 2), "within a region");
+    assert_eq!(arrival(&mut net, 7, B, A, 100_000), Some(7 + back));
+    assert_eq!(arrival(&mut net, 7, A, HostId(2), 100), Some(7 + MS / 2), "within a region");
     assert_eq!(net.round_trip_ns(A, B), there + back);
 }
 
@@ -71,7 +78,7 @@ fn jitter_is_a_part_of_the_delay_and_keeps_its_middle() {
     let mut net = network(4, LinkSettings { jitter_ppm: 100_000, ..LinkSettings::default() });
     let delay = net.one_way_ns(A, B);
     let mut delays: Vec<u64> =
-        (0..20_000).map(|i| net.stream(i * 1_000 * MS, A, B, 100).expect("not cut") - i * 1_000 * MS).collect();
+        (0..20_000).map(|i| arrival(&mut net, i * 1_000 * MS, A, B, 100).expect("not cut") - i * 1_000 * MS).collect();
     assert!(is_near(mean(&delays), delay, 1), "{} of {delay}", mean(&delays));
     delays.sort_unstable();
     assert!(is_near(delays[10_000], delay, 1));
@@ -89,7 +96,7 @@ fn the_seed_decides_and_other_traffic_changes_nothing() {
             arrivals.extend(net.datagram(i * MS, A, B, 100));
             if busy {
                 net.datagram(i * MS, B, A, 100);
-                net.stream(i * MS, A, HostId(2), 10_000);
+                arrival(&mut net, i * MS, A, HostId(2), 10_000);
             }
         }
         arrivals
@@ -107,8 +114,8 @@ fn a_rate_lets_through_so_many_bytes_a_second() {
     assert_eq!(arrivals.len(), 1_000, "a queue without bound loses nothing");
     assert_eq!(arrivals[0], delay + MS);
     assert_eq!(arrivals[999], delay + 1_000 * MS);
-    assert_eq!(net.stream(5_000 * MS, A, B, 500_000), Some(5_500 * MS + delay), "the line was free again");
-    assert_eq!(net.stream(0, B, A, 100), Some(100_000 + net.one_way_ns(B, A)), "the other direction is free");
+    assert_eq!(arrival(&mut net, 5_000 * MS, A, B, 500_000), Some(5_500 * MS + delay), "the line was free again");
+    assert_eq!(arrival(&mut net, 0, B, A, 100), Some(100_000 + net.one_way_ns(B, A)), "the other direction is free");
 }
 
 #[test]
@@ -119,7 +126,7 @@ fn a_full_queue_drops_packets_and_makes_streams_wait() {
     assert_eq!(through, 10);
     assert_eq!(net.counters().overflowed, 90);
     assert_eq!(net.datagram(5 * MS, A, B, 1_000).count(), 1, "half of it has left");
-    assert_eq!(net.stream(0, B, A, 1_000_000), Some(1_000 * MS + net.one_way_ns(B, A)));
+    assert_eq!(arrival(&mut net, 0, B, A, 1_000_000), Some(1_000 * MS + net.one_way_ns(B, A)));
 }
 
 #[test]
@@ -129,7 +136,7 @@ fn a_stream_keeps_order_and_shows_loss_as_delay() {
     let (mut last, mut late, count) = (0, 0, 20_000);
     for i in 0..count {
         let now = i * 100_000 * MS;
-        let at = net.stream(now, A, B, 100).expect("not cut");
+        let at = arrival(&mut net, now, A, B, 100).expect("not cut");
         assert!(at >= last && at >= now + delay * 95 / 100);
         last = at;
         if at > now + delay * 11 / 10 {
@@ -147,7 +154,7 @@ fn of_many_segments_a_lost_one_costs_a_round_trip() {
     let mut fast = 0;
     for i in 0..2_000 {
         let now = i * 100_000 * MS;
-        let at = net.stream(now, A, B, 100 * SEGMENT_LEN_MAX).expect("not cut") - now;
+        let at = arrival(&mut net, now, A, B, 100 * SEGMENT_LEN_MAX).expect("not cut") - now;
         fast += u64::from(at == delay + round_trip);
         assert!(at == delay || at == delay + round_trip || at >= delay + round_trip + 200 * MS);
     }
@@ -156,16 +163,29 @@ fn of_many_segments_a_lost_one_costs_a_round_trip() {
 }
 
 #[test]
+fn what_a_fault_lost_is_sent_again_soon_after_its_end() {
+    let mut net = network(13, LinkSettings::default());
+    let until = 3_000 * MS;
+    net.disturbances().begin(1, Hosts::All, Hosts::All, Disturbance { loss_until_ns: until, ..LOSES_ALL });
+    let arrival = net.stream(0, A, B, 100).expect("not cut");
+    // The time-outs double, so the next one comes within twice the time.
+    assert!(arrival.at_ns >= until && arrival.at_ns < 3 * until, "{arrival:?}");
+    assert_eq!(arrival.silent_ns, arrival.at_ns, "nothing came before");
+    net.disturbances().end(1);
+    assert_eq!(net.stream(4 * until, A, B, 100).expect("not cut").silent_ns, 0);
+}
+
+#[test]
 fn nothing_passes_a_cut_and_everything_after_it() {
     let mut net = network(10, LinkSettings::default());
     net.disturbances().begin(1, Hosts::one(A), Hosts::one(B), Disturbance::CUT);
     assert!(net.is_cut(A, B) && !net.is_cut(B, A));
-    assert_eq!(net.stream(0, A, B, 1), None);
+    assert_eq!(arrival(&mut net, 0, A, B, 1), None);
     assert_eq!(net.transmit(0, A, B, 1), Arrivals::NEVER);
-    assert!(net.stream(0, B, A, 1).is_some());
+    assert!(arrival(&mut net, 0, B, A, 1).is_some());
     assert_eq!(net.counters().cut, 2);
     assert!(net.disturbances().end(1));
-    assert!(net.stream(0, A, B, 1).is_some());
+    assert!(arrival(&mut net, 0, A, B, 1).is_some());
 }
 
 #[test]
@@ -174,9 +194,9 @@ fn a_fault_slows_and_loses_on_its_directions_only() {
     let (there, back) = (net.one_way_ns(A, B), net.one_way_ns(B, A));
     let slow = Disturbance { delay_ns: 50 * MS, rate: Some(10_000), ..Disturbance::default() };
     net.disturbances().begin(1, Hosts::one(A), Hosts::All, slow);
-    assert_eq!(net.stream(0, A, B, 1_000), Some(there + 150 * MS));
-    assert_eq!(net.stream(0, B, A, 1_000), Some(back));
-    net.disturbances().begin(2, Hosts::All, Hosts::All, Disturbance { loss_ppm: PPM, ..Disturbance::default() });
+    assert_eq!(arrival(&mut net, 0, A, B, 1_000), Some(there + 150 * MS));
+    assert_eq!(arrival(&mut net, 0, B, A, 1_000), Some(back));
+    net.disturbances().begin(2, Hosts::All, Hosts::All, LOSES_ALL);
     assert_eq!(net.datagram(0, B, A, 1), Arrivals::NEVER);
 }
 
@@ -190,9 +210,9 @@ fn a_new_connection_is_not_held_up_by_the_old_one() {
         Hosts::one(B),
         Disturbance { delay_ns: 9_000 * MS, ..Disturbance::default() },
     );
-    net.stream(0, A, B, 1);
+    arrival(&mut net, 0, A, B, 1);
     net.disturbances().end(1);
-    assert_eq!(net.stream(MS, A, B, 1), Some(delay + 9_000 * MS), "in order");
+    assert_eq!(arrival(&mut net, MS, A, B, 1), Some(delay + 9_000 * MS), "in order");
     net.reconnect(A, B);
-    assert_eq!(net.stream(2 * MS, A, B, 1), Some(delay + 2 * MS));
+    assert_eq!(arrival(&mut net, 2 * MS, A, B, 1), Some(delay + 2 * MS));
 }

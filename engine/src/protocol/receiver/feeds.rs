@@ -13,8 +13,6 @@ const IMMEDIATE_MAX: u32 = 8;
 const IMMEDIATE: Duration = Duration::from_millis(500);
 /// A snapshot this much younger than the last answer means that walking is quicker than following.
 const BEHIND_US: u64 = 2_000_000;
-/// So many answers in a row that say "walk" make no sense.
-const FULLS_MAX: u32 = 4;
 
 /// One chain.
 #[derive(Debug)]
@@ -24,7 +22,6 @@ pub(super) struct Feed {
     /// Since when an answer is awaited.
     pub(super) asked_at: Option<Instant>,
     immediate: u32,
-    fulls: u32,
     /// The snapshot of the last answer.
     pub(super) last: Snapshot,
 }
@@ -54,14 +51,8 @@ impl Feed {
         if prefixes.len() > FEEDS_MAX {
             prefixes = vec![common(&prefixes)];
         }
-        let feed = |prefix| Feed {
-            prefix,
-            cursor: snapshot.cursor(),
-            asked_at: None,
-            immediate: 0,
-            fulls: 0,
-            last: snapshot.clone(),
-        };
+        let feed =
+            |prefix| Feed { prefix, cursor: snapshot.cursor(), asked_at: None, immediate: 0, last: snapshot.clone() };
         prefixes.into_iter().map(feed).collect()
     }
 
@@ -78,14 +69,12 @@ impl Feed {
         self.cursor = next;
         self.last = changes.snapshot.clone();
         if changes.full {
-            self.fulls += 1;
-            return if self.fulls > FULLS_MAX { Step::Stuck } else { Step::Walk };
+            return Step::Walk;
         }
         let same_life = (asked.sp, asked.incarnation) == (next.sp, next.incarnation);
         if !same_life || next.sequence <= asked.sequence {
             return Step::Stuck;
         }
-        self.fulls = 0;
         self.immediate = if now.since(asked_at) < IMMEDIATE { self.immediate + 1 } else { 0 };
         let look = self.immediate >= IMMEDIATE_MAX;
         if look {
@@ -151,9 +140,6 @@ mod tests {
         let answer = |next, full| Changes { snapshot: snapshot(), entries: Vec::new(), next, full };
         assert_eq!(feed.step(Instant(0), &answer(at(6), false)), Step::Follow { look: false });
         assert_eq!(feed.step(Instant(0), &answer(at(6), false)), Step::Stuck);
-        for _ in 0..FULLS_MAX {
-            assert_eq!(feed.step(Instant(0), &answer(at(3), true)), Step::Walk);
-        }
-        assert_eq!(feed.step(Instant(0), &answer(at(3), true)), Step::Stuck);
+        assert_eq!(feed.step(Instant(0), &answer(at(3), true)), Step::Walk);
     }
 }

@@ -126,8 +126,9 @@ impl<T> Client<T> {
         let mut ended = Vec::new();
         for id in ids {
             let Some(line) = self.lines.get_mut(&id) else { continue };
-            if matches!(line.phase, Phase::Asked) && shared.is_receiving(id, me) {
-                line.deadline_ns = now_ns + line.exchange.as_ref().map_or(0, |exchange| exchange.timeout_ns);
+            let timeout_ns = line.exchange.as_ref().map_or(0, |exchange| exchange.timeout_ns);
+            if matches!(line.phase, Phase::Asked) && shared.is_receiving(id, me, timeout_ns) {
+                line.deadline_ns = now_ns + timeout_ns;
                 continue;
             }
             let Some(Line { phase, exchange: Some(exchange), .. }) = self.lines.remove(&id) else { continue };

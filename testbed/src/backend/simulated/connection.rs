@@ -9,6 +9,7 @@ use super::{
     queue::Happening,
     shared::Shared,
 };
+use crate::network::StreamArrival;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -94,6 +95,8 @@ struct Way {
     tries: u32,
     /// When the last segment arrives: none overtakes another.
     last_arrival_ns: u64,
+    /// How long its reader sees nothing of it meanwhile.
+    silent_ns: u64,
 }
 
 /// A connection that at least one end has.
@@ -193,8 +196,12 @@ impl Shared<'_> {
         let arrival = self.network.stream(self.now_ns, ends.0, ends.1, segment.len());
         let way = &mut connection.ways[from as usize];
         match arrival {
-            Some(at_ns) => {
+            Some(StreamArrival { at_ns, silent_ns }) => {
                 way.tries = 0;
+                if way.last_arrival_ns <= self.now_ns {
+                    way.silent_ns = 0;
+                }
+                way.silent_ns = way.silent_ns.max(silent_ns);
                 way.last_arrival_ns = way.last_arrival_ns.max(at_ns);
                 let arrival = Happening::Arrival { connection: id, at: from.other(), segment };
                 self.queue.push(way.last_arrival_ns, arrival);
@@ -210,10 +217,11 @@ impl Shared<'_> {
         }
     }
 
-    /// Whether something for `host` is on its way over the connection.
-    pub(super) fn is_receiving(&self, id: ConnectionId, host: HostId) -> bool {
+    /// Whether something for `host` is on its way over the connection, with no pause of `patience_ns` or more.
+    pub(super) fn is_receiving(&self, id: ConnectionId, host: HostId, patience_ns: u64) -> bool {
         let Some(side) = self.side(id, host) else { return false };
-        self.connections[&id].ways[side.other() as usize].last_arrival_ns > self.now_ns
+        let way = &self.connections[&id].ways[side.other() as usize];
+        way.last_arrival_ns > self.now_ns && way.silent_ns < patience_ns
     }
 
     /// Sends again what met a cut, and then what waited behind it.

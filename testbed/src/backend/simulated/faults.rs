@@ -186,7 +186,13 @@ impl World<'_> {
             FaultKind::DiskFull => drop(self.disk(host).map(|disk| disk.storage.set_capacity(None))),
             FaultKind::DiskSlow | FaultKind::DiskTorn if is_receiver => self.mend_directory(host),
             FaultKind::DiskSlow => drop(self.disk(host).map(|disk| disk.slower_by_ns = 0)),
-            FaultKind::DiskFail => drop(self.storage_point(host).map(|sp| sp.disk_fails = false)),
+            FaultKind::DiskFail => {
+                if let Some(sp) = self.storage_point(host) {
+                    sp.disk_fails = false;
+                    // One that was to fail may not have come.
+                    sp.disk.storage.fail_at_sync(u64::MAX);
+                }
+            }
             FaultKind::DiskTorn => drop(self.storage_point(host).map(|sp| sp.power_fails_in_flush = None)),
             FaultKind::DiskLost => self.replace_store(host),
             FaultKind::CacheCorrupt | FaultKind::CacheTruncate | FaultKind::CacheStale | FaultKind::CacheRollback => {
@@ -259,10 +265,13 @@ impl World<'_> {
     // ---- Links ----------------------------------------------------------------------------------------------------
 
     fn disturb(&mut self, number: usize) {
-        let Entry { fault, host, .. } = &self.faults.entries[number];
+        let Entry { fault, host, end_ns, .. } = &self.faults.entries[number];
         let mut disturbance = Disturbance::default();
         match fault.kind {
-            FaultKind::Loss => disturbance.loss_ppm = fault.loss.map_or(0, |loss| loss.0),
+            FaultKind::Loss => {
+                disturbance.loss_ppm = fault.loss.map_or(0, |loss| loss.0);
+                disturbance.loss_until_ns = *end_ns;
+            }
             FaultKind::SlowLink => {
                 disturbance.rate = fault.rate.map(|rate| rate.0);
                 disturbance.delay_ns = fault.delay.map_or(0, |Span(delay)| nanos(delay));

@@ -41,7 +41,8 @@ impl Reads {
         let now = shared.now_at(me);
         let reading = Reading { sp: source.machine, contents: source.contents, wall: now.wall };
         let mut damaged = None;
-        let answer = match resource(target, None) {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let answer = match resource(path, query) {
             Ok(Resource::Snapshot) => Answer::new(SNAPSHOT_CONTROL, reading.snapshot()),
             Ok(Resource::Changes(cursor, prefix)) => {
                 let make = |body, is_full| (body, is_full);
