@@ -76,7 +76,7 @@ fn network_of(scenario: &Scenario) -> Result<Network, BackendError> {
         rate: settings.rate.map(|rate| rate.0),
         queue: Queue::DropTail(settings.queue.0),
     };
-    Ok(Network::new(scenario.seed, table, hosts, settings, network::Delivery::Stream))
+    Ok(Network::new(scenario.seed, table, hosts, settings))
 }
 
 /// The world of a scenario, nothing of which runs yet.

@@ -201,7 +201,9 @@ impl StoragePointHost {
                 Input::Accepted { connection, service: Service::Peer, .. } => {
                     running.peers.accepted(shared, connection);
                 }
-                Input::Connected { connection } => drop(running.peers.connected(shared, connection)),
+                Input::Connected { connection } => running.peers.connected(connection),
+                // What is queued goes out at the end of the cycle.
+                Input::Writable => {}
                 Input::Closed { connection } => {
                     running.reads.closed(connection);
                     running.peers.closed(shared, connection);
@@ -253,7 +255,7 @@ impl StoragePointHost {
     fn segment(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, segment: Segment) {
         let Some(running) = self.running.as_mut() else { return };
         match segment {
-            Segment::Hello(bytes) | Segment::Frame(bytes) => running.peers.frame(shared, connection, &bytes),
+            Segment::Hello(_) | Segment::Frame(_) => running.peers.received(shared, connection, &segment),
             Segment::Publish(request) => {
                 if running.is_stopping {
                     return shared.close(connection, me);
@@ -379,6 +381,7 @@ impl StoragePointHost {
             let _ = running.maintenance.finish(shared.instant());
             shared.ended.push((me, Ending::Stopped));
         }
+        running.peers.flush(shared);
         let peers = running.has_peers.then(|| running.peers.poll_timeout()).flatten();
         running.reads.wake(shared, me, &Source { machine: &running.machine, contents: &running.contents });
         let times = [running.machine.poll_timeout(), peers, running.reads.poll_timeout()];
@@ -435,11 +438,12 @@ impl Running {
                     }
                     shared.observe(sp, Step::Connected(peer), &self.machine);
                 }
-                LinkEvent::Down(peer) => {
+                LinkEvent::Down(peer, _) => {
                     shared.say(me, Kind::LinkDown, Template { cause: Some(&peer.to_string()), ..Template::default() });
                     self.machine.handle_disconnected(now, peer);
                     shared.observe(sp, Step::Disconnected(peer), &self.machine);
                 }
+                LinkEvent::Failed(..) => {}
                 LinkEvent::Messages(peer, header, messages) => {
                     if self.machine.handle_header(now, &header) {
                         for message in messages {
@@ -550,7 +554,7 @@ impl Running {
         };
         if self.peers.is_up(to) {
             let frames = wire::encode_frames(&self.header, std::slice::from_ref(&message)).frames;
-            self.peers.send(shared, to, frames);
+            self.peers.send(to, frames, true);
         }
     }
 }
@@ -592,9 +596,9 @@ impl Effects<'_, '_> {
     /// The cycle's messages for one peer go in one frame, if it is not too long.
     fn send_frames(&mut self) {
         for (to, Outgoing { control, bulk }) in mem::take(&mut self.outgoing) {
-            for messages in [control, bulk] {
+            for (messages, is_bulk) in [(control, false), (bulk, true)] {
                 if !messages.is_empty() {
-                    self.peers.send(self.shared, to, wire::encode_frames(self.header, &messages).frames);
+                    self.peers.send(to, wire::encode_frames(self.header, &messages).frames, is_bulk);
                 }
             }
         }

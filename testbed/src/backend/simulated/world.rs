@@ -145,7 +145,7 @@ impl<'s> World<'s> {
                     self.deliver(host, input);
                 }
             }
-            Happening::Retry { connection, from } => self.shared.retry(connection, from),
+            Happening::GoOn { connection, from } => self.shared.go_on(connection, from),
             Happening::Input { host, life, input } => {
                 if self.shared.host(host).starts == life {
                     self.deliver(host, input);
