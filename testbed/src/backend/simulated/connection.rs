@@ -198,6 +198,15 @@ impl Shared<'_> {
         }
     }
 
+    /// The open end that `host` has is at `new` now.
+    pub(super) fn move_end(&mut self, id: ConnectionId, host: HostId, new: HostId) {
+        if let Some(side) = self.side(id, host)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.ends[side as usize] = new;
+        }
+    }
+
     /// Which open end of the connection `host` has.
     fn side(&self, id: ConnectionId, host: HostId) -> Option<Side> {
         let connection = self.connections.get(&id)?;

@@ -108,6 +108,8 @@ pub(super) enum Input {
 pub(super) enum Role {
     /// A storage point.
     StoragePoint(Box<StoragePointHost>),
+    /// The process of a storage point whose store was replaced elsewhere, on a machine of its own.
+    Displaced(Box<StoragePointHost>),
     /// Those who publish at one storage point.
     Publisher(Box<Publisher>),
     /// A cache.

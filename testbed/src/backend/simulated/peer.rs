@@ -41,6 +41,11 @@ impl Peers {
         Peers { at: me.1, hosts, links: links.expect("a hello is short"), dialled: BTreeSet::new() }
     }
 
+    /// The process is at another host now.
+    pub(super) fn moved(&mut self, at: HostId) {
+        self.at = at;
+    }
+
     /// The next thing that a link has to say.
     pub(super) fn poll_event(&mut self) -> Option<LinkEvent> {
         self.links.poll_event()
