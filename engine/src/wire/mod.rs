@@ -5,6 +5,7 @@
 //! ends the link, because what follows could not be trusted.
 
 mod decoder;
+pub mod link;
 mod message;
 
 pub use decoder::Decoder;
@@ -153,6 +154,11 @@ pub fn encode_hello(hello: &Hello) -> Result<Vec<u8>, WireError> {
     out.str(&hello.cluster);
     encode_header(&mut out, &hello.header);
     finish(out)
+}
+
+/// Whether a frame that this program has encoded is a hello.
+pub fn is_hello(frame: &[u8]) -> bool {
+    frame.get(3) == Some(&(Kind::Hello as u8))
 }
 
 /// The ping frame.

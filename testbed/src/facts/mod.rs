@@ -463,7 +463,7 @@ impl Facts {
                 process.is_up = true;
                 process.up_since_ns = event.time_ns;
             }
-            "disk-lost" => {
+            "disk-lost" | "store-replaced" => {
                 if begins {
                     process.held = Pages::default();
                 }

@@ -28,7 +28,7 @@ macro_rules! kinds {
 
 kinds! {
     // Processes.
-    /// `kill -9`: memory and what no flush has reached are gone; undone by starting the process again.
+    /// `kill -9`: memory is gone; what was written stays, flushed or not. Undone by starting the process again.
     Kill = "kill",
     /// SIGSTOP; undone by SIGCONT.
     Pause = "pause",
@@ -46,11 +46,12 @@ kinds! {
     Flap = "flap",
     /// A part of what is sent is lost: `loss`.
     Loss = "loss",
-    /// A narrow or long link: `rate` bytes a second, one way `delay` longer.
+    /// Narrow or long links: `rate` bytes a second on each of them, one way `delay` longer.
     SlowLink = "slow-link",
 
     // Disks.
-    /// Writes are refused for want of room; what is there can be read.
+    /// No file grows and none is made, for want of room, and on half of the disks the log has no blank space left either:
+    /// what is to be written is refused; what is there can be read.
     DiskFull = "disk-full",
     /// Flushes take `delay` longer (default 100 ms).
     DiskSlow = "disk-slow",
@@ -58,7 +59,10 @@ kinds! {
     DiskFail = "disk-fail",
     /// The process is killed and its disk is gone; undone by replacing the store and a start.
     DiskLost = "disk-lost",
-    /// Bits of `count` stored contents change (default 1); undone by the storage points themselves.
+    /// The process stands still, and another with an empty store takes its place, as if its disk were lost; when the
+    /// fault ends, the old one goes on beside it, finds out that its store is void, and stops.
+    StoreReplaced = "store-replaced",
+    /// Bits of `count` stored contents change (default 1). A storage point that reads one fetches it again; its end undoes nothing.
     DiskRot = "disk-rot",
     /// Power fails: the process is killed, and of each write that no flush has reached any part may be there, in any
     /// order; undone by starting the process again.
@@ -122,7 +126,7 @@ impl FaultKind {
     pub fn parameters(self) -> &'static [Parameter] {
         use FaultKind::*;
         match self {
-            Kill | Pause | Restart | DiskFull | DiskFail | DiskLost | DiskTorn => &[],
+            Kill | Pause | Restart | DiskFull | DiskFail | DiskLost | StoreReplaced | DiskTorn => &[],
             CrashLoop => &[("up", false), ("down", false)],
             Isolate => &[("direction", false)],
             Partition => &[("peer", true), ("direction", false)],
@@ -142,7 +146,7 @@ impl FaultKind {
         match self {
             Kill | Pause | Restart | CrashLoop | Isolate | Partition | Flap | Loss | SlowLink => true,
             DiskSlow | DiskTorn | ClockSkew | ClockJump => role != Role::Cache,
-            DiskFull | DiskFail | DiskLost | DiskRot => role == Role::StoragePoint,
+            DiskFull | DiskFail | DiskLost | StoreReplaced | DiskRot => role == Role::StoragePoint,
             CacheCorrupt | CacheTruncate | CacheStale | CacheRollback => role == Role::Cache,
         }
     }

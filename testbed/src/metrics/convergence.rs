@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
 /// Parts of the fleet whose time is measured, in thousandths, and how many receivers that needs.
-const FRACTIONS: [(&str, u64, usize); 5] =
+pub(super) const FRACTIONS: [(&str, u64, usize); 5] =
     [("50", 500, 1), ("90", 900, 10), ("99", 990, 100), ("99.9", 999, 1000), ("100", 1000, 1)];
 
 /// A publication on its way to the receivers that run since it was due.

@@ -221,6 +221,15 @@ impl Metrics {
     }
 }
 
+/// The names that [`Metrics::value`] knows.
+pub(crate) fn expectation_names() -> impl Iterator<Item = String> {
+    let convergence = convergence::FRACTIONS.iter().map(|(name, ..)| format!("convergence_{name}"));
+    let distributions = ["publish_latency", "propagation", "applied", "staleness"].map(str::to_owned);
+    let quantiled = distributions.into_iter().chain(convergence);
+    let quantiled = quantiled.flat_map(|name| ["p50", "p90", "p99", "p999", "max"].map(|of| format!("{name}_ms_{of}")));
+    ["longest_gap_ms", "as_of_error_ms_max"].map(str::to_owned).into_iter().chain(quantiled)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,10 +12,6 @@ pub struct Disturbance {
     pub loss_ppm: u32,
     /// When the loss ends by plan, in nanoseconds: what is sent again later meets the link's own loss only.
     pub loss_until_ns: u64,
-    /// Packets doubled, of a million, where that is more than the link's own.
-    pub duplicate_ppm: u32,
-    /// Packets held back, of a million, where that is more than the link's own.
-    pub reorder_ppm: u32,
     /// Added to the delay, in nanoseconds.
     pub delay_ns: u64,
     /// Bytes per second, where that is less than the link's own rate.
@@ -24,15 +20,7 @@ pub struct Disturbance {
 
 impl Disturbance {
     /// Nothing is different.
-    pub const NONE: Disturbance = Disturbance {
-        cut: false,
-        loss_ppm: 0,
-        loss_until_ns: 0,
-        duplicate_ppm: 0,
-        reorder_ppm: 0,
-        delay_ns: 0,
-        rate: None,
-    };
+    pub const NONE: Disturbance = Disturbance { cut: false, loss_ppm: 0, loss_until_ns: 0, delay_ns: 0, rate: None };
     /// Nothing passes.
     pub const CUT: Disturbance = Disturbance { cut: true, ..Disturbance::NONE };
 
@@ -43,8 +31,6 @@ impl Disturbance {
             cut: self.cut || other.cut,
             loss_ppm: self.loss_ppm.max(other.loss_ppm),
             loss_until_ns: self.loss_until_ns.max(other.loss_until_ns),
-            duplicate_ppm: self.duplicate_ppm.max(other.duplicate_ppm),
-            reorder_ppm: self.reorder_ppm.max(other.reorder_ppm),
             delay_ns: self.delay_ns + other.delay_ns,
             rate: [self.rate, other.rate].into_iter().flatten().min(),
         }
@@ -81,6 +67,10 @@ impl Hosts {
 #[derive(Clone, Debug, Default)]
 pub struct Disturbances {
     active: BTreeMap<u64, Vec<(Hosts, Hosts, Disturbance)>>,
+    /// Faults that have met nothing yet.
+    harmless: BTreeSet<u64>,
+    /// Faults that have just done harm for the first time.
+    bitten: Vec<u64>,
 }
 
 impl Disturbances {
@@ -88,11 +78,35 @@ impl Disturbances {
     /// fault may begin several.
     pub fn begin(&mut self, fault: u64, from: Hosts, to: Hosts, disturbance: Disturbance) {
         self.active.entry(fault).or_default().push((from, to, disturbance));
+        self.harmless.insert(fault);
     }
 
     /// Ends all that `fault` began; false if there was nothing.
     pub fn end(&mut self, fault: u64) -> bool {
+        self.harmless.remove(&fault);
         self.active.remove(&fault).is_some()
+    }
+
+    /// Faults that have done harm for the first time since the last call.
+    pub fn take_bitten(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.bitten)
+    }
+
+    /// Something from `from` to `to` met the disturbances that `does_it` names.
+    pub(super) fn bite(&mut self, from: HostId, to: HostId, does_it: impl Fn(&Disturbance) -> bool) {
+        if self.harmless.is_empty() || from == to {
+            return;
+        }
+        let Disturbances { active, harmless, bitten } = self;
+        harmless.retain(|fault| {
+            let all = active.get(fault).into_iter().flatten();
+            let hit =
+                all.filter(|(froms, tos, _)| froms.contains(from) && tos.contains(to)).any(|(.., it)| does_it(it));
+            if hit {
+                bitten.push(*fault);
+            }
+            !hit
+        });
     }
 
     /// What is different from `from` to `to` now. A host always reaches itself.

@@ -13,12 +13,12 @@ mod placement;
 mod table;
 
 pub use disturbance::{Disturbance, Disturbances, Hosts};
-pub use link::{Arrivals, LinkCounters, LinkSettings, PPM, Queue, SEGMENT_LEN_MAX, StreamArrival};
+pub use link::{Arrivals, LinkSettings, PPM, Part, Queue, SEGMENT_LEN_MAX};
 pub use placement::{Placement, storage_point_regions};
 pub use table::{Region, Table, TableError};
 
 use crate::{trace::Text, workload::Random};
-use link::Direction;
+use link::{Direction, Harm};
 use std::collections::BTreeMap;
 
 /// A host of a network: its place in the list that the network was made with.
@@ -34,16 +34,6 @@ pub struct Host {
     pub region: Region,
 }
 
-/// How what is sent comes out at the other end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Delivery {
-    /// As TCP shows it: whole and in order; loss shows as delay. See [`Network::stream`].
-    #[default]
-    Stream,
-    /// As the link shows it: lost, duplicated and reordered one by one. See [`Network::datagram`].
-    Datagram,
-}
-
 /// All directions between all hosts.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -51,22 +41,46 @@ pub struct Network {
     hosts: Vec<Host>,
     table: Table,
     settings: LinkSettings,
-    delivery: Delivery,
+    /// When the line of each host is free: what it sends, what it receives.
+    free_at_ns: BTreeMap<(HostId, Line), u64>,
     /// Those that something was sent over. A fleet's receivers talk to a few hosts each.
     directions: BTreeMap<(HostId, HostId), Direction>,
     disturbances: Disturbances,
 }
 
+/// A host's line: each way has the rate of [`LinkSettings::rate`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Line {
+    Up,
+    Down,
+}
+
+/// A sender hands over what the narrowest line on the way carries in this time, and whole segments.
+const PIECES_PER_S: u64 = 50;
+const SECOND_NS: u128 = 1_000_000_000;
+
 impl Network {
     /// The network between `hosts`, all of whose links have `settings`.
-    pub fn new(seed: u64, table: Table, hosts: Vec<Host>, settings: LinkSettings, delivery: Delivery) -> Network {
-        let disturbances = Disturbances::default();
-        Network { seed, hosts, table, settings, delivery, directions: BTreeMap::new(), disturbances }
+    pub fn new(seed: u64, table: Table, hosts: Vec<Host>, settings: LinkSettings) -> Network {
+        let (free_at_ns, directions, disturbances) = (BTreeMap::new(), BTreeMap::new(), Disturbances::default());
+        Network { seed, hosts, table, settings, free_at_ns, directions, disturbances }
     }
 
     /// The hosts.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// Adds a host that stands where `beside` does.
+    pub fn add_host(&mut self, name: Text, beside: HostId) -> HostId {
+        let region = self.host(beside).region;
+        self.hosts.push(Host { name, region });
+        HostId(u32::try_from(self.hosts.len() - 1).expect("fewer hosts than numbers"))
+    }
+
+    /// What happens to packets beyond a rate.
+    pub fn queue(&self) -> Queue {
+        self.settings.queue
     }
 
     /// Delay of one direction, undisturbed and without jitter, in nanoseconds.
@@ -79,55 +93,69 @@ impl Network {
         self.one_way_ns(from, to) + self.one_way_ns(to, from)
     }
 
-    /// Whether nothing passes from `from` to `to` now.
-    pub fn is_cut(&self, from: HostId, to: HostId) -> bool {
-        self.disturbances.of(from, to).cut
-    }
-
     /// The disturbances of now: faults begin and end them.
     pub fn disturbances(&mut self) -> &mut Disturbances {
         &mut self.disturbances
     }
 
-    /// What happened on all links so far.
-    pub fn counters(&self) -> LinkCounters {
-        self.directions.values().fold(LinkCounters::default(), |sum, direction| sum.plus(direction.counters()))
+    /// Bytes that a sender hands over at once: it keeps the rest until those have left. So what a connection has still
+    /// to send goes at the rate of then, goes with the connection, and shares the lines evenly with other connections.
+    pub fn piece_len_max(&self, from: HostId, to: HostId) -> u64 {
+        let rates = [self.settings.rate, self.disturbances.of(from, to).rate];
+        let Some(rate) = rates.into_iter().flatten().min().filter(|_| from != to) else { return u64::MAX };
+        (rate / PIECES_PER_S / SEGMENT_LEN_MAX).max(1) * SEGMENT_LEN_MAX
     }
 
-    /// Sends `len` bytes in the way that the network was made for.
-    pub fn transmit(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Arrivals {
-        match self.delivery {
-            Delivery::Stream => self.stream(now_ns, from, to, len).map(|arrival| arrival.at_ns).into(),
-            Delivery::Datagram => self.datagram(now_ns, from, to, len),
+    /// When the last of `len` bytes that are handed over now has left for `to`: behind all that was handed over before on
+    /// the lines that it passes. None while the direction is cut: it waits or is lost, as the caller decides.
+    pub fn hand_over(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Option<u64> {
+        let (direction, disturbance) = self.direction(from, to);
+        let mut sent_ns = now_ns;
+        if let Some(rate) = disturbance.rate.filter(|_| !disturbance.cut) {
+            sent_ns = take_line(&mut direction.free_at_ns, now_ns, len, rate);
         }
+        if disturbance != Disturbance::NONE {
+            let slows = |it: &Disturbance| it.delay_ns > 0 || it.rate.is_some();
+            self.disturbances.bite(from, to, |it| it.cut || (!disturbance.cut && slows(it)));
+        }
+        if disturbance.cut {
+            return None;
+        }
+        if let Some(rate) = self.settings.rate.filter(|_| from != to) {
+            for line in [(from, Line::Up), (to, Line::Down)] {
+                let free_at_ns = self.free_at_ns.entry(line).or_default();
+                sent_ns = sent_ns.max(take_line(free_at_ns, now_ns, len, rate));
+            }
+        }
+        Some(sent_ns)
     }
 
-    /// When the last of `len` bytes, written now to a TCP-like stream, can be read at the other end.
+    /// When the last byte of a part of a TCP-like stream can be read at the other end, if nothing before it is missing.
     ///
     /// Segments of [`SEGMENT_LEN_MAX`] bytes; a lost one costs a retransmission: a round trip where at least three
     /// segments of the same message follow it (fast retransmit), else a time-out of a round trip and 200 ms, doubled
-    /// each time. Nothing overtakes what was written to the same direction earlier. None while the direction is cut:
-    /// what was written then waits or dies with the connection, as the caller decides. Left out: slow start and
-    /// congestion windows, the handshake ([`round_trip_ns`](Network::round_trip_ns)), and the loss of acknowledgements.
-    pub fn stream(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Option<StreamArrival> {
+    /// each time. Left out: slow start and congestion windows, the handshake
+    /// ([`round_trip_ns`](Network::round_trip_ns)), and the loss of acknowledgements.
+    pub fn stream(&mut self, from: HostId, to: HostId, part: Part) -> u64 {
         let back_ns = self.one_way_ns(to, from);
         let (direction, disturbance) = self.direction(from, to);
-        direction.stream(now_ns, len, back_ns, &disturbance)
+        let (arrived_ns, harm) = direction.stream(part, back_ns, &disturbance);
+        self.note(from, to, harm);
+        arrived_ns
     }
 
-    /// When `len` bytes sent as one packet arrive: never, once or twice. One that is reordered may be overtaken by
+    /// When a packet that has left at `sent_ns` arrives: never, once or twice. One that is held back may be overtaken by
     /// what is sent later.
-    pub fn datagram(&mut self, now_ns: u64, from: HostId, to: HostId, len: u64) -> Arrivals {
+    pub fn datagram(&mut self, from: HostId, to: HostId, sent_ns: u64) -> Arrivals {
         let (direction, disturbance) = self.direction(from, to);
-        direction.datagram(now_ns, len, &disturbance)
+        let (arrivals, harm) = direction.datagram(sent_ns, &disturbance);
+        self.note(from, to, harm);
+        arrivals
     }
 
-    /// The two have a new connection: what an earlier one still had to deliver no longer holds it up.
-    pub fn reconnect(&mut self, a: HostId, b: HostId) {
-        for pair in [(a, b), (b, a)] {
-            if let Some(direction) = self.directions.get_mut(&pair) {
-                direction.forget_order();
-            }
+    fn note(&mut self, from: HostId, to: HostId, harm: Harm) {
+        if let Some(drawn_ppm) = harm.lost_ppm {
+            self.disturbances.bite(from, to, |disturbance| disturbance.loss_ppm > drawn_ppm);
         }
     }
 
@@ -145,6 +173,13 @@ impl Network {
         });
         (direction, disturbance)
     }
+}
+
+/// When a line has sent `len` bytes more.
+fn take_line(free_at_ns: &mut u64, now_ns: u64, len: u64, rate: u64) -> u64 {
+    let took_ns = u64::try_from(u128::from(len) * SECOND_NS / u128::from(rate.max(1))).unwrap_or(u64::MAX);
+    *free_at_ns = now_ns.max(*free_at_ns).saturating_add(took_ns);
+    *free_at_ns
 }
 
 #[cfg(test)]

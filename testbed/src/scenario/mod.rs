@@ -159,8 +159,10 @@ impl Scenario {
     /// Reads a scenario from `text`, which messages call `name`.
     pub fn parse(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Scenario, ScenarioError> {
         let scenario = parse::parse(name, text, overrides)?;
-        validate::validate(&scenario)?;
-        Ok(scenario)
+        match validate::validate(&scenario) {
+            Ok(()) => Ok(scenario),
+            Err(refusal) => Err(parse::placed(name, text, overrides, &refusal.key, refusal.error)),
+        }
     }
 
     /// The scenario as TOML.
@@ -170,7 +172,7 @@ impl Scenario {
 
     /// Whether the scenario makes sense and its backend can run it; what was read from a text does.
     pub fn validate(&self) -> Result<(), ScenarioError> {
-        validate::validate(self)
+        validate::validate(self).map_err(|refusal| refusal.error)
     }
 
     /// Names of all storage points, caches and receivers, in this order.
@@ -180,11 +182,11 @@ impl Scenario {
         storage_points.chain(caches).chain((1..=self.fleet.receivers).map(|i| format!("receiver{i}"))).collect()
     }
 
-    /// The tier of cache `number` (from 1), from 0: next to the storage points. Tiers are of equal size, the last one
-    /// perhaps smaller.
+    /// The tier of cache `number` (from 1), from 0: next to the storage points. Tiers are of equal size, or differ by one.
     pub fn cache_tier(&self, number: u32) -> u32 {
-        let size = self.fleet.caches.div_ceil(self.fleet.cache_tiers.max(1)).max(1);
-        (number.max(1) - 1) / size
+        let fleet = &self.fleet;
+        let tier = u64::from(number.max(1) - 1) * u64::from(fleet.cache_tiers) / u64::from(fleet.caches.max(1));
+        u32::try_from(tier).unwrap_or(u32::MAX)
     }
 
     /// The subscriptions of the receivers.
@@ -262,5 +264,70 @@ mod tests {
         let tiers: Vec<u32> = (1..=5).map(|cache| scenario.cache_tier(cache)).collect();
         assert_eq!(tiers, [0, 0, 0, 1, 1]);
         assert_eq!(scenario.hosts()[4..7], ["sp5", "cache1", "cache2"]);
+        for (caches, tiers) in [(4, 3), (7, 5), (3, 3), (10, 4)] {
+            let text =
+                format!("name = \"x\"\nbackend = \"simulated\"\n[fleet]\ncaches = {caches}\ncache_tiers = {tiers}\n");
+            let scenario = Scenario::parse("x", &text, &[]).unwrap();
+            let mut all: Vec<u32> = (1..=caches).map(|cache| scenario.cache_tier(cache)).collect();
+            assert!(all.is_sorted());
+            all.dedup();
+            assert_eq!(all, (0..tiers).collect::<Vec<_>>(), "{caches} in {tiers}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_line_and_the_nearest_right_name() {
+        let text = |more: &str| format!("name = \"x\"\nbackend = \"simulated\"\n{more}");
+        let refuse = |more: &str, reasons: &[&str]| {
+            let error = Scenario::parse("x.toml", &text(more), &[]).unwrap_err().to_string();
+            assert!(reasons.iter().all(|reason| error.contains(reason)), "{more}: {error}");
+        };
+        let fault = "[[faults]]\nkind = \"kill\"\nat = \"1s\"\n";
+        refuse(
+            &format!("{fault}target = \"sp1\"\n{fault}target = \"sp11\""),
+            &["x.toml, line 10:", "did you mean \"sp1\""],
+        );
+        refuse(&format!("{fault}target = [\"sp1\"]\nloss = 0.1"), &["line 7:", "`loss` means nothing"]);
+        refuse("[clocks.offsets]\nreciever1 = \"1s\"", &["line 4:", "did you mean \"receiver1\""]);
+        refuse("[network]\nduplicate = 0.1", &["line 4:", "network.duplicate means nothing"]);
+        refuse("[network]\nloss = 0.1\nqueue = \"1KiB\"", &["line 5:", "network.queue means nothing"]);
+        refuse("[network]\ndelivery = \"datagram\"\nqueue = \"1KiB\"", &["line 5:", "without a rate"]);
+        refuse("[fleet]\ncache_tiers = 2", &["line 4:", "number of caches, 0"]);
+        refuse("[expect]\nconvergence_99_ms_p98 = 3", &["line 4:", "did you mean \"convergence_99_ms_p99\""]);
+        let one = "[[workload.publications]]\npath = \"a\"\n";
+        refuse(&format!("{one}at = \"1s\"\nto = \"sp9\""), &["line 6:", "did you mean \"sp1\""]);
+        refuse(&format!("duration = \"5s\"\n{one}at = \"5s\"\nto = \"sp1\""), &["line 6:", "not within the duration"]);
+        refuse(
+            &format!("[workload]\nretried = 0.1\n{one}at = \"1s\"\nto = \"sp1\""),
+            &["line 4:", "beside workload.publ"],
+        );
+        refuse("[acms]\nquorum = \"sets:1+2,3\"", &["line 4:"]);
+        refuse("[fleet]\nsubscribe = [\n\"a\",\n\"a//b\"]", &["line 6:"]);
+        let set = [("fleet.storage_points".to_owned(), "4".to_owned())];
+        let error = Scenario::parse("x", &text(""), &set).unwrap_err().to_string();
+        assert!(error.contains("--set fleet.storage_points=4: "), "{error}");
+    }
+
+    #[test]
+    fn a_hunt_that_no_seed_could_draw_is_refused() {
+        for (key, value, reason) in [
+            ("paths", "0..0", "must be within 1.."),
+            ("storage_points", "[3, 4]", "must be odd"),
+            ("storage_points", "[0]", "must be odd"),
+            ("rtt", "[\"moon\"]", "is \"loopback\" or"),
+            ("rtt", "[\"azure-5\"]", "did you mean \"azure-50\""),
+            ("receivers", "2..5000000000", "must be within 0..200000"),
+            ("caches", "0..20000", "must be within"),
+            ("fault_length", "0s..1s", "longer than nothing"),
+            ("fault_length", "1s..2h", "within the shortest"),
+            ("rate", "0..1KiB", "one byte"),
+            ("large_size", "1KiB..2GiB", "at most 1 GiB"),
+            ("modes", "[]", "choice between nothing"),
+            ("fault_kinds_min", "99", "is more than"),
+        ] {
+            let set = [(format!("hunt.{key}"), value.to_owned())];
+            let error = Scenario::load("storm", &set).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains(&format!("--set hunt.{key}")), "{key} = {value}: {error}");
+        }
     }
 }

@@ -12,7 +12,7 @@ pub struct Network {
     pub rtt: String,
     /// The part of the one-way delay by which single deliveries vary at most.
     pub jitter: Fraction,
-    /// The part of frames that is lost on the way.
+    /// The part of packets that is lost on the way. A stream sends them again: it shows as delay.
     pub loss: Fraction,
     /// The part of frames that arrives twice (`delivery = "datagram"` only: a stream drops the copy).
     pub duplicate: Fraction,
@@ -21,7 +21,8 @@ pub struct Network {
     /// Bytes a second that a host can send, and as many that it can receive; without it, no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Bytes>,
-    /// Bytes that wait where a rate limits at most; what comes beyond is lost.
+    /// Bytes of datagrams that wait at most at each connection where a rate limits (`delivery = "datagram"` only: a
+    /// stream's sender waits); what comes beyond is lost.
     pub queue: Bytes,
     /// What frames between storage points see.
     pub delivery: Delivery,
@@ -56,8 +57,8 @@ impl Network {
     /// The measured table.
     pub const AZURE_50: &'static str = "azure-50";
 
-    /// The first key that asks for more than plain loopback.
-    pub(super) fn emulated(&self) -> Option<String> {
+    /// The first key that asks for more than plain loopback, and how it is shown.
+    pub(super) fn emulated(&self) -> Option<(&'static str, String)> {
         let plain = Network::default();
         let keys = [
             ("jitter", self.jitter != plain.jitter),
@@ -70,9 +71,9 @@ impl Network {
             ("sp_regions", self.sp_regions != plain.sp_regions),
         ];
         if self.rtt != plain.rtt {
-            return Some(format!("network.rtt = {:?}", self.rtt));
+            return Some(("rtt", format!("rtt = {:?}", self.rtt)));
         }
-        keys.iter().find(|(_, differs)| *differs).map(|(key, _)| format!("network.{key}"))
+        keys.iter().find(|(_, differs)| *differs).map(|(key, _)| (*key, (*key).to_owned()))
     }
 }
 

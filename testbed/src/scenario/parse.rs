@@ -1,7 +1,10 @@
 //! From TOML and `key=value` overrides to a scenario, with errors that name the line and the nearest right key.
 
 use super::Scenario;
-use toml::{Table, Value};
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
 
 /// Why a scenario cannot be used. Nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +19,7 @@ pub enum ScenarioError {
         source: std::io::Error,
     },
     /// Neither a file nor built in.
-    #[error("no scenario is called {name:?}{}; built-in ones: {known}; or give a file", did_you_mean(.nearest.as_deref()))]
+    #[error("no scenario is called {name:?}{}; built-in ones: {known}; or give a file", maybe(.nearest.as_deref()))]
     UnknownName {
         /// What was asked for.
         name: String,
@@ -36,6 +39,14 @@ pub enum ScenarioError {
     /// A value that makes no sense.
     #[error("the scenario is not valid: {0}")]
     Invalid(String),
+    /// What is wrong, and where that stands.
+    #[error("{place}: {error}")]
+    At {
+        /// File and line, or the override.
+        place: String,
+        /// What is wrong.
+        error: Box<ScenarioError>,
+    },
     /// A legal thing that other backends can do.
     #[error("the local backend cannot do {0}; with `backend = \"simulated\"` it runs in virtual time")]
     NotLocal(String),
@@ -44,7 +55,12 @@ pub enum ScenarioError {
     Unavailable(String),
 }
 
-fn did_you_mean(nearest: Option<&str>) -> String {
+/// The end of a message about an unknown name.
+pub(super) fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> String {
+    nearest(name, known).map_or(String::new(), |nearest| format!("; did you mean {nearest:?}?"))
+}
+
+fn maybe(nearest: Option<&str>) -> String {
     nearest.map_or(String::new(), |nearest| format!(" (did you mean {nearest:?}?)"))
 }
 
@@ -75,6 +91,50 @@ pub(super) fn parse(name: &str, text: &str, overrides: &[(String, String)]) -> R
         scenario = table.clone().try_into().map_err(|error: toml::de::Error| syntax(place(), error.message()))?;
     }
     Ok(scenario)
+}
+
+/// An error about `key` (`faults.0.target`), with the override that gave it or the line where it stands, if it does.
+pub(super) fn placed(
+    name: &str,
+    text: &str,
+    overrides: &[(String, String)],
+    key: &str,
+    error: ScenarioError,
+) -> ScenarioError {
+    let is_about = |set: &str| key == set || key.strip_prefix(set).is_some_and(|rest| rest.starts_with('.'));
+    let place = match overrides.iter().rev().find(|(set, _)| is_about(set)) {
+        Some((set, value)) => Some(format!("--set {set}={value}")),
+        None => line_of_key(text, key).map(|line| format!("{name}, line {line}")),
+    };
+    match place {
+        Some(place) => ScenarioError::At { place, error: Box::new(error) },
+        None => error,
+    }
+}
+
+/// The line of a key, or of what stands round it.
+fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?.into_inner();
+    let mut parts = key.split('.');
+    let first = parts.next()?;
+    let (name, mut here) = document.iter().find(|(name, _)| name.get_ref() == first)?;
+    let mut offset = name.span().start;
+    for part in parts {
+        let found = match here.get_ref() {
+            DeValue::Table(table) => {
+                let found = table.iter().find(|(name, _)| name.get_ref() == part);
+                found.map(|(name, value)| (name.span().start, value))
+            }
+            DeValue::Array(values) => {
+                let found = part.parse::<usize>().ok().and_then(|place| values.get(place));
+                found.map(|value| (value.span().start, value))
+            }
+            _ => None,
+        };
+        let Some((start, value)) = found else { break };
+        (offset, here) = (start, value);
+    }
+    Some(line_of(text, offset))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

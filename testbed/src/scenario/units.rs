@@ -38,6 +38,9 @@ impl FromStr for Span {
         let bad = || BadUnit(text.to_owned(), "a duration such as 250ms, 40s or 2m");
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
+        if unit == "ns" {
+            return number.parse().map(|nanos| Span(Duration::from_nanos(nanos))).map_err(|_| bad());
+        }
         let number: f64 = number.parse().map_err(|_| bad())?;
         let seconds = match unit {
             "us" => number / 1e6,
@@ -53,6 +56,9 @@ impl FromStr for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.subsec_nanos().is_multiple_of(1_000) {
+            return write!(f, "{}ns", self.0.as_nanos());
+        }
         match self.0.as_micros() {
             micros if micros.is_multiple_of(1_000_000) => write!(f, "{}s", micros / 1_000_000),
             micros if micros.is_multiple_of(1_000) => write!(f, "{}ms", micros / 1_000),
@@ -240,6 +246,10 @@ mod tests {
             let span: Span = text.parse().unwrap();
             assert_eq!(span.0.as_micros(), micros);
             assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+        }
+        for nanos in [1, 999, 1_001, 1_000_000_001, 86_400_000_000_007] {
+            let span = Span(Duration::from_nanos(nanos));
+            assert_eq!(span.to_string().parse(), Ok(span), "{span}");
         }
         for (text, bytes) in [("900", 900), ("64KiB", 65_536), ("1MiB", 1 << 20), ("0", 0)] {
             assert_eq!(text.parse::<Bytes>().unwrap(), Bytes(bytes));

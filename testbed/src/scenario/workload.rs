@@ -42,7 +42,7 @@ pub struct Workload {
     /// When updates are due.
     pub arrival: Arrival,
     /// The part of updates that delete their file; the next update of it brings it back.
-    pub deletes: f64,
+    pub deletes: Fraction,
     /// The part of updates that is tried again under the same key at another storage point, 1 to 12 s later.
     pub retried: Fraction,
     /// The part of updates whose publisher names the greatest UID that it was told so far.
@@ -67,7 +67,7 @@ impl Default for Workload {
             concurrency: 16,
             updates_per_s: 5.0,
             arrival: Arrival::Poisson,
-            deletes: 0.0,
+            deletes: Fraction(0),
             retried: Fraction(0),
             known: Fraction(0),
             fast: Fraction(0),

@@ -1,7 +1,7 @@
 //! Updates of the files: which, when and with what, all decided by the seed before the first is sent.
 
 use super::{File, Random};
-use crate::scenario::{Arrival, Workload};
+use crate::scenario::{Arrival, Fraction, Workload};
 use acms_engine::protocol::{Hash, Path};
 use bytes::Bytes;
 use std::{collections::BTreeSet, time::Duration};
@@ -26,7 +26,7 @@ pub struct Updates<'f> {
     random: Random,
     arrival: Arrival,
     gap_ns: Option<u64>,
-    deletes: f64,
+    deletes: Fraction,
     duration: Duration,
     next_ns: u64,
     number: u64,
@@ -40,6 +40,7 @@ impl<'f> Updates<'f> {
             files,
             random: Random::new(seed, "updates"),
             arrival: workload.arrival,
+            // One correctly rounded division: the same on every machine.
             gap_ns: (workload.updates_per_s > 0.0).then(|| (1e9 / workload.updates_per_s) as u64),
             deletes: workload.deletes,
             duration,
@@ -74,7 +75,7 @@ impl Iterator for Updates<'_> {
         self.number += 1;
         let chosen = self.random.below(self.files.len() as u64) as usize;
         let file = self.files.get(chosen)?;
-        let delete = self.random.unit() < self.deletes && !self.deleted.contains(&chosen);
+        let delete = self.random.chance(self.deletes.0) && !self.deleted.contains(&chosen);
         if delete {
             self.deleted.insert(chosen);
             return Some(Update { at, path: file.path.clone(), content: None, hash: Hash::of(b"") });
@@ -97,7 +98,8 @@ mod tests {
 
     #[test]
     fn the_seed_decides_all_and_the_rate_is_kept() {
-        let workload = Workload { files: Some(5), updates_per_s: 50.0, deletes: 0.2, ..Workload::default() };
+        let workload =
+            Workload { files: Some(5), updates_per_s: 50.0, deletes: Fraction(200_000), ..Workload::default() };
         let drawn = updates(&workload, 1);
         assert_eq!(drawn, updates(&workload, 1));
         assert_ne!(drawn, updates(&workload, 2));

@@ -102,7 +102,8 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let content = ContentThread::start(opened.contents.clone(), completions)?;
     let members: Vec<_> = config.members.iter().map(|member| (SpId(member.id), member.peer)).collect();
     let hello = Hello { cluster: config.cluster.clone(), header: sp.header() };
-    let peers = Peers::new(config.me, hello, &members, seed, now.instant);
+    let registry = poll.registry().try_clone()?;
+    let peers = Peers::new(config.me, hello, &members, seed, registry, now.instant).map_err(io::Error::other)?;
     let io = environment::Io::new(peers, commit, maintenance, content, opened.contents, events, sp.header());
     let core = core::Core::new(sp, io, config, now);
     let server = Server::new(poll, core, received, signals, peer_listener, listeners, connections_max);

@@ -1,79 +1,45 @@
-//! Links to the other storage points: one TCP connection for each pair, dialled by the one with the smaller id.
-//!
-//! Invariant: nothing but a hello is sent before the other end's hello with equal cluster, epoch and configuration has
-//! come, so that a paused peer gets no publications into its socket buffers by a fresh connection.
+//! Links to the other storage points over TCP: what [`Links`] wants, done with sockets.
 
 use crate::{
-    protocol::{Duration, Instant, Message, SpId, message::Header},
+    protocol::{Duration, Instant, SpId},
     runtime::net,
-    wire::{self, Decoder, Frame, Hello},
+    wire::{
+        Hello, WireError,
+        link::{Action, LinkEvent, Links},
+    },
 };
-use bytes::Bytes;
 use mio::{Interest, Registry, Token, net::TcpStream};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io::{self, Read as _, Write as _},
     net::SocketAddr,
 };
 
-const PING_AFTER: Duration = Duration::from_secs(1);
-const DEAD_AFTER: Duration = Duration::from_secs(4);
-const REDIAL_MIN: Duration = Duration::from_millis(50);
-const REDIAL_MAX: Duration = Duration::from_secs(1);
-/// More than this unsent closes the link; what it would have carried is sent again later.
-const QUEUED_LEN_MAX: usize = 64 << 20;
 /// Bytes taken from one link before others have their turn.
 const READ_BUDGET: usize = 1 << 20;
-/// Connections that have not said hello yet.
-const STRANGERS_MAX: usize = 64;
 /// A link that is down for less is nothing to speak of: a cluster's processes start one after the other.
 const COMPLAIN_AFTER: Duration = Duration::from_secs(2);
 /// A problem with a peer is said this often at most.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
-/// First token of links; the id of the SP is added.
-const LINK_TOKENS: usize = 64;
-/// First token of strangers.
-const STRANGER_TOKENS: usize = 128;
+/// Tokens of peers' connections: one for each link, and as many for those who have not said who they are.
+const FIRST_TOKEN: usize = 64;
 /// Tokens from here on are not of peers.
-pub(super) const TOKENS_END: usize = STRANGER_TOKENS + STRANGERS_MAX;
-
-/// What a link has to say.
-#[derive(Debug)]
-pub(super) enum LinkEvent {
-    /// The peer has said hello; everything of its header holds from now on.
-    Up(SpId, Header),
-    /// The link is gone.
-    Down(SpId),
-    /// Messages came.
-    Messages(SpId, Header, Vec<Message>),
-}
+pub(super) const TOKENS_END: usize = FIRST_TOKEN + 128;
 
 #[derive(Debug)]
-struct Channel {
+struct Socket {
     stream: TcpStream,
-    decoder: Decoder,
-    /// Frames of the protocol, before those that carry contents.
-    control: VecDeque<Bytes>,
-    bulk: VecDeque<Bytes>,
-    /// What is being written, and how much of it is.
-    current: Option<(Bytes, usize)>,
-    queued_len: usize,
-    greeted: bool,
     readable: bool,
     writable: bool,
     /// The peer has ended its side, or the kernel says so.
     ended: bool,
-    heard_at: Instant,
-    sent_at: Instant,
 }
 
+/// What is said of a peer in the log.
 #[derive(Debug)]
-struct Link {
+struct Peer {
     addr: SocketAddr,
-    channel: Option<Channel>,
-    redial_at: Instant,
-    back_off: Duration,
     down_since: Instant,
     complained_at: Option<Instant>,
 }
@@ -81,279 +47,188 @@ struct Link {
 /// All links of this storage point.
 #[derive(Debug)]
 pub(super) struct Peers {
-    me: SpId,
-    hello: Hello,
-    links: BTreeMap<SpId, Link>,
-    strangers: BTreeMap<usize, Channel>,
-    random: u64,
+    links: Links<usize>,
+    peers: BTreeMap<SpId, Peer>,
+    /// By token.
+    sockets: BTreeMap<usize, Socket>,
+    last_token: usize,
+    registry: Registry,
     buffer: Box<[u8]>,
-    events: VecDeque<LinkEvent>,
 }
 
 impl Peers {
-    pub(super) fn new(me: SpId, hello: Hello, members: &[(SpId, SocketAddr)], seed: u64, now: Instant) -> Peers {
-        let link = |addr| Link {
-            addr,
-            channel: None,
-            redial_at: now,
-            back_off: REDIAL_MIN,
-            down_since: now,
-            complained_at: None,
-        };
+    pub(super) fn new(
+        me: SpId,
+        hello: Hello,
+        members: &[(SpId, SocketAddr)],
+        seed: u64,
+        registry: Registry,
+        now: Instant,
+    ) -> Result<Peers, WireError> {
         let others = members.iter().filter(|(sp, _)| *sp != me);
-        Peers {
-            me,
-            hello,
-            links: others.map(|(sp, addr)| (*sp, link(*addr))).collect(),
-            strangers: BTreeMap::new(),
-            random: seed | 1,
+        let peer = |addr| Peer { addr, down_since: now, complained_at: None };
+        Ok(Peers {
+            links: Links::new(me, hello, others.clone().map(|(sp, _)| *sp), seed, now)?,
+            peers: others.map(|(sp, addr)| (*sp, peer(*addr))).collect(),
+            sockets: BTreeMap::new(),
+            last_token: TOKENS_END - 1,
+            registry,
             buffer: vec![0; 256 << 10].into(),
-            events: VecDeque::new(),
-        }
+        })
     }
 
     /// The next thing that a link has to say.
-    pub(super) fn poll_event(&mut self) -> Option<LinkEvent> {
-        self.events.pop_front()
+    pub(super) fn poll_event(&mut self, now: Instant) -> Option<LinkEvent> {
+        let event = self.links.poll_event()?;
+        match &event {
+            LinkEvent::Down(sp, problem) => {
+                tracing::info!("the link to storage point {sp} is down: {problem}");
+                if let Some(peer) = self.peers.get_mut(sp) {
+                    peer.down_since = now;
+                }
+            }
+            LinkEvent::Failed(sp, problem) => match self.peers.get_mut(sp) {
+                Some(peer) => peer.complain(*sp, problem, now),
+                None => tracing::warn!("{problem}; refused"),
+            },
+            _ => {}
+        }
+        Some(event)
     }
 
     /// Links that are up: (peer, bytes not yet sent).
     pub(super) fn up(&self) -> impl Iterator<Item = (SpId, usize)> + '_ {
-        let greeted = |link: &'_ Link| link.channel.as_ref().filter(|c| c.greeted).map(|c| c.queued_len);
-        self.links.iter().filter_map(move |(sp, link)| Some((*sp, greeted(link)?)))
+        self.links.up()
     }
 
     /// Takes a connection that someone made to this SP.
-    pub(super) fn accept(&mut self, registry: &Registry, stream: TcpStream, now: Instant) {
-        let free = (STRANGER_TOKENS..TOKENS_END).find(|token| !self.strangers.contains_key(token));
-        let Some(token) = free else { return };
-        match Channel::new(registry, stream, Token(token), &self.hello, now) {
-            Ok(mut channel) => {
-                channel.writable = true;
-                let _ = channel.write();
-                self.strangers.insert(token, channel);
+    pub(super) fn accept(&mut self, stream: TcpStream, now: Instant) {
+        match self.register(stream) {
+            Ok(Some(token)) => {
+                if !self.links.accepted(token, now) {
+                    self.sockets.remove(&token);
+                }
             }
+            Ok(None) => {}
             Err(error) => tracing::warn!("a peer's connection cannot be taken: {error}"),
         }
     }
 
+    fn register(&mut self, mut stream: TcpStream) -> io::Result<Option<usize>> {
+        // The one used longest ago, so that what the kernel still has to say of an old one meets no new one.
+        let tokens = (self.last_token + 1..TOKENS_END).chain(FIRST_TOKEN..=self.last_token);
+        let Some(token) = tokens.into_iter().find(|token| !self.sockets.contains_key(token)) else { return Ok(None) };
+        net::prepare(&stream);
+        self.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+        self.last_token = token;
+        self.sockets.insert(token, Socket { stream, readable: false, writable: false, ended: false });
+        Ok(Some(token))
+    }
+
     /// A descriptor of a link is ready.
-    pub(super) fn handle_ready(&mut self, registry: &Registry, event: &mio::event::Event, now: Instant) {
+    pub(super) fn handle_ready(&mut self, event: &mio::event::Event, now: Instant) {
         let token = event.token().0;
-        let channel = match token {
-            STRANGER_TOKENS.. => self.strangers.get_mut(&token),
-            _ => self.links.get_mut(&link_sp(token)).and_then(|link| link.channel.as_mut()),
-        };
-        let Some(channel) = channel else { return };
-        channel.ended |= event.is_error() || event.is_read_closed();
-        channel.readable |= event.is_readable() || channel.ended;
-        channel.writable |= event.is_writable();
-        match token {
-            STRANGER_TOKENS.. => self.greet(registry, token, now),
-            _ => self.read_link(link_sp(token), now),
-        }
+        let Some(socket) = self.sockets.get_mut(&token) else { return };
+        socket.ended |= event.is_error() || event.is_read_closed();
+        socket.readable |= event.is_readable() || socket.ended;
+        socket.writable |= event.is_writable();
+        self.read(token, now);
     }
 
     /// Whether a budget ended a reading before the socket was empty.
     pub(super) fn has_more(&self) -> bool {
-        self.links.values().any(|link| link.channel.as_ref().is_some_and(|channel| channel.readable))
+        self.sockets.values().any(|socket| socket.readable)
     }
 
     /// Reads on where a budget ended a reading.
     pub(super) fn read_on(&mut self, now: Instant) {
-        let readable = |link: &Link| link.channel.as_ref().is_some_and(|channel| channel.readable);
-        let waiting: Vec<SpId> = self.links.iter().filter(|(_, link)| readable(link)).map(|(sp, _)| *sp).collect();
-        waiting.into_iter().for_each(|sp| self.read_link(sp, now));
+        let readable = self.sockets.iter().filter(|(_, socket)| socket.readable);
+        let waiting: Vec<usize> = readable.map(|(token, _)| *token).collect();
+        waiting.into_iter().for_each(|token| self.read(token, now));
     }
 
-    fn read_link(&mut self, sp: SpId, now: Instant) {
-        let Some(link) = self.links.get_mut(&sp) else { return };
-        let Some(channel) = &mut link.channel else { return };
+    fn read(&mut self, token: usize, now: Instant) {
         let mut budget = READ_BUDGET;
-        let ended = loop {
-            match channel.next_frame(&mut self.buffer, &mut budget, now) {
-                Ok(Some(Frame::Hello(hello))) if !channel.greeted => {
-                    match check_hello(&self.hello, &hello).and_then(|()| is_from(&hello, sp)) {
-                        Ok(()) => {
-                            channel.greeted = true;
-                            link.back_off = REDIAL_MIN;
-                            self.events.push_back(LinkEvent::Up(sp, hello.header));
-                        }
-                        Err(problem) => break Some(problem),
+        while let Some(socket) = self.sockets.get_mut(&token).filter(|socket| socket.readable && budget > 0) {
+            match socket.stream.read(&mut self.buffer) {
+                Ok(0) => self.lost(token, "it closed the connection", now),
+                Ok(len) => {
+                    // A short read has emptied the socket: what comes later is announced anew, and so is its end.
+                    socket.readable = len == self.buffer.len() || socket.ended;
+                    budget = budget.saturating_sub(len);
+                    self.links.received(token, &self.buffer[..len], now);
+                    self.act(now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.lost(token, &error.to_string(), now),
+            }
+        }
+    }
+
+    fn lost(&mut self, token: usize, problem: &str, now: Instant) {
+        self.sockets.remove(&token);
+        self.links.closed(token, problem, now);
+    }
+
+    /// Does what the links ask for.
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.links.poll_action() {
+            match action {
+                Action::Close(token) => drop(self.sockets.remove(&token)),
+                Action::Dial(sp) => {
+                    let Some(addr) = self.peers.get(&sp).map(|peer| peer.addr) else { continue };
+                    match TcpStream::connect(addr).and_then(|stream| self.register(stream)) {
+                        Ok(Some(token)) => self.links.dialled(sp, token, now),
+                        Ok(None) => self.links.not_dialled(sp, "there are too many connections".to_owned(), now),
+                        Err(error) => self.links.not_dialled(sp, error.to_string(), now),
                     }
                 }
-                Ok(Some(Frame::Messages(header, messages))) if channel.greeted && header.from == sp => {
-                    self.events.push_back(LinkEvent::Messages(sp, header, messages));
-                }
-                Ok(Some(Frame::Ping)) if channel.greeted => {}
-                Ok(Some(_)) => break Some("it sends frames out of turn".to_owned()),
-                Ok(None) => break None,
-                Err(problem) => break Some(problem),
             }
-        };
-        if let Some(problem) = ended {
-            self.close(sp, &problem, now);
-        }
-    }
-
-    /// Reads the hello of a connection that a peer has made, which then takes the place of its link.
-    fn greet(&mut self, registry: &Registry, token: usize, now: Instant) {
-        let Some(mut channel) = self.strangers.remove(&token) else { return };
-        let _ = channel.write();
-        let hello = match channel.next_frame(&mut self.buffer, &mut READ_BUDGET.clone(), now) {
-            Ok(None) => {
-                self.strangers.insert(token, channel);
-                return;
-            }
-            Ok(Some(Frame::Hello(hello))) => hello,
-            Ok(Some(_)) | Err(_) => return,
-        };
-        let sp = hello.header.from;
-        let Some(link) = self.links.get_mut(&sp).filter(|_| sp < self.me) else {
-            tracing::warn!("a stranger says that it is storage point {sp} of {}; refused", hello.cluster);
-            return;
-        };
-        if let Err(problem) = check_hello(&self.hello, &hello) {
-            link.complain(sp, &problem, now);
-            return;
-        }
-        if registry.reregister(&mut channel.stream, link_token(sp), Interest::READABLE | Interest::WRITABLE).is_err() {
-            return;
-        }
-        self.close(sp, "it has connected again", now);
-        channel.greeted = true;
-        let Some(link) = self.links.get_mut(&sp) else { return };
-        link.channel = Some(channel);
-        self.events.push_back(LinkEvent::Up(sp, hello.header));
-        self.read_link(sp, now);
-    }
-
-    fn close(&mut self, sp: SpId, problem: &str, now: Instant) {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let jitter_percent = 50 + (self.random % 100) as u32;
-        let Some(link) = self.links.get_mut(&sp) else { return };
-        let Some(channel) = link.channel.take() else { return };
-        link.redial_at = now.after(link.back_off * jitter_percent / 100);
-        link.back_off = (link.back_off * 2).min(REDIAL_MAX);
-        if channel.greeted {
-            link.down_since = now;
-            tracing::info!("the link to storage point {sp} is down: {problem}");
-            self.events.push_back(LinkEvent::Down(sp));
-        } else {
-            link.complain(sp, problem, now);
         }
     }
 
     /// Queues messages as frames; those that carry contents go behind all others.
     pub(super) fn send(&mut self, sp: SpId, frames: Vec<Vec<u8>>, is_bulk: bool) {
-        let Some(channel) = self.links.get_mut(&sp).and_then(|link| link.channel.as_mut()) else { return };
-        if channel.greeted {
-            let queue = if is_bulk { &mut channel.bulk } else { &mut channel.control };
-            for frame in frames {
-                channel.queued_len += frame.len();
-                queue.push_back(frame.into());
-            }
-        }
+        self.links.send(sp, frames, is_bulk);
     }
 
     /// Whether messages to `sp` can be sent.
     pub(super) fn is_up(&self, sp: SpId) -> bool {
-        self.links.get(&sp).and_then(|link| link.channel.as_ref()).is_some_and(|channel| channel.greeted)
+        self.links.is_up(sp)
     }
 
     /// Writes what is queued, as far as sockets take it.
     pub(super) fn flush(&mut self, now: Instant) {
+        self.links.close_overfull(now);
+        self.act(now);
         let mut broken = Vec::new();
-        for (sp, link) in &mut self.links {
-            let Some(channel) = &mut link.channel else { continue };
-            if channel.queued_len > QUEUED_LEN_MAX {
-                broken.push((*sp, "too much waits to be sent to it".to_owned()));
-            } else if channel.queued_len > 0 && channel.writable {
-                match channel.write() {
-                    Ok(true) => channel.sent_at = now,
-                    Ok(false) => {}
-                    Err(error) => broken.push((*sp, error.to_string())),
-                }
+        for (token, socket) in self.sockets.iter_mut().filter(|(_, socket)| socket.writable) {
+            if let Err(error) = socket.write(&mut self.links, *token, now) {
+                broken.push((*token, error.to_string()));
             }
         }
-        broken.into_iter().for_each(|(sp, problem)| self.close(sp, &problem, now));
+        broken.into_iter().for_each(|(token, problem)| self.lost(token, &problem, now));
     }
 
     /// Dials, pings, and closes what is dead.
-    pub(super) fn handle_timeout(&mut self, registry: &Registry, now: Instant) {
-        self.strangers.retain(|_, channel| now.since(channel.heard_at) < DEAD_AFTER);
-        let mut dead = Vec::new();
-        for (sp, link) in &mut self.links {
-            match &mut link.channel {
-                None if self.me < *sp && link.redial_at <= now => {
-                    if let Err(error) = link.dial(registry, *sp, &self.hello, now) {
-                        link.redial_at = now.after(REDIAL_MAX);
-                        link.complain(*sp, &error.to_string(), now);
-                    }
-                }
-                Some(channel) if now.since(channel.heard_at) >= DEAD_AFTER => dead.push(*sp),
-                Some(channel) if channel.greeted && now.since(channel.sent_at) >= PING_AFTER => {
-                    channel.sent_at = now;
-                    channel.queued_len += wire::HEAD_LEN;
-                    channel.control.push_back(Bytes::copy_from_slice(&wire::encode_ping()));
-                }
-                _ => {}
-            }
-        }
-        dead.into_iter().for_each(|sp| self.close(sp, "nothing was heard of it for 4 s", now));
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.links.handle_timeout(now);
+        self.act(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let of_link = |(sp, link): (&SpId, &Link)| match &link.channel {
-            None => (self.me < *sp).then_some(link.redial_at),
-            Some(channel) if channel.greeted => {
-                Some(channel.heard_at.after(DEAD_AFTER).min(channel.sent_at.after(PING_AFTER)))
-            }
-            Some(channel) => Some(channel.heard_at.after(DEAD_AFTER)),
-        };
-        let strangers = self.strangers.values().map(|channel| channel.heard_at.after(DEAD_AFTER));
-        self.links.iter().filter_map(of_link).chain(strangers).min()
+        self.links.poll_timeout()
     }
 }
 
 /// Whether a token is of a peer's link.
 pub(super) fn is_peer(token: Token) -> bool {
-    (LINK_TOKENS..TOKENS_END).contains(&token.0)
+    (FIRST_TOKEN..TOKENS_END).contains(&token.0)
 }
 
-fn link_token(sp: SpId) -> Token {
-    Token(LINK_TOKENS + usize::from(sp.0))
-}
-
-fn link_sp(token: usize) -> SpId {
-    SpId((token - LINK_TOKENS) as u8)
-}
-
-fn check_hello(mine: &Hello, theirs: &Hello) -> Result<(), String> {
-    if mine.cluster != theirs.cluster {
-        return Err(format!("it belongs to cluster {:?}, this one to {:?}", theirs.cluster, mine.cluster));
-    }
-    if (mine.header.epoch, mine.header.config) != (theirs.header.epoch, theirs.header.config) {
-        let (theirs, mine) = (theirs.header.epoch, mine.header.epoch);
-        return Err(format!("its configuration (epoch {theirs}) differs from this one's (epoch {mine})"));
-    }
-    Ok(())
-}
-
-fn is_from(hello: &Hello, sp: SpId) -> Result<(), String> {
-    if hello.header.from == sp { Ok(()) } else { Err(format!("storage point {} answers there", hello.header.from)) }
-}
-
-impl Link {
-    fn dial(&mut self, registry: &Registry, sp: SpId, hello: &Hello, now: Instant) -> io::Result<()> {
-        let stream = TcpStream::connect(self.addr)?;
-        self.channel = Some(Channel::new(registry, stream, link_token(sp), hello, now)?);
-        Ok(())
-    }
-
+impl Peer {
     fn complain(&mut self, sp: SpId, problem: &str, now: Instant) {
         let is_news = now.since(self.down_since) >= COMPLAIN_AFTER;
         if is_news && self.complained_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
@@ -363,84 +238,23 @@ impl Link {
     }
 }
 
-impl Channel {
-    fn new(
-        registry: &Registry,
-        mut stream: TcpStream,
-        token: Token,
-        hello: &Hello,
-        now: Instant,
-    ) -> io::Result<Channel> {
-        net::prepare(&stream);
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let hello = wire::encode_hello(hello).map_err(io::Error::other)?;
-        Ok(Channel {
-            stream,
-            decoder: Decoder::expecting_hello(),
-            queued_len: hello.len(),
-            control: VecDeque::from([hello.into()]),
-            bulk: VecDeque::new(),
-            current: None,
-            greeted: false,
-            readable: false,
-            writable: false,
-            ended: false,
-            heard_at: now,
-            sent_at: now,
-        })
-    }
-
-    /// The next frame, read from the socket as far as needed and as `budget` allows.
-    fn next_frame(&mut self, buffer: &mut [u8], budget: &mut usize, now: Instant) -> Result<Option<Frame>, String> {
-        loop {
-            match self.decoder.next() {
-                Ok(Some(frame)) => return Ok(Some(frame)),
-                Ok(None) => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            if !self.readable || *budget == 0 {
-                return Ok(None);
-            }
-            match self.stream.read(buffer) {
-                Ok(0) => return Err("it closed the connection".to_owned()),
-                Ok(len) => {
-                    // A short read has emptied the socket: what comes later is announced anew, and so is its end.
-                    self.readable = len == buffer.len() || self.ended;
-                    *budget = budget.saturating_sub(len);
-                    self.heard_at = now;
-                    self.decoder.push(&buffer[..len]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-
-    /// Writes until nothing is left or the socket is full; whether anything was written.
-    fn write(&mut self) -> io::Result<bool> {
-        let mut any = false;
+impl Socket {
+    /// Writes until nothing is left or the socket is full.
+    fn write(&mut self, links: &mut Links<usize>, token: usize, now: Instant) -> io::Result<()> {
         while self.writable {
-            let next = || self.control.pop_front().or_else(|| self.bulk.pop_front()).map(|frame| (frame, 0));
-            let Some((frame, written)) = self.current.take().or_else(next) else { break };
-            match self.stream.write(&frame[written..]) {
-                Ok(len) => {
-                    any = true;
-                    self.queued_len -= len;
-                    if written + len < frame.len() {
-                        self.current = Some((frame, written + len));
-                    }
-                }
-                Err(error) => {
-                    self.current = Some((frame, written));
-                    match error.kind() {
-                        io::ErrorKind::WouldBlock => self.writable = false,
-                        io::ErrorKind::Interrupted => {}
-                        _ => return Err(error),
-                    }
-                }
+            let unsent = links.unsent(token);
+            if unsent.is_empty() {
+                break;
+            }
+            match self.stream.write(&unsent) {
+                Ok(len) => links.wrote(token, len, now),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.writable = false,
+                    io::ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
             }
         }
-        Ok(any)
+        Ok(())
     }
 }

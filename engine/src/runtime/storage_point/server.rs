@@ -13,12 +13,12 @@ use crate::{
             completion::Completion,
             connection::{Connection, ConnectionId, Overdue, ReadResult, ReplyForm, Role, State},
             core::Core,
-            held,
-            peer::{self, LinkEvent},
+            held, peer,
             publish::{self, Refusal},
             read, requests,
         },
     },
+    wire::link::LinkEvent,
 };
 use mio::{Events, Interest, Poll, Token, net::TcpListener};
 use slab::Slab;
@@ -189,7 +189,7 @@ impl Server {
                 self.listeners[token - HTTP_LISTENERS].ready = true;
             }
             token if peer::is_peer(token) => {
-                self.core.io.peers.handle_ready(self.poll.registry(), event, self.core.now.instant);
+                self.core.io.peers.handle_ready(event, self.core.now.instant);
             }
             Token(token) => {
                 if let Some(key) = token.checked_sub(CONNECTIONS) {
@@ -228,7 +228,7 @@ impl Server {
 
     fn take_link_events(&mut self) {
         let Core { sp, io, now, .. } = &mut self.core;
-        while let Some(event) = io.peers.poll_event() {
+        while let Some(event) = io.peers.poll_event(now.instant) {
             match event {
                 LinkEvent::Up(peer, header) => {
                     io.events.emit("link_up", |fields| {
@@ -239,7 +239,7 @@ impl Server {
                         sp.handle_connected(*now, peer);
                     }
                 }
-                LinkEvent::Down(peer) => {
+                LinkEvent::Down(peer, _) => {
                     io.events.emit("link_down", |fields| {
                         fields.number("peer", peer.0.into());
                     });
@@ -250,6 +250,7 @@ impl Server {
                         messages.into_iter().for_each(|message| sp.handle_message(*now, peer, message));
                     }
                 }
+                LinkEvent::Failed(..) => {}
             }
         }
         self.peers_have_more = io.peers.has_more();
@@ -310,7 +311,7 @@ impl Server {
             self.core.sp.handle_timeout(now);
         }
         if self.has_peers && self.core.io.peers.poll_timeout().is_some_and(|at| at <= now.instant) {
-            self.core.io.peers.handle_timeout(self.poll.registry(), now.instant);
+            self.core.io.peers.handle_timeout(now.instant);
             self.take_link_events();
         }
         for id in held::take_overdue(&mut self.core) {
@@ -443,7 +444,7 @@ impl Server {
         self.has_peers = true;
         let registry = self.poll.registry();
         registry.register(&mut self.peer_listener, PEER_LISTENER, Interest::READABLE)?;
-        self.core.io.peers.handle_timeout(registry, self.core.now.instant);
+        self.core.io.peers.handle_timeout(self.core.now.instant);
         if !self.core.sp.is_serving() {
             tracing::info!("the store is new; it is filled from the other storage points before this one serves");
         }
@@ -470,7 +471,7 @@ impl Server {
 
     fn accept_peers(&mut self) {
         while let Ok((stream, _)) = self.peer_listener.accept() {
-            self.core.io.peers.accept(self.poll.registry(), stream, self.core.now.instant);
+            self.core.io.peers.accept(stream, self.core.now.instant);
         }
     }
 

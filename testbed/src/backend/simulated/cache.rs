@@ -17,7 +17,10 @@ use crate::{
 };
 use acms_engine::protocol::{Duration, Hash, receiver::Failure};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 /// Bytes of answers that are kept.
 const KEPT_LEN_MAX: u64 = 128 << 20;
@@ -313,6 +316,21 @@ impl CacheHost {
         hits.find(|hit| random.below(1_000_000) < u64::from(hit.part_ppm)).map(|hit| hit.fault)
     }
 
+    /// A body with one byte changed. Nothing but the hash tells a damaged object, or a damaged content that comes with
+    /// the changes; the rest has no hash until snapshots are signed, so that only damage to its form can be seen.
+    fn damaged(&mut self, body: &Bytes, at: usize, is_object: bool) -> Bytes {
+        let mut bytes = body.to_vec();
+        let inline = if is_object { None } else { inline_content(body, &mut self.random) };
+        match inline.filter(|_| self.random.below(4) > 0) {
+            Some(text) => {
+                let at = text.start + self.random.below(text.len() as u64) as usize;
+                bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            }
+            None => bytes[at] = if is_object { bytes[at] ^ 0x10 } else { 0xff },
+        }
+        bytes.into()
+    }
+
     fn send(
         &mut self,
         shared: &mut Shared<'_>,
@@ -325,7 +343,7 @@ impl CacheHost {
             let at = self.random.below(answer.body.len() as u64) as usize;
             if let Some(fault) = self.misbehaves(FaultKind::CacheCorrupt) {
                 shared.bitten.push(fault);
-                answer.body = damaged(&answer.body, at, is_object(target));
+                answer.body = self.damaged(&answer.body, at, is_object(target));
             }
             if let Some(fault) = self.misbehaves(FaultKind::CacheTruncate) {
                 shared.bitten.push(fault);
@@ -338,10 +356,30 @@ impl CacheHost {
     }
 }
 
-/// A body with one byte changed. Nothing but the hash tells a damaged object; what is no object has none until
-/// snapshots are signed, so that only damage to its form can be seen.
-fn damaged(body: &Bytes, at: usize, is_object: bool) -> Bytes {
-    let mut bytes = body.to_vec();
-    bytes[at] = if is_object { bytes[at] ^ 0x10 } else { 0xff };
-    bytes.into()
+/// Where the base64 of one of the contents stands that come with the changes in `body`, if there are any.
+fn inline_content(body: &[u8], random: &mut Random) -> Option<Range<usize>> {
+    const KEY: &[u8] = b"\"inline\":\"";
+    let begins = body.windows(KEY.len()).enumerate().filter(|(_, bytes)| *bytes == KEY).map(|(at, _)| at + KEY.len());
+    let texts = begins.filter_map(|at| Some(at..at + body[at..].iter().position(|byte| *byte == b'"')?));
+    // The last characters may hold bits that no byte gets: another one there is no other content, or none at all.
+    let mut texts: Vec<Range<usize>> = texts.map(|text| text.start..text.end.saturating_sub(4)).collect();
+    texts.retain(|text| !text.is_empty());
+    let chosen = random.below(texts.len() as u64) as usize;
+    (!texts.is_empty()).then(|| texts.swap_remove(chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_that_come_with_changes_are_found_without_their_last_characters() {
+        let body = br#"{"entries":[{"path":"a","inline":"QUJDREVGRw=="},{"path":"b","inline":"QQ=="}],"inline":""}"#;
+        let mut random = Random::new(1, "test");
+        for _ in 0..20 {
+            let found = inline_content(body, &mut random).unwrap();
+            assert_eq!(&body[found], b"QUJDREVG");
+        }
+        assert_eq!(inline_content(b"{}", &mut random), None);
+    }
 }

@@ -118,7 +118,7 @@ impl<T> Client<T> {
         }
     }
 
-    /// Ends what has taken too long. While an answer is on its way, it has not.
+    /// Ends what has taken too long: since it was asked for, or since the last byte of its answer came.
     pub(super) fn expire(&mut self, shared: &mut Shared<'_>, me: HostId) -> Vec<Ended<T>> {
         let now_ns = shared.now_ns;
         let due = |line: &Line<T>| line.exchange.is_some() && line.deadline_ns <= now_ns;
@@ -127,8 +127,9 @@ impl<T> Client<T> {
         for id in ids {
             let Some(line) = self.lines.get_mut(&id) else { continue };
             let timeout_ns = line.exchange.as_ref().map_or(0, |exchange| exchange.timeout_ns);
-            if matches!(line.phase, Phase::Asked) && shared.is_receiving(id, me, timeout_ns) {
-                line.deadline_ns = now_ns + timeout_ns;
+            let heard_ns = shared.heard_ns(id, me);
+            if matches!(line.phase, Phase::Asked) && heard_ns + timeout_ns > now_ns {
+                line.deadline_ns = heard_ns + timeout_ns;
                 continue;
             }
             let Some(Line { phase, exchange: Some(exchange), .. }) = self.lines.remove(&id) else { continue };

@@ -1,6 +1,9 @@
 //! Connections between processes, as TCP offers them: set up by a round trip, in order, closed by either end, and what
 //! meets a cut waits and is tried again with growing pauses.
 //!
+//! Each end hands the network a piece at a time and keeps the rest: that goes at the rate of then, and is gone with the
+//! connection. A process that is told that there is no room waits for [`Input::Writable`].
+//!
 //! With `delivery = "datagram"` frames of storage points go one by one instead: each may be lost, doubled or overtaken.
 
 use super::{
@@ -9,7 +12,7 @@ use super::{
     queue::Happening,
     shared::Shared,
 };
-use crate::network::StreamArrival;
+use crate::network::Part;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -62,10 +65,8 @@ pub(super) enum Segment {
     /// The answer to it.
     Published(Box<PublishAnswer>),
     /// A request to read.
-    #[allow(dead_code, reason = "receivers and caches ask")]
     Request(Request),
     /// The answer to it.
-    #[allow(dead_code, reason = "receivers and caches ask")]
     Answer(Answer),
 }
 
@@ -86,17 +87,47 @@ impl Segment {
     }
 }
 
+/// A segment on its way out.
+#[derive(Debug)]
+struct Outgoing {
+    segment: Segment,
+    /// It may be lost, doubled and overtaken.
+    is_datagram: bool,
+    /// Bytes that have not been handed to the network.
+    left: u64,
+}
+
 /// One direction.
 #[derive(Default, Debug)]
 struct Way {
-    /// Not yet on the way, because the first of them met a cut.
-    waiting: VecDeque<Segment>,
-    /// How often the first of them was tried.
+    queue: VecDeque<Outgoing>,
+    /// Bytes of the queue.
+    queued_len: u64,
+    /// A piece is on the line, or the first segment met a cut: the way is called again.
+    is_busy: bool,
+    /// How often the first of them met a cut.
     tries: u32,
     /// When the last segment arrives: none overtakes another.
     last_arrival_ns: u64,
-    /// How long its reader sees nothing of it meanwhile.
-    silent_ns: u64,
+    /// When parts arrive that have not yet, and when the last one that has did.
+    coming: VecDeque<u64>,
+    heard_ns: u64,
+    /// The sender waits for room.
+    wants_room: bool,
+}
+
+impl Way {
+    /// What has arrived by `now_ns` has been heard.
+    fn hear(&mut self, now_ns: u64) {
+        while let Some(at_ns) = self.coming.pop_front_if(|at_ns| *at_ns <= now_ns) {
+            self.heard_ns = self.heard_ns.max(at_ns);
+        }
+    }
+
+    fn is_coming(&mut self, now_ns: u64, at_ns: u64) {
+        self.hear(now_ns);
+        self.coming.push_back(at_ns);
+    }
 }
 
 /// A connection that at least one end has.
@@ -111,6 +142,8 @@ pub(super) struct Connection {
 /// First pause before what met a cut is sent again, and the longest.
 const RETRY_NS: u64 = 200_000_000;
 const RETRY_NS_MAX: u64 = 6_400_000_000;
+/// Bytes that an end takes before it says that there is no room, as Linux begins with.
+const SEND_BUFFER_LEN: u64 = 16 << 10;
 
 impl Shared<'_> {
     /// Sets up a connection; `Connected` or `Closed` comes.
@@ -132,6 +165,18 @@ impl Shared<'_> {
         }
     }
 
+    /// Whether the connection takes more from `host` now; if not, it is told when there is room.
+    pub(super) fn has_room(&mut self, id: ConnectionId, host: HostId) -> bool {
+        let Some(side) = self.side(id, host) else { return false };
+        let are_datagrams = self.frames_are_datagrams;
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        let way = &mut connection.ways[side as usize];
+        // Who sends datagrams is never told.
+        let has_room = way.queued_len < SEND_BUFFER_LEN || (are_datagrams && connection.service == Service::Peer);
+        way.wants_room = !has_room;
+        has_room
+    }
+
     /// Closes `host`'s end and tells the other.
     pub(super) fn close(&mut self, id: ConnectionId, host: HostId) {
         if let Some(side) = self.side(id, host) {
@@ -147,9 +192,18 @@ impl Shared<'_> {
             if tells {
                 self.transmit(id, side, Segment::Close);
             } else if let Some(connection) = self.connections.get_mut(&id) {
-                connection.ways[side as usize].waiting.clear();
+                connection.ways[side as usize].queue.clear();
             }
             self.forget_end(id, side);
+        }
+    }
+
+    /// The open end that `host` has is at `new` now.
+    pub(super) fn move_end(&mut self, id: ConnectionId, host: HostId, new: HostId) {
+        if let Some(side) = self.side(id, host)
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.ends[side as usize] = new;
         }
     }
 
@@ -173,73 +227,96 @@ impl Shared<'_> {
     fn transmit(&mut self, id: ConnectionId, from: Side, segment: Segment) {
         let is_datagram = self.frames_are_datagrams && matches!(segment, Segment::Frame(_));
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let ends = (connection.ends[from as usize], connection.ends[from.other() as usize]);
-        let way = &mut connection.ways[from as usize];
-        if is_datagram {
-            for at_ns in self.network.datagram(self.now_ns, ends.0, ends.1, segment.len()) {
-                let arrival = Happening::Arrival { connection: id, at: from.other(), segment: segment.clone() };
-                self.queue.push(at_ns, arrival);
-            }
-        } else if way.waiting.is_empty() {
-            self.try_to_send(id, from, segment);
-        } else {
-            way.waiting.push_back(segment);
+        let (way, len) = (&mut connection.ways[from as usize], segment.len());
+        if is_datagram && !self.network.queue().takes(way.queued_len, len) {
+            return;
+        }
+        way.queue.push_back(Outgoing { segment, is_datagram, left: len });
+        way.queued_len += len;
+        if !way.is_busy {
+            self.pump(id, from);
         }
     }
 
-    /// Puts a segment on the way, or in front of those that wait. Whether it is on the way.
-    fn try_to_send(&mut self, id: ConnectionId, from: Side, segment: Segment) -> bool {
-        let Some(connection) = self.connections.get_mut(&id) else { return false };
-        let ends = (connection.ends[from as usize], connection.ends[from.other() as usize]);
-        // Of all that goes between two hosts; here each connection keeps its own.
-        self.network.reconnect(ends.0, ends.1);
-        let arrival = self.network.stream(self.now_ns, ends.0, ends.1, segment.len());
-        let way = &mut connection.ways[from as usize];
-        match arrival {
-            Some(StreamArrival { at_ns, silent_ns }) => {
-                way.tries = 0;
-                if way.last_arrival_ns <= self.now_ns {
-                    way.silent_ns = 0;
+    /// What has left the line, or met a cut, is followed by the next.
+    pub(super) fn go_on(&mut self, id: ConnectionId, from: Side) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.ways[from as usize].is_busy = false;
+            self.pump(id, from);
+        }
+    }
+
+    /// Hands over pieces until one takes time or meets a cut.
+    fn pump(&mut self, id: ConnectionId, from: Side) {
+        while let Some(again_ns) = self.hand_over(id, from) {
+            if again_ns > self.now_ns {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.ways[from as usize].is_busy = true;
                 }
-                way.silent_ns = way.silent_ns.max(silent_ns);
-                way.last_arrival_ns = way.last_arrival_ns.max(at_ns);
-                let arrival = Happening::Arrival { connection: id, at: from.other(), segment };
-                self.queue.push(way.last_arrival_ns, arrival);
-                true
-            }
-            None => {
-                let pause_ns = (RETRY_NS << way.tries.min(8)).min(RETRY_NS_MAX);
-                way.tries += 1;
-                way.waiting.push_front(segment);
-                self.queue.push(self.now_ns + pause_ns, Happening::Retry { connection: id, from });
-                false
+                return self.queue.push(again_ns, Happening::GoOn { connection: id, from });
             }
         }
     }
 
-    /// Whether something for `host` is on its way over the connection, with no pause of `patience_ns` or more.
-    pub(super) fn is_receiving(&self, id: ConnectionId, host: HostId, patience_ns: u64) -> bool {
-        let Some(side) = self.side(id, host) else { return false };
-        let way = &self.connections[&id].ways[side.other() as usize];
-        way.last_arrival_ns > self.now_ns && way.silent_ns < patience_ns
-    }
-
-    /// Sends again what met a cut, and then what waited behind it.
-    pub(super) fn retry(&mut self, id: ConnectionId, from: Side) {
-        loop {
-            let Some(connection) = self.connections.get_mut(&id) else { return };
-            let Some(segment) = connection.ways[from as usize].waiting.pop_front() else { return };
-            if !self.try_to_send(id, from, segment) {
-                return;
+    /// Hands over the next piece, if there is one: when the one after it has its turn.
+    fn hand_over(&mut self, id: ConnectionId, from: Side) -> Option<u64> {
+        let connection = self.connections.get_mut(&id)?;
+        let (me, to) = (connection.ends[from as usize], connection.ends[from.other() as usize]);
+        let way = &mut connection.ways[from as usize];
+        let first = way.queue.front_mut()?;
+        let len = first.left.min(self.network.piece_len_max(me, to));
+        let Some(sent_ns) = self.network.hand_over(self.now_ns, me, to, len) else {
+            if first.is_datagram {
+                way.queued_len -= first.left;
+                way.queue.pop_front();
+                return Some(self.now_ns);
+            }
+            let pause_ns = (RETRY_NS << way.tries.min(8)).min(RETRY_NS_MAX);
+            way.tries += 1;
+            return Some(self.now_ns + pause_ns);
+        };
+        way.tries = 0;
+        way.queued_len -= len;
+        first.left -= len;
+        let following = first.left;
+        let arrivals = if !first.is_datagram {
+            let part = Part { len, begun_ns: self.now_ns, sent_ns, following };
+            way.last_arrival_ns = way.last_arrival_ns.max(self.network.stream(me, to, part));
+            [Some(way.last_arrival_ns), None]
+        } else if following > 0 {
+            [Some(sent_ns + self.network.one_way_ns(me, to)), None]
+        } else {
+            let mut arrivals = self.network.datagram(me, to, sent_ns).into_iter();
+            [arrivals.next(), arrivals.next()]
+        };
+        let segment = (following == 0).then(|| way.queue.pop_front()).flatten().map(|outgoing| outgoing.segment);
+        for at_ns in arrivals.into_iter().flatten() {
+            way.is_coming(self.now_ns, at_ns);
+            if let Some(segment) = segment.clone() {
+                self.queue.push(at_ns, Happening::Arrival { connection: id, at: from.other(), segment });
             }
         }
+        if way.wants_room && way.queued_len < SEND_BUFFER_LEN {
+            way.wants_room = false;
+            self.later(me, 0, Input::Writable);
+        }
+        Some(sent_ns)
+    }
+
+    /// When the last byte for `host` came over the connection.
+    pub(super) fn heard_ns(&mut self, id: ConnectionId, host: HostId) -> u64 {
+        let Some(side) = self.side(id, host) else { return 0 };
+        let now_ns = self.now_ns;
+        let Some(connection) = self.connections.get_mut(&id) else { return 0 };
+        let way = &mut connection.ways[side.other() as usize];
+        way.hear(now_ns);
+        way.heard_ns
     }
 
     /// A segment has come to where a process may be.
     pub(super) fn arrive(&mut self, id: ConnectionId, at: Side, segment: Segment) -> Option<(HostId, Input)> {
         let connection = self.connections.get(&id)?;
-        let (host, other) = (connection.ends[at as usize], connection.ends[at.other() as usize]);
-        let service = connection.service;
+        let (host, service) = (connection.ends[at as usize], connection.service);
         if !self.host(host).is_powered {
             // Nobody answers; who sent it finds out by the silence.
             return None;
@@ -249,7 +326,7 @@ impl Shared<'_> {
                 self.connections.get_mut(&id)?.open[at as usize] = true;
                 self.host_mut(host).connections.insert(id);
                 self.transmit(id, at, Segment::Opened);
-                Some((host, Input::Accepted { connection: id, service, from: other }))
+                Some((host, Input::Accepted { connection: id, service }))
             }
             _ if !connection.open[at as usize] => {
                 // Nobody has this end: the other is told, if it still has its own.

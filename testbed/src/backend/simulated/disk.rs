@@ -49,6 +49,11 @@ impl Disk {
         }
     }
 
+    /// Another one of the same kind, with nothing on it.
+    pub(super) fn another(&self, random: Random) -> Disk {
+        Disk { storage: MemoryStorage::new(), slower_by_ns: 0, contents_free_ns: 0, random, ..*self }
+    }
+
     /// Makes the store.
     pub(super) fn create(&self, cluster: &str, sp: SpId, store: StoreId) -> Result<(), StoreError> {
         let identity = StoreIdentity { cluster: cluster.to_owned(), sp, store };

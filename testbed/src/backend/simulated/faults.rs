@@ -5,8 +5,8 @@
 use super::{
     cache::Misbehaviour,
     clock::Skew,
-    disk::Disk,
-    host::{HostId, Role},
+    directory::Faults,
+    host::{HostId, Input, Process, Role},
     queue::Happening,
     shared::Ending,
     storage_point::StoragePointHost,
@@ -28,6 +28,8 @@ pub(super) struct Ledger {
     entries: Vec<Entry>,
     /// How many took effect, by kind.
     pub(super) counts: BTreeMap<FaultKind, u64>,
+    /// Faults of clocks that nobody has looked at yet.
+    unread: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,10 @@ struct Entry {
     moved_us: i64,
     /// When it ends, by plan.
     end_ns: u64,
+    /// Where the process is whose place another has taken.
+    displaced: Option<HostId>,
+    /// A full disk: the log has no blank space left either.
+    fills_log: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +88,8 @@ impl World<'_> {
                 holds_down: false,
                 moved_us: 0,
                 end_ns: planned_ns,
+                displaced: None,
+                fills_log: false,
             });
             self.begin(number);
         } else {
@@ -96,11 +104,7 @@ impl World<'_> {
         let Entry { fault, host, .. } = &self.faults.entries[number];
         let (host, kind) = (*host, fault.kind);
         match kind {
-            FaultKind::Kill => {
-                self.kill(host, Kill::Process);
-                self.hold_down(number);
-                self.note_fault(number);
-            }
+            FaultKind::Kill => self.kill_for(number, Kill::Process),
             FaultKind::Pause => {
                 if self.pause(host) {
                     self.note_fault(number);
@@ -111,20 +115,15 @@ impl World<'_> {
                 self.ask_to_stop(number);
             }
             FaultKind::CrashLoop => {
-                self.kill(host, Kill::Process);
-                self.hold_down(number);
-                self.note_fault(number);
+                self.kill_for(number, Kill::Process);
                 self.again(number, self.faults.entries[number].fault.down, LOOP_DOWN);
             }
-            FaultKind::Isolate | FaultKind::Partition | FaultKind::Loss | FaultKind::SlowLink => {
-                self.disturb(number);
-                self.note_fault(number);
-            }
+            FaultKind::Isolate | FaultKind::Partition | FaultKind::Loss | FaultKind::SlowLink => self.disturb(number),
             FaultKind::Flap => {
                 self.disturb(number);
-                self.note_fault(number);
                 self.again(number, self.faults.entries[number].fault.down, FLAP);
             }
+            FaultKind::StoreReplaced => self.take_place(number),
             FaultKind::ClockJump | FaultKind::ClockSkew => self.move_clock(number),
             FaultKind::CacheCorrupt | FaultKind::CacheTruncate | FaultKind::CacheStale | FaultKind::CacheRollback => {
                 self.misbehave(number);
@@ -139,15 +138,14 @@ impl World<'_> {
         if entry.stage == Stage::Over {
             return;
         }
-        let (host, up, down) = (entry.host, entry.fault.up, entry.fault.down);
+        let (up, down) = (entry.fault.up, entry.fault.down);
         match entry.fault.kind {
             FaultKind::CrashLoop if entry.holds_down => {
                 self.let_up(number);
                 self.again(number, up, LOOP_UP);
             }
             FaultKind::CrashLoop => {
-                self.kill(host, Kill::Process);
-                self.hold_down(number);
+                self.kill_for(number, Kill::Process);
                 self.again(number, down, LOOP_DOWN);
             }
             FaultKind::Flap => {
@@ -158,11 +156,7 @@ impl World<'_> {
                     self.again(number, down, FLAP);
                 }
             }
-            FaultKind::DiskTorn if !entry.is_noted => {
-                self.kill(host, Kill::Power);
-                self.hold_down(number);
-                self.note_fault(number);
-            }
+            FaultKind::DiskTorn if !entry.holds_down => self.kill_for(number, Kill::Power),
             _ => {}
         }
     }
@@ -170,30 +164,21 @@ impl World<'_> {
     fn undo(&mut self, number: usize) {
         let entry = &mut self.faults.entries[number];
         entry.stage = Stage::Over;
-        let (host, kind, is_noted, moved_us) = (entry.host, entry.fault.kind, entry.is_noted, entry.moved_us);
-        let is_receiver = matches!(self.roles[host.0 as usize], Role::Receiver(_));
+        let (host, kind, moved_us, displaced) = (entry.host, entry.fault.kind, entry.moved_us, entry.displaced);
         match kind {
             FaultKind::Pause => self.resume(host),
+            FaultKind::StoreReplaced => {
+                if let Some(old) = displaced {
+                    self.resume(old);
+                }
+            }
             FaultKind::ClockJump | FaultKind::ClockSkew => {
                 let clock = &mut self.shared.host_mut(host).clock;
-                if kind == FaultKind::ClockJump {
-                    clock.offset_us -= moved_us
-                } else {
-                    clock.skew = None
-                }
+                clock.offset_us -= moved_us;
+                clock.skews.retain(|skew| skew.fault != number);
                 self.note_clock(host);
             }
-            FaultKind::DiskFull => drop(self.disk(host).map(|disk| disk.storage.set_capacity(None))),
-            FaultKind::DiskSlow | FaultKind::DiskTorn if is_receiver => self.mend_directory(host),
-            FaultKind::DiskSlow => drop(self.disk(host).map(|disk| disk.slower_by_ns = 0)),
-            FaultKind::DiskFail => {
-                if let Some(sp) = self.storage_point(host) {
-                    sp.disk_fails = false;
-                    // One that was to fail may not have come.
-                    sp.disk.storage.fail_at_sync(u64::MAX);
-                }
-            }
-            FaultKind::DiskTorn => drop(self.storage_point(host).map(|sp| sp.power_fails_in_flush = None)),
+            FaultKind::DiskTorn => self.power_stays(number),
             FaultKind::DiskLost => self.replace_store(host),
             FaultKind::CacheCorrupt | FaultKind::CacheTruncate | FaultKind::CacheStale | FaultKind::CacheRollback => {
                 if let Role::Cache(cache) = &mut self.roles[host.0 as usize] {
@@ -202,11 +187,12 @@ impl World<'_> {
             }
             _ => {}
         }
+        self.set_disk(host);
         self.shared.network.disturbances().end(number as u64);
         if self.faults.entries[number].holds_down {
             self.let_up(number);
             self.shared.host_mut(host).undone_when_ready.push(number);
-        } else if is_noted {
+        } else if kind != FaultKind::StoreReplaced {
             self.note_undone(number);
         }
     }
@@ -230,12 +216,39 @@ impl World<'_> {
         self.faults.entries.iter().any(|entry| entry.host == host && entry.holds_down)
     }
 
+    /// Kills the process and keeps it down.
+    fn kill_for(&mut self, number: usize, how: Kill) {
+        let host = self.faults.entries[number].host;
+        let ran = self.kill(host, how);
+        self.hold_down(number);
+        if ran {
+            self.note_fault(number);
+        }
+    }
+
     fn ask_to_stop(&mut self, number: usize) {
         let host = self.faults.entries[number].host;
-        if self.shared.host(host).process == super::host::Process::Ended {
-            return self.note_fault(number);
+        if self.shared.host(host).process != Process::Ended {
+            self.shared.later(host, 0, Input::Stop);
         }
-        self.shared.later(host, 0, super::host::Input::Stop);
+    }
+
+    /// The process stands still, and another with an empty store takes its place.
+    fn take_place(&mut self, number: usize) {
+        let host = self.faults.entries[number].host;
+        let mut random = self.random_of_fault(host);
+        let Some(sp) = self.storage_point(host) else { return };
+        let store = StoreId { number: sp.store.number + 1, nonce: random.bits() };
+        if sp.machine().is_none() || !self.pause(host) {
+            return;
+        }
+        self.faults.entries[number].displaced = self.displace(host, store, random);
+        self.set_disk(host);
+        self.note_fault(number);
+        self.shared.host_mut(host).undone_when_ready.push(number);
+        if !self.is_held_down(host) {
+            self.start(host);
+        }
     }
 
     /// A process has ended by itself: because a fault wanted it, or not.
@@ -303,14 +316,33 @@ impl World<'_> {
         let entry = &mut self.faults.entries[number];
         let by_us = entry.fault.by.map_or(0, |by| by.0);
         let (host, kind, end_ns) = (entry.host, entry.fault.kind, entry.end_ns);
-        entry.moved_us = by_us;
+        entry.moved_us = if kind == FaultKind::ClockJump { by_us } else { 0 };
         let clock = &mut self.shared.host_mut(host).clock;
-        match kind {
-            FaultKind::ClockJump => clock.offset_us += by_us,
-            _ => clock.skew = Some(Skew { from_ns: now_ns, to_ns: end_ns, by_us }),
+        if kind == FaultKind::ClockJump {
+            clock.offset_us += by_us;
+        } else {
+            clock.skews.push(Skew { fault: number, from_ns: now_ns, to_ns: end_ns, by_us });
         }
         self.note_clock(host);
-        self.note_fault(number);
+        self.faults.unread.push(number);
+    }
+
+    /// The process looks at its clock: faults of it bite if it shows something else than without them.
+    pub(super) fn clock_is_read(&mut self, host: HostId) {
+        if self.faults.unread.is_empty() {
+            return;
+        }
+        let (now_ns, clock) = (self.shared.now_ns, &self.shared.hosts[host.0 as usize].clock);
+        let Ledger { entries, unread, .. } = &mut self.faults;
+        unread.retain(|number| {
+            let entry = &entries[*number];
+            let skewed = clock.skews.iter().any(|skew| skew.fault == *number && skew.at(now_ns) != 0);
+            let is_bitten = entry.host == host && (entry.moved_us != 0 || skewed);
+            if is_bitten {
+                self.shared.bitten.push(*number);
+            }
+            !is_bitten && entry.stage == Stage::Lasts
+        });
     }
 
     // ---- Caches ---------------------------------------------------------------------------------------------------
@@ -333,61 +365,71 @@ impl World<'_> {
         }
     }
 
-    /// A receiver's disk is as it was.
-    fn mend_directory(&mut self, host: HostId) {
-        if let Role::Receiver(receiver) = &mut self.roles[host.0 as usize] {
-            receiver.directory_mut().faults = Default::default();
-            receiver.power_fails_in_batch = None;
+    /// Does to the host's disk what the faults do that last, and no more.
+    fn set_disk(&mut self, host: HostId) {
+        let lasting = |entry: &&Entry| entry.host == host && entry.stage == Stage::Lasts;
+        let of_kind =
+            |kind: FaultKind| self.faults.entries.iter().filter(lasting).filter(move |it| it.fault.kind == kind);
+        let delays = of_kind(FaultKind::DiskSlow).map(|entry| nanos(entry.fault.delay.map_or(SLOW_FLUSH, |it| it.0)));
+        let slower_by_ns = delays.max().unwrap_or(0);
+        let (is_full, fails) = (of_kind(FaultKind::DiskFull).count() > 0, of_kind(FaultKind::DiskFail).count() > 0);
+        let log_is_full = of_kind(FaultKind::DiskFull).any(|entry| entry.fills_log);
+        match &mut self.roles[host.0 as usize] {
+            Role::StoragePoint(sp) => {
+                sp.disk.slower_by_ns = slower_by_ns;
+                sp.disk.storage.set_capacity(is_full.then_some(0));
+                (sp.log_is_full, sp.disk_fails) = (log_is_full, fails);
+                if !fails {
+                    // A flush that was to fail may not have come.
+                    sp.disk.storage.fail_at_sync(u64::MAX);
+                }
+            }
+            Role::Receiver(receiver) => receiver.directory_mut().faults = Faults { is_full, fails, slower_by_ns },
+            _ => {}
         }
     }
 
-    fn disk(&mut self, host: HostId) -> Option<&mut Disk> {
-        self.storage_point(host).map(|sp| &mut sp.disk)
+    /// A power failure that waited for its moment does not come any more.
+    fn power_stays(&mut self, number: usize) {
+        let host = self.faults.entries[number].host;
+        let awaited = match &mut self.roles[host.0 as usize] {
+            Role::StoragePoint(sp) => &mut sp.power_fails_in_flush,
+            Role::Receiver(receiver) => &mut receiver.power_fails_in_batch,
+            _ => return,
+        };
+        *awaited = awaited.filter(|other| *other != number);
     }
 
     fn break_disk(&mut self, number: usize) {
         let Entry { fault, host, .. } = &self.faults.entries[number];
-        let (host, delay, count) = (*host, fault.delay, fault.count.unwrap_or(1));
-        let kind = fault.kind;
-        if let Role::Receiver(receiver) = &mut self.roles[host.0 as usize] {
-            match kind {
-                FaultKind::DiskSlow => {
-                    receiver.directory_mut().faults.slower_by_ns = nanos(delay.map_or(SLOW_FLUSH, |Span(delay)| delay));
-                    self.note_fault(number);
-                }
-                FaultKind::DiskTorn => {
-                    receiver.power_fails_in_batch = Some(number);
-                    self.again(number, None, TEAR_WITHIN);
-                }
-                _ => {}
-            }
-            return;
-        }
-        let Some(sp) = self.storage_point(host) else { return };
+        let (host, kind, count) = (*host, fault.kind, fault.count.unwrap_or(1));
         match kind {
-            FaultKind::DiskFull => sp.disk.storage.set_capacity(Some(0)),
-            FaultKind::DiskSlow => sp.disk.slower_by_ns = nanos(delay.map_or(SLOW_FLUSH, |Span(delay)| delay)),
-            FaultKind::DiskFail => {
-                // Noted when it bites.
-                sp.disk_fails = true;
-                return;
+            // Half of the full disks have left the log a blank segment or two.
+            FaultKind::DiskFull => {
+                let fills_log = self.random_of_fault(host).below(2) == 0;
+                self.faults.entries[number].fills_log = fills_log;
             }
             FaultKind::DiskTorn => {
-                sp.power_fails_in_flush = Some(number);
-                return self.again(number, None, TEAR_WITHIN);
+                match &mut self.roles[host.0 as usize] {
+                    Role::StoragePoint(sp) => sp.power_fails_in_flush = Some(number),
+                    Role::Receiver(receiver) => receiver.power_fails_in_batch = Some(number),
+                    _ => {}
+                }
+                self.again(number, None, TEAR_WITHIN);
             }
             FaultKind::DiskLost => {
                 self.kill(host, Kill::Process);
                 self.hold_down(number);
+                self.note_fault(number);
             }
             FaultKind::DiskRot => {
-                if !self.rot(host, count) {
-                    return;
+                if self.rot(host, count) {
+                    self.note_fault(number);
                 }
             }
-            _ => return,
+            _ => {}
         }
-        self.note_fault(number);
+        self.set_disk(host);
     }
 
     /// Damages up to `count` stored contents; whether there were any.
@@ -419,6 +461,7 @@ impl World<'_> {
         if let Err(error) = sp.replace_store(store) {
             self.shared.ended.push((host, Ending::Unexpected(error.to_string())));
         }
+        self.set_disk(host);
     }
 
     fn random_of_fault(&self, host: HostId) -> Random {
@@ -437,8 +480,28 @@ impl World<'_> {
         self.note(number, Kind::Fault);
     }
 
+    /// A fault that did no harm has none undone.
     pub(super) fn note_undone(&mut self, number: usize) {
-        self.note(number, Kind::FaultUndone);
+        if self.faults.entries[number].is_noted {
+            self.note(number, Kind::FaultUndone);
+        }
+    }
+
+    /// Notes the faults that have just done harm for the first time.
+    pub(super) fn note_bites(&mut self) {
+        let mut bitten = std::mem::take(&mut self.shared.bitten);
+        bitten.extend(self.shared.network.disturbances().take_bitten().into_iter().map(|number| number as usize));
+        for number in bitten {
+            if self.faults.entries[number].stage == Stage::Lasts {
+                self.note_fault(number);
+            }
+        }
+        for (host, kind) in std::mem::take(&mut self.shared.bites) {
+            let hit = |entry: &Entry| entry.host == host && entry.fault.kind == kind && entry.stage == Stage::Lasts;
+            let numbers: Vec<usize> =
+                (0..self.faults.entries.len()).filter(|number| hit(&self.faults.entries[*number])).collect();
+            numbers.into_iter().for_each(|number| self.note_fault(number));
+        }
     }
 
     fn note(&mut self, number: usize, kind: Kind) {

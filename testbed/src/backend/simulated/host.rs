@@ -88,14 +88,11 @@ pub(super) enum Input {
     /// It is asked to end (SIGTERM).
     Stop,
     /// Someone has connected.
-    Accepted {
-        connection: ConnectionId,
-        service: Service,
-        #[allow(dead_code, reason = "for those who serve by who asks")]
-        from: HostId,
-    },
+    Accepted { connection: ConnectionId, service: Service },
     /// A connection that it wanted is there.
     Connected { connection: ConnectionId },
+    /// A connection that had no room has some again.
+    Writable,
     /// Something came over a connection.
     Segment { connection: ConnectionId, segment: Segment },
     /// A connection is gone.
@@ -111,6 +108,8 @@ pub(super) enum Input {
 pub(super) enum Role {
     /// A storage point.
     StoragePoint(Box<StoragePointHost>),
+    /// The process of a storage point whose store was replaced elsewhere, on a machine of its own.
+    Displaced(Box<StoragePointHost>),
     /// Those who publish at one storage point.
     Publisher(Box<Publisher>),
     /// A cache.

@@ -76,7 +76,7 @@ fn network_of(scenario: &Scenario) -> Result<Network, BackendError> {
         rate: settings.rate.map(|rate| rate.0),
         queue: Queue::DropTail(settings.queue.0),
     };
-    Ok(Network::new(scenario.seed, table, hosts, settings, network::Delivery::Stream))
+    Ok(Network::new(scenario.seed, table, hosts, settings))
 }
 
 /// The world of a scenario, nothing of which runs yet.
@@ -126,7 +126,7 @@ pub(super) fn clock(scenario: &Scenario, name: &str) -> Clock {
     let skew_us = u64::try_from(clocks.skew.0.as_micros()).unwrap_or(u64::MAX / 4);
     let (drawn_us, drift_ppm) = (within(skew_us), within(clocks.drift_ppm.into()));
     let offset_us = clocks.offsets.get(name).map_or(drawn_us, |offset| offset.0);
-    Clock { offset_us, drift_ppm, skew: None }
+    Clock::new(offset_us, drift_ppm)
 }
 
 pub(super) struct Run<'s> {
@@ -365,6 +365,9 @@ impl Still {
 
 /// What keeps the storage points from all serving the same index.
 fn unsettled(world: &World<'_>) -> Option<String> {
+    if let Some(name) = world.displaced_runs() {
+        return Some(format!("{name} still runs"));
+    }
     let mut first: Option<(SpId, Hash)> = None;
     for (id, sp) in world.storage_points() {
         let me = sp.sp;

@@ -11,8 +11,8 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 pub(super) enum Happening {
     /// A segment reaches one end of a connection.
     Arrival { connection: ConnectionId, at: Side, segment: Segment },
-    /// What an end of a connection could not send is tried again.
-    Retry { connection: ConnectionId, from: Side },
+    /// An end of a connection goes on sending: a piece has left the line, or one met a cut and is tried again.
+    GoOn { connection: ConnectionId, from: Side },
     /// A process gets an input, if it is still in that life.
     Input { host: HostId, life: u32, input: Input },
     /// The time for which a process asked last.

@@ -9,7 +9,10 @@ use super::{
     queue::Happening,
     shared::{Ending, Shared},
 };
-use crate::trace::{Kind, Template};
+use crate::{
+    faults::FaultKind,
+    trace::{Kind, Template},
+};
 use acms_engine::{
     mutant::{self, Mutant},
     protocol::{
@@ -268,6 +271,9 @@ impl Running {
                     let (count, bytes) =
                         (changes.iter().filter_map(written).count(), changes.iter().filter_map(written).sum());
                     let took_ns = self.applier.disk().batch_ns(count, bytes);
+                    if self.applier.disk().faults.slower_by_ns > 0 {
+                        shared.bite(me, FaultKind::DiskSlow);
+                    }
                     self.batch = Some((id, changes));
                     begun = Some(took_ns);
                     shared.later(me, took_ns, Input::Applied);

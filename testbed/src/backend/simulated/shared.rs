@@ -8,11 +8,12 @@ use super::{
     record::Record,
 };
 use crate::{
+    faults::FaultKind,
     network::Network,
     workload::{Attempt, Random},
 };
-use acms_engine::protocol::{Instant, Now, Uid};
-use std::collections::BTreeMap;
+use acms_engine::protocol::{Instant, Now, StoreId, Uid};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Monotonic clocks of hosts begin here, so that no interval reaches back to before them.
 const INSTANT_START_NS: u64 = 1_000_000_000;
@@ -40,8 +41,14 @@ pub(super) struct Shared<'s> {
     pub(super) undone: Vec<usize>,
     /// Faults that have just been seen to do harm.
     pub(super) bitten: Vec<usize>,
+    /// Kinds of faults that have just done harm to a host.
+    pub(super) bites: Vec<(HostId, FaultKind)>,
     /// Processes that end by themselves, with the reason.
     pub(super) ended: Vec<(HostId, Ending)>,
+    /// Where lives of processes go on whose host another process has taken.
+    pub(super) displaced: BTreeMap<(HostId, u32), HostId>,
+    /// Stores of those: nobody watches their steps.
+    pub(super) unwatched: BTreeSet<StoreId>,
 }
 
 /// How a process ends by itself.
@@ -76,6 +83,16 @@ impl Shared<'_> {
     /// A source of random numbers of its own for each host and purpose.
     pub(super) fn random(&self, id: HostId, purpose: &str) -> Random {
         Random::new(self.seed, &format!("{} {purpose}", self.host(id).name))
+    }
+
+    /// Faults of this kind have done harm to the host.
+    pub(super) fn bite(&mut self, host: HostId, kind: FaultKind) {
+        self.bites.push((host, kind));
+    }
+
+    /// The host where the process is that had this life at `host`.
+    pub(super) fn whereabouts(&self, host: HostId, life: u32) -> HostId {
+        self.displaced.get(&(host, life)).copied().unwrap_or(host)
     }
 
     /// Has the process get `input` after `delay_ns`, if it still lives then.

@@ -13,7 +13,11 @@ use super::{
     reads::{Reads, Source},
     shared::{Ending, Shared},
 };
-use crate::trace::{Kind, Template};
+use crate::{
+    faults::FaultKind,
+    trace::{Kind, Template},
+    workload::Random,
+};
 use acms_engine::{
     mutant::{self, Mutant},
     protocol::{
@@ -48,6 +52,8 @@ pub(super) struct StoragePointHost {
     pub(super) disk: Disk,
     /// Why the process must end at the next write, as a fault wants it.
     pub(super) disk_fails: bool,
+    /// The log has no blank space left, and there is none on the disk.
+    pub(super) log_is_full: bool,
     /// Power fails in the middle of the next flush; the number of the fault.
     pub(super) power_fails_in_flush: Option<usize>,
     /// The configuration of its cluster; `me` and `store` are filled in.
@@ -133,8 +139,23 @@ impl StoragePointHost {
     ) -> Result<StoragePointHost, StoreError> {
         let store = StoreId { number: 0, nonce: u64::from(sp.0) };
         disk.create(&config.cluster, sp, store)?;
-        let (disk_fails, power_fails_in_flush, running) = (false, None, None);
-        Ok(StoragePointHost { sp, store, disk, disk_fails, power_fails_in_flush, config, others, running })
+        let (disk_fails, log_is_full, power_fails_in_flush, running) = (false, false, None, None);
+        Ok(StoragePointHost { sp, store, disk, disk_fails, log_is_full, power_fails_in_flush, config, others, running })
+    }
+
+    /// A machine with an empty store that takes the place of this one.
+    pub(super) fn successor(&self, store: StoreId, random: Random) -> Result<StoragePointHost, StoreError> {
+        let (config, others, disk) = (Arc::clone(&self.config), self.others.clone(), self.disk.another(random));
+        let mut successor = StoragePointHost::new(self.sp, config, others, disk)?;
+        successor.replace_store(store)?;
+        Ok(successor)
+    }
+
+    /// The process is at another host now.
+    pub(super) fn moved(&mut self, at: HostId) {
+        if let Some(running) = &mut self.running {
+            running.peers.moved(at);
+        }
     }
 
     /// The state machine, while the process runs.
@@ -201,7 +222,9 @@ impl StoragePointHost {
                 Input::Accepted { connection, service: Service::Peer, .. } => {
                     running.peers.accepted(shared, connection);
                 }
-                Input::Connected { connection } => drop(running.peers.connected(shared, connection)),
+                Input::Connected { connection } => running.peers.connected(connection),
+                // What is queued goes out at the end of the cycle.
+                Input::Writable => {}
                 Input::Closed { connection } => {
                     running.reads.closed(connection);
                     running.peers.closed(shared, connection);
@@ -253,7 +276,7 @@ impl StoragePointHost {
     fn segment(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, segment: Segment) {
         let Some(running) = self.running.as_mut() else { return };
         match segment {
-            Segment::Hello(bytes) | Segment::Frame(bytes) => running.peers.frame(shared, connection, &bytes),
+            Segment::Hello(_) | Segment::Frame(_) => running.peers.received(shared, connection, &segment),
             Segment::Publish(request) => {
                 if running.is_stopping {
                     return shared.close(connection, me);
@@ -309,13 +332,15 @@ impl StoragePointHost {
         }
         let now = shared.now_at(me);
         let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = writes.into_iter().unzip();
-        match running.log.commit_with(&records.concat(), &copies) {
+        let full = self.log_is_full.then(|| StoreError::Full(std::io::ErrorKind::StorageFull.into()));
+        match full.map_or_else(|| running.log.commit_with(&records.concat(), &copies), Err) {
             Ok(()) => {
                 running.maintain_later(shared, me, MAINTAIN_AFTER_NS);
                 ids.iter().for_each(|id| running.machine.handle_persisted(now, *id));
                 shared.observe(self.sp, Step::Persisted(&ids), &running.machine);
             }
             Err(error @ (StoreError::Full(_) | StoreError::TooLarge { .. })) => {
+                shared.bite(me, FaultKind::DiskFull);
                 let detail = error.to_string();
                 ids.iter().for_each(|id| running.machine.handle_refused(now, *id, &detail));
                 shared.observe(self.sp, Step::Refused(&ids), &running.machine);
@@ -369,6 +394,9 @@ impl StoragePointHost {
             let (writes, copies) = (mem::take(&mut running.writes), mem::take(&mut running.copies));
             running.flushing = Some(Flushing { writes, copies });
             let took_ns = self.disk.flush_ns();
+            if self.disk.slower_by_ns > 0 {
+                shared.bite(me, FaultKind::DiskSlow);
+            }
             shared.later(me, took_ns, Input::Done(Done::Flush));
             if let Some(number) = self.power_fails_in_flush.take() {
                 shared.queue.push(shared.now_ns + took_ns / 2, super::queue::Happening::Fault { number });
@@ -379,6 +407,7 @@ impl StoragePointHost {
             let _ = running.maintenance.finish(shared.instant());
             shared.ended.push((me, Ending::Stopped));
         }
+        running.peers.flush(shared);
         let peers = running.has_peers.then(|| running.peers.poll_timeout()).flatten();
         running.reads.wake(shared, me, &Source { machine: &running.machine, contents: &running.contents });
         let times = [running.machine.poll_timeout(), peers, running.reads.poll_timeout()];
@@ -435,11 +464,12 @@ impl Running {
                     }
                     shared.observe(sp, Step::Connected(peer), &self.machine);
                 }
-                LinkEvent::Down(peer) => {
+                LinkEvent::Down(peer, _) => {
                     shared.say(me, Kind::LinkDown, Template { cause: Some(&peer.to_string()), ..Template::default() });
                     self.machine.handle_disconnected(now, peer);
                     shared.observe(sp, Step::Disconnected(peer), &self.machine);
                 }
+                LinkEvent::Failed(..) => {}
                 LinkEvent::Messages(peer, header, messages) => {
                     if self.machine.handle_header(now, &header) {
                         for message in messages {
@@ -512,6 +542,9 @@ impl Running {
         match staging.write(&content).and_then(|()| staging.finish(None)) {
             Ok(_) => self.submit(shared, me, connection, request),
             Err(error) => {
+                if matches!(error, StoreError::Full(_)) {
+                    shared.bite(me, FaultKind::DiskFull);
+                }
                 let reason = Reason::Store { detail: error.to_string() };
                 let answer = PublishAnswer { outcome: "rejected", uid: None, cause: Some(reason.to_string()) };
                 shared.send(connection, me, Segment::Published(Box::new(answer)));
@@ -550,7 +583,7 @@ impl Running {
         };
         if self.peers.is_up(to) {
             let frames = wire::encode_frames(&self.header, std::slice::from_ref(&message)).frames;
-            self.peers.send(shared, to, frames);
+            self.peers.send(to, frames, true);
         }
     }
 }
@@ -592,9 +625,9 @@ impl Effects<'_, '_> {
     /// The cycle's messages for one peer go in one frame, if it is not too long.
     fn send_frames(&mut self) {
         for (to, Outgoing { control, bulk }) in mem::take(&mut self.outgoing) {
-            for messages in [control, bulk] {
+            for (messages, is_bulk) in [(control, false), (bulk, true)] {
                 if !messages.is_empty() {
-                    self.peers.send(self.shared, to, wire::encode_frames(self.header, &messages).frames);
+                    self.peers.send(to, wire::encode_frames(self.header, &messages).frames, is_bulk);
                 }
             }
         }

@@ -13,10 +13,11 @@ use super::{
 };
 use crate::{
     network::Network,
-    trace::{Kind, Template},
+    trace::{Kind, Template, Text},
+    workload::Random,
 };
-use acms_engine::protocol::{Instant, SpId, StoragePoint, Uid};
-use std::collections::BTreeMap;
+use acms_engine::protocol::{Hash, Instant, Path, SpId, StoragePoint, StoreId, Uid};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// All hosts and what happens to them.
 pub(super) struct World<'s> {
@@ -65,7 +66,10 @@ impl<'s> World<'s> {
             refused: Vec::new(),
             undone: Vec::new(),
             bitten: Vec::new(),
+            bites: Vec::new(),
             ended: Vec::new(),
+            displaced: BTreeMap::new(),
+            unwatched: BTreeSet::new(),
         };
         World { shared, roles: Vec::new(), faults: Ledger::default(), pace: (0, 0) }
     }
@@ -145,13 +149,15 @@ impl<'s> World<'s> {
                     self.deliver(host, input);
                 }
             }
-            Happening::Retry { connection, from } => self.shared.retry(connection, from),
+            Happening::GoOn { connection, from } => self.shared.go_on(connection, from),
             Happening::Input { host, life, input } => {
+                let host = self.shared.whereabouts(host, life);
                 if self.shared.host(host).starts == life {
                     self.deliver(host, input);
                 }
             }
             Happening::Timer { host, life } => {
+                let host = self.shared.whereabouts(host, life);
                 if self.shared.is_due(host, life) {
                     self.shared.host_mut(host).timer_ns = None;
                     self.deliver(host, Input::Timer);
@@ -168,23 +174,28 @@ impl<'s> World<'s> {
         match self.shared.host(host).process {
             Process::Ended => {}
             Process::Paused => self.shared.host_mut(host).waiting.push_back(input),
-            Process::Runs => match &mut self.roles[host.0 as usize] {
-                Role::StoragePoint(sp) => sp.handle(&mut self.shared, host, input),
-                Role::Publisher(publisher) => publisher.handle(&mut self.shared, host, input),
-                Role::Cache(cache) => cache.handle(&mut self.shared, host, input),
-                Role::Receiver(receiver) => receiver.handle(&mut self.shared, host, input),
-            },
+            Process::Runs => {
+                self.clock_is_read(host);
+                match &mut self.roles[host.0 as usize] {
+                    Role::StoragePoint(sp) | Role::Displaced(sp) => sp.handle(&mut self.shared, host, input),
+                    Role::Publisher(publisher) => publisher.handle(&mut self.shared, host, input),
+                    Role::Cache(cache) => cache.handle(&mut self.shared, host, input),
+                    Role::Receiver(receiver) => receiver.handle(&mut self.shared, host, input),
+                }
+            }
         }
     }
 
     /// What hosts cannot do to themselves: end, and tell that a fault is undone.
     fn settle(&mut self) {
+        let mut ended = BTreeSet::new();
         for (host, ending) in std::mem::take(&mut self.shared.ended) {
-            self.process_ends(host, &ending);
+            // A life ends once: what else it said is not about the one that may have begun since.
+            if ended.insert(host) {
+                self.process_ends(host, &ending);
+            }
         }
-        for number in std::mem::take(&mut self.shared.bitten) {
-            self.note_fault(number);
-        }
+        self.note_bites();
         for number in std::mem::take(&mut self.shared.undone) {
             self.note_undone(number);
         }
@@ -212,6 +223,9 @@ impl<'s> World<'s> {
         }
         if runs {
             self.is_gone(id, how, "killed", if how == Kill::Power { "power lost" } else { "signal: 9" });
+        } else if how == Kill::Power {
+            // What an earlier process wrote and did not flush is at stake all the same.
+            self.ends(id, how);
         }
         runs
     }
@@ -233,22 +247,71 @@ impl<'s> World<'s> {
             return;
         }
         host.process = Process::Runs;
-        for input in std::mem::take(&mut self.shared.host_mut(id).waiting) {
+        let life = host.starts;
+        // It reads what has come before it looks at the clock.
+        let (timers, others): (VecDeque<Input>, VecDeque<Input>) =
+            std::mem::take(&mut host.waiting).into_iter().partition(|input| matches!(input, Input::Timer));
+        for input in others.into_iter().chain(timers) {
+            let host = self.shared.host(id);
+            if (host.process, host.starts) != (Process::Runs, life) {
+                break;
+            }
             self.deliver(id, input);
+            self.settle();
         }
-        self.settle();
+    }
+
+    /// The process of a storage point goes on at a machine of its own, with its store and its connections; another
+    /// process, with an empty store, has its place. Where the old one is.
+    pub(super) fn displace(&mut self, id: HostId, store: StoreId, random: Random) -> Option<HostId> {
+        let Role::StoragePoint(sp) = &mut self.roles[id.0 as usize] else { return None };
+        let successor = sp.successor(store, random).ok()?;
+        let about = Template { outcome: Some("killed"), cause: Some("another has its place"), ..Template::default() };
+        self.shared.say(id, Kind::Exit, about);
+        let name: Text = format!("displaced {}", self.shared.host(id).name).into();
+        let new_id = self.shared.network.add_host(Text::clone(&name), id);
+        assert_eq!(new_id.0 as usize, self.roles.len(), "the network knows all hosts");
+        let Role::StoragePoint(sp) = &mut self.roles[id.0 as usize] else { return None };
+        if let Some(machine) = sp.machine() {
+            self.shared.observe(sp.sp, Step::Ended, machine);
+        }
+        self.shared.unwatched.insert(sp.store);
+        sp.moved(new_id);
+        let old = std::mem::replace(&mut self.roles[id.0 as usize], Role::StoragePoint(Box::new(successor)));
+        if let Role::StoragePoint(old) = old {
+            self.roles.push(Role::Displaced(old));
+        }
+        let host = self.shared.host_mut(id);
+        let mut place = Host::new(&host.name.clone(), host.clock.clone());
+        (place.starts, place.undone_when_ready) = (host.starts, std::mem::take(&mut host.undone_when_ready));
+        let mut old = std::mem::replace(host, place);
+        old.name = name;
+        self.shared.displaced.insert((id, old.starts), new_id);
+        for connection in &old.connections {
+            self.shared.move_end(*connection, id, new_id);
+        }
+        self.shared.hosts.push(old);
+        Some(new_id)
+    }
+
+    /// A process whose store was replaced elsewhere, and which has not found out yet.
+    pub(super) fn displaced_runs(&self) -> Option<&str> {
+        let mut hosts = self.shared.hosts.iter().zip(&self.roles);
+        let found = hosts.find(|(host, role)| matches!(role, Role::Displaced(_)) && host.process == Process::Runs);
+        found.map(|(host, _)| &*host.name)
     }
 
     /// The end of the run.
     pub(super) fn stop_for_good(&mut self, id: HostId) {
         if self.shared.host(id).process != Process::Ended {
-            self.is_gone(id, Kill::Process, "stopped", "exit status: 0");
+            let outcome = if self.displaced_runs().is_some() { "unexpected" } else { "stopped" };
+            self.is_gone(id, Kill::Process, outcome, "exit status: 0");
         }
     }
 
     /// Says how far the host's clock is off, if it is.
     pub(super) fn note_clock(&mut self, id: HostId) {
-        let clock = self.shared.host(id).clock;
+        let clock = &self.shared.host(id).clock;
         let (ahead_us, rate_ppm) = (clock.ahead_us(self.shared.now_ns), clock.rate_ppm());
         let cause = if rate_ppm == 0 { ahead_us.to_string() } else { format!("{ahead_us} {rate_ppm}") };
         self.shared.say(id, Kind::Clock, Template { cause: Some(&cause), ..Template::default() });
@@ -262,15 +325,24 @@ impl<'s> World<'s> {
         match ending {
             Ending::Stopped => self.is_gone(id, Kill::Process, "stopped", "exit status: 0"),
             Ending::DiskFailed(problem) => self.is_gone(id, Kill::Process, "killed", problem),
+            // Nothing else is left to it.
+            Ending::Unexpected(problem) if self.is_displaced(id) && problem.contains("has taken this one's place") => {
+                self.is_gone(id, Kill::Process, "stopped", problem);
+            }
             Ending::Unexpected(problem) => self.is_gone(id, Kill::Process, "unexpected", problem),
         }
         self.note_ended(id, ending);
     }
 
-    fn is_gone(&mut self, id: HostId, how: Kill, outcome: &str, cause: &str) {
-        let mut exposed = Vec::new();
+    fn is_displaced(&self, id: HostId) -> bool {
+        matches!(self.roles[id.0 as usize], Role::Displaced(_))
+    }
+
+    /// What the end of a process, or of the power, leaves of what it wrote: of a receiver, publications whose files are
+    /// there.
+    fn ends(&mut self, id: HostId, how: Kill) -> Vec<(Path, Uid, Hash)> {
         match &mut self.roles[id.0 as usize] {
-            Role::StoragePoint(sp) => {
+            Role::StoragePoint(sp) | Role::Displaced(sp) => {
                 if let Some(machine) = sp.machine() {
                     self.shared.observe(sp.sp, Step::Ended, machine);
                 }
@@ -278,8 +350,13 @@ impl<'s> World<'s> {
             }
             Role::Publisher(_) => {}
             Role::Cache(cache) => cache.end(),
-            Role::Receiver(receiver) => exposed = receiver.end(how == Kill::Power),
+            Role::Receiver(receiver) => return receiver.end(how == Kill::Power),
         }
+        Vec::new()
+    }
+
+    fn is_gone(&mut self, id: HostId, how: Kill, outcome: &str, cause: &str) {
+        let exposed = self.ends(id, how);
         let host = self.shared.host_mut(id);
         (host.process, host.timer_ns) = (Process::Ended, None);
         (host.listens_peer, host.listens_http) = (false, false);
@@ -303,7 +380,9 @@ impl Shared<'_> {
 
     /// Shows a step of a storage point's state machine to who wants to see it.
     pub(super) fn observe(&mut self, sp: SpId, step: Step<'_>, machine: &StoragePoint) {
-        if let Some(observer) = &mut self.observer {
+        if let Some(observer) = &mut self.observer
+            && !self.unwatched.contains(&machine.config().store)
+        {
             observer.step(self.now_ns, sp, step, machine);
         }
     }

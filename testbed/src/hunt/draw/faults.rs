@@ -3,6 +3,7 @@
 use super::{Dice, Spared, cluster::clock_shift};
 use crate::{
     faults::{FaultKind, Role},
+    hunt::sound::{refill, unsound},
     scenario::{Bounds, Bytes, Direction, Fault, Fraction, Scenario, Span},
 };
 use std::time::Duration;
@@ -12,30 +13,65 @@ const TRIES: usize = 40;
 
 pub(super) fn draw(scenario: &mut Scenario, bounds: &Bounds, spared: &Spared, dice: &mut Dice) {
     let hosts = scenario.hosts();
-    let possible = |kind: FaultKind| hosts.iter().any(|host| may_hit(kind, host, spared));
+    let possible = |kind: FaultKind| hosts.iter().any(|host| may_hit(kind, host, scenario, spared));
     let kinds: Vec<FaultKind> = bounds.fault_kinds.iter().copied().filter(|kind| possible(*kind)).collect();
     let mut first = kinds.clone();
     dice.shuffle(&mut first);
     first.truncate(bounds.fault_kinds_min as usize);
     let count = dice.range(bounds.faults) as usize;
-    let mut faults: Vec<Fault> = Vec::new();
-    for number in 0..count {
-        for _ in 0..TRIES {
+    scenario.faults = if spared.in_turn { losses(scenario, bounds, count, dice) } else { Vec::new() };
+    for number in 0..count - scenario.faults.len() {
+        for tries in 0..TRIES {
             let kind = first.get(number).copied().unwrap_or_else(|| *dice.choice(&kinds));
-            let drawn = fault(scenario, bounds, spared, &hosts, kind, dice);
-            if faults.iter().all(|other| !collide(other, &drawn, &hosts)) {
-                faults.push(drawn);
-                break;
+            // There is little room between losses that need time.
+            let short = spared.in_turn && tries > TRIES / 2;
+            let drawn = fault(scenario, bounds, spared, &hosts, kind, short, dice);
+            if scenario.faults.iter().all(|other| !collide(other, &drawn, &hosts)) {
+                scenario.faults.push(drawn);
+                if !spared.in_turn || unsound(scenario).is_none() {
+                    break;
+                }
+                scenario.faults.pop();
             }
         }
     }
-    faults.sort_by_key(|fault| fault.at);
-    scenario.faults = faults;
+    scenario.faults.sort_by_key(|fault| fault.at);
 }
 
-fn may_hit(kind: FaultKind, host: &str, spared: &Spared) -> bool {
+/// Disks that are lost one after another, with time in between for the store that takes a lost one's place.
+fn losses(scenario: &Scenario, bounds: &Bounds, count: usize, dice: &mut Dice) -> Vec<Fault> {
+    let can_be: Vec<FaultKind> = [FaultKind::DiskLost, FaultKind::StoreReplaced]
+        .into_iter()
+        .filter(|kind| bounds.fault_kinds.contains(kind))
+        .collect();
+    let most = count.saturating_sub(bounds.fault_kinds_min as usize).min(3);
+    let mut faults = Vec::new();
+    let mut at = Duration::from_millis(dice.between(0, 4_000));
+    while faults.len() < most && !can_be.is_empty() {
+        let lasts = Duration::from_millis(dice.log_between(100, 3_000));
+        // The last ones need no time, but others want some of it.
+        if at + lasts + Duration::from_secs(20) > scenario.duration.0 && !faults.is_empty() {
+            break;
+        }
+        let target = format!("sp{}", dice.between(1, scenario.fleet.storage_points.into()));
+        let kind = *dice.choice(&can_be);
+        if finds_out(kind, &target, scenario) {
+            faults.push(Fault::new(kind, &*target, Span(at), Some(Span(lasts))));
+            at += lasts + refill(scenario) + Duration::from_millis(2_500 + dice.between(0, 2_000));
+        }
+    }
+    faults
+}
+
+/// Whether a process whose store was replaced would find out: it reaches only those that it dials.
+fn finds_out(kind: FaultKind, host: &str, scenario: &Scenario) -> bool {
+    kind != FaultKind::StoreReplaced || host != format!("sp{}", scenario.fleet.storage_points)
+}
+
+fn may_hit(kind: FaultKind, host: &str, scenario: &Scenario, spared: &Spared) -> bool {
     let has_it = Role::of(host).is_some_and(|role| kind.may_hit(role));
-    has_it && (!matches!(kind, FaultKind::DiskLost | FaultKind::DiskRot) || spared.may_lose_disk(host))
+    let is_loss = matches!(kind, FaultKind::DiskLost | FaultKind::StoreReplaced | FaultKind::DiskRot);
+    has_it && finds_out(kind, host, scenario) && (!is_loss || spared.may_lose_disk(host))
 }
 
 /// Whether two faults want the same process, or its clock, to be something else at the same time.
@@ -53,7 +89,7 @@ fn collide(a: &Fault, b: &Fault, hosts: &[String]) -> bool {
 
 fn stops_process(kind: FaultKind) -> bool {
     use FaultKind::*;
-    matches!(kind, Kill | Pause | Restart | CrashLoop | DiskFail | DiskLost | DiskTorn)
+    matches!(kind, Kill | Pause | Restart | CrashLoop | DiskFail | DiskLost | StoreReplaced | DiskTorn)
 }
 
 fn sets_clock(kind: FaultKind) -> bool {
@@ -66,21 +102,29 @@ fn fault(
     spared: &Spared,
     hosts: &[String],
     kind: FaultKind,
+    short: bool,
     dice: &mut Dice,
 ) -> Fault {
-    let able: Vec<&String> = hosts.iter().filter(|host| may_hit(kind, host, spared)).collect();
+    let able: Vec<&String> = hosts.iter().filter(|host| may_hit(kind, host, scenario, spared)).collect();
     let storage_points: Vec<&String> = able.iter().copied().filter(|host| host.starts_with("sp")).collect();
     let among = if storage_points.is_empty() || dice.percent(15) { &able } else { &storage_points };
     let mut targets = vec![(*dice.choice(among)).clone()];
     // Misfortunes like company: power fails for several, a link is cut between groups.
-    if among.len() > 1 && kind != FaultKind::DiskLost && dice.percent(20) {
+    if among.len() > 1 && !matches!(kind, FaultKind::DiskLost | FaultKind::StoreReplaced) && dice.percent(20) {
         let mut more = among.clone();
         dice.shuffle(&mut more);
         more.truncate(dice.between(2, among.len() as u64) as usize);
         more.sort();
         targets = more.into_iter().cloned().collect();
     }
-    let lasts = dice.span(bounds.fault_length);
+    let mut lasts = dice.span(bounds.fault_length);
+    if kind == FaultKind::DiskFull {
+        // It takes a while until the log has used up what room it has.
+        lasts = Span(lasts.0.max(Duration::from_secs(3)).min(bounds.fault_length.1.0));
+    }
+    if short {
+        lasts = lasts.min(Span(Duration::from_millis(500)).max(bounds.fault_length.0));
+    }
     let at = begin(scenario, lasts, dice);
     let mut fault = Fault::new(kind, targets.clone(), at, Some(lasts));
     if kind == FaultKind::Restart {

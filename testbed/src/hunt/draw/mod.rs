@@ -35,7 +35,8 @@ pub fn draw(name: &str, bounds: &Bounds, seed: u64) -> Scenario {
         hunt: None,
     };
     cluster::draw(&mut scenario, bounds, &mut cluster);
-    let spared = Spared::draw(&scenario, |items| cluster.shuffle(items));
+    let in_turn = cluster.percent(40);
+    let spared = Spared::draw(&scenario, in_turn, |items| cluster.shuffle(items));
     cluster::draw_network(&mut scenario, bounds, &mut Dice::new(seed, "hunt network"));
     cluster::draw_clocks(&mut scenario, bounds, &spared, &mut Dice::new(seed, "hunt clocks"));
     publications::draw(&mut scenario, bounds, &mut Dice::new(seed, "hunt publications"));
@@ -76,6 +77,20 @@ mod tests {
         }
         assert_eq!(kinds.len(), FaultKind::ALL.len(), "every kind is drawn: {kinds:?}");
         assert_eq!(quorums.len(), 4, "{quorums:?}");
+    }
+
+    #[test]
+    fn disks_are_lost_one_after_another() {
+        let bounds = storm();
+        let mut several = 0;
+        for seed in 0..200 {
+            let scenario = draw("storm", &bounds, seed);
+            let loses = |kind: FaultKind| matches!(kind, FaultKind::DiskLost | FaultKind::StoreReplaced);
+            let losers = scenario.faults.iter().filter(|fault| loses(fault.kind)).map(|fault| fault.target.to_string());
+            let losers: BTreeSet<String> = losers.collect();
+            several += usize::from(scenario.fleet.storage_points == 3 && losers.len() > 1);
+        }
+        assert!(several > 10, "of three storage points more than one lost its disk in {several} seeds");
     }
 
     #[test]

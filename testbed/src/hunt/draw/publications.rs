@@ -51,7 +51,7 @@ fn paths(count: u64, dice: &mut Dice) -> Vec<String> {
 
 /// Half of them anywhere, half in a few bursts.
 fn times(count: u64, duration: Span, dice: &mut Dice) -> Vec<Span> {
-    let end = duration.0.as_micros() as u64;
+    let end = (duration.0.as_micros() as u64).saturating_sub(1);
     let bursts: Vec<u64> = (0..dice.between(2, 8)).map(|_| dice.between(0, end)).collect();
     let mut times: Vec<u64> = (0..count)
         .map(|_| match dice.percent(50) {
@@ -99,7 +99,7 @@ fn retry(scenario: &Scenario, first: &Publication, dice: &mut Dice) -> Option<Pu
     let later = if dice.percent(50) { dice.between(1, 300) } else { dice.between(300, 12_000) };
     let at = Span(first.at.0 + Duration::from_millis(later));
     let to = format!("sp{}", dice.between(1, scenario.fleet.storage_points.into()));
-    (at <= scenario.duration).then(|| Publication { at, to, known: dice.percent(30), ..first.clone() })
+    (at < scenario.duration).then(|| Publication { at, to, known: dice.percent(30), ..first.clone() })
 }
 
 /// A few first segments; now and then a single file.

@@ -1,0 +1,398 @@
+//! What storage points make of their connections to each other, without a socket: one link for each pair, dialled by the
+//! one with the smaller id; hello and what it must say; pings in silence and an end after 4 s of it; what is said first
+//! when not all can be said at once; when to dial again.
+//!
+//! A driver owns the connections, each under a name `K` of its own that is never used again while the link knows it. It
+//! says what happened ([`Links::accepted`], [`Links::received`], ...), does what [`Links::poll_action`] asks for, and
+//! writes what [`Links::unsent`] gives as far as the connection takes it.
+//!
+//! Invariant: nothing but a hello is sent before the other end's hello with equal cluster, epoch and configuration has
+//! come, so that a paused peer gets no publications into its socket buffers by a fresh connection.
+
+use super::{Decoder, Frame, Hello, WireError, encode_hello, encode_ping};
+use crate::protocol::{Duration, Instant, Message, SpId, message::Header};
+use bytes::{Buf as _, Bytes};
+use std::collections::{BTreeMap, VecDeque};
+
+const PING_AFTER: Duration = Duration::from_secs(1);
+const DEAD_AFTER: Duration = Duration::from_secs(4);
+const REDIAL_MIN: Duration = Duration::from_millis(50);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// More than this unsent closes the link; what it would have carried is sent again later.
+const QUEUED_LEN_MAX: usize = 64 << 20;
+/// Connections that have not said hello yet.
+const STRANGERS_MAX: usize = 64;
+
+/// What a link has to say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkEvent {
+    /// The peer has said hello; everything of its header holds from now on.
+    Up(SpId, Header),
+    /// The link is gone, and why.
+    Down(SpId, String),
+    /// Messages came.
+    Messages(SpId, Header, Vec<Message>),
+    /// A connection to or from who says that it is this storage point came to nothing.
+    Failed(SpId, String),
+}
+
+/// What a driver is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action<K> {
+    /// Connect to this storage point, then call [`Links::dialled`] or [`Links::not_dialled`].
+    Dial(SpId),
+    /// End this connection; nothing more of it is wanted.
+    Close(K),
+}
+
+#[derive(Debug)]
+struct Channel {
+    decoder: Decoder,
+    /// Frames of the protocol, before those that carry contents.
+    control: VecDeque<Bytes>,
+    bulk: VecDeque<Bytes>,
+    /// What is left of the frame that is being written.
+    current: Bytes,
+    queued_len: usize,
+    greeted: bool,
+    heard_at: Instant,
+    sent_at: Instant,
+}
+
+impl Channel {
+    fn new(hello: Bytes, now: Instant) -> Channel {
+        Channel {
+            decoder: Decoder::expecting_hello(),
+            control: VecDeque::new(),
+            bulk: VecDeque::new(),
+            queued_len: hello.len(),
+            current: hello,
+            greeted: false,
+            heard_at: now,
+            sent_at: now,
+        }
+    }
+
+    fn queue(&mut self, frame: Bytes, is_bulk: bool) {
+        self.queued_len += frame.len();
+        if is_bulk { self.bulk.push_back(frame) } else { self.control.push_back(frame) }
+    }
+}
+
+#[derive(Debug)]
+struct Link<K> {
+    channel: Option<(K, Channel)>,
+    /// It was asked to be dialled, and nobody has said yet what came of it.
+    dialling: bool,
+    redial_at: Instant,
+    back_off: Duration,
+}
+
+/// All links of a storage point.
+#[derive(Debug)]
+pub struct Links<K> {
+    me: SpId,
+    hello: Hello,
+    hello_frame: Bytes,
+    links: BTreeMap<SpId, Link<K>>,
+    strangers: BTreeMap<K, Channel>,
+    random: u64,
+    events: VecDeque<LinkEvent>,
+    actions: VecDeque<Action<K>>,
+}
+
+impl<K: Copy + Ord> Links<K> {
+    /// Links to `others`, all down. Fails if the hello is too long.
+    pub fn new(
+        me: SpId,
+        hello: Hello,
+        others: impl Iterator<Item = SpId>,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Links<K>, WireError> {
+        let link = || Link { channel: None, dialling: false, redial_at: now, back_off: REDIAL_MIN };
+        Ok(Links {
+            me,
+            hello_frame: encode_hello(&hello)?.into(),
+            hello,
+            links: others.filter(|sp| *sp != me).map(|sp| (sp, link())).collect(),
+            strangers: BTreeMap::new(),
+            random: seed | 1,
+            events: VecDeque::new(),
+            actions: VecDeque::new(),
+        })
+    }
+
+    /// The next thing that a link has to say.
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action<K>> {
+        self.actions.pop_front()
+    }
+
+    /// Links that are up: (peer, bytes not yet sent).
+    pub fn up(&self) -> impl Iterator<Item = (SpId, usize)> + '_ {
+        let greeted = |link: &'_ Link<K>| link.channel.as_ref().filter(|(_, c)| c.greeted).map(|(_, c)| c.queued_len);
+        self.links.iter().filter_map(move |(sp, link)| Some((*sp, greeted(link)?)))
+    }
+
+    /// Whether messages to `sp` can be sent.
+    pub fn is_up(&self, sp: SpId) -> bool {
+        self.links.get(&sp).and_then(|link| link.channel.as_ref()).is_some_and(|(_, channel)| channel.greeted)
+    }
+
+    /// All connections that are known.
+    pub fn connections(&self) -> impl Iterator<Item = K> + '_ {
+        let links = self.links.values().filter_map(|link| link.channel.as_ref()).map(|(key, _)| *key);
+        links.chain(self.strangers.keys().copied())
+    }
+
+    /// Whether the other end of this connection has said a hello that counts.
+    pub fn is_greeted(&mut self, key: K) -> bool {
+        self.channel(key).is_some_and(|channel| channel.greeted)
+    }
+
+    // ---- What happened --------------------------------------------------------------------------------------------
+
+    /// Someone has connected; false if there are too many already, and the connection is not wanted.
+    pub fn accepted(&mut self, key: K, now: Instant) -> bool {
+        if self.strangers.len() >= STRANGERS_MAX {
+            return false;
+        }
+        self.strangers.insert(key, Channel::new(self.hello_frame.clone(), now));
+        true
+    }
+
+    /// A connection to `sp` has been begun.
+    pub fn dialled(&mut self, sp: SpId, key: K, now: Instant) {
+        let Some(link) = self.links.get_mut(&sp) else { return self.actions.push_back(Action::Close(key)) };
+        link.dialling = false;
+        if link.channel.is_some() {
+            return self.actions.push_back(Action::Close(key));
+        }
+        link.channel = Some((key, Channel::new(self.hello_frame.clone(), now)));
+    }
+
+    /// No connection to `sp` can be begun.
+    pub fn not_dialled(&mut self, sp: SpId, problem: String, now: Instant) {
+        let Some(link) = self.links.get_mut(&sp) else { return };
+        (link.dialling, link.redial_at) = (false, now.after(REDIAL_MAX));
+        self.events.push_back(LinkEvent::Failed(sp, problem));
+    }
+
+    /// A connection is gone; whether it was known.
+    pub fn closed(&mut self, key: K, problem: &str, now: Instant) -> bool {
+        if self.strangers.remove(&key).is_some() {
+            return true;
+        }
+        let found = self.link_of(key);
+        if let Some(sp) = found {
+            self.end(sp, problem, now);
+        }
+        found.is_some()
+    }
+
+    /// Bytes came over a connection that make no frame yet, or were handed in otherwise.
+    pub fn heard(&mut self, key: K, at: Instant) {
+        if let Some(channel) = self.channel(key) {
+            channel.heard_at = channel.heard_at.max(at);
+        }
+    }
+
+    /// Bytes came over a connection.
+    pub fn received(&mut self, key: K, bytes: &[u8], now: Instant) {
+        let Some(channel) = self.channel(key) else { return };
+        channel.heard_at = now;
+        channel.decoder.push(bytes);
+        if self.strangers.contains_key(&key) {
+            self.greet(key, now);
+        }
+        if let Some(sp) = self.link_of(key)
+            && let Err(problem) = self.read(sp)
+        {
+            self.close(sp, &problem, now);
+        }
+    }
+
+    fn read(&mut self, sp: SpId) -> Result<(), String> {
+        let Some(link) = self.links.get_mut(&sp) else { return Ok(()) };
+        let Some((_, channel)) = &mut link.channel else { return Ok(()) };
+        while let Some(frame) = channel.decoder.next().map_err(|error| error.to_string())? {
+            match frame {
+                Frame::Hello(hello) if !channel.greeted => {
+                    check_hello(&self.hello, &hello).and_then(|()| is_from(&hello, sp))?;
+                    channel.greeted = true;
+                    link.back_off = REDIAL_MIN;
+                    self.events.push_back(LinkEvent::Up(sp, hello.header));
+                }
+                Frame::Messages(header, messages) if channel.greeted && header.from == sp => {
+                    self.events.push_back(LinkEvent::Messages(sp, header, messages));
+                }
+                Frame::Ping if channel.greeted => {}
+                _ => return Err("it sends frames out of turn".to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the hello of a connection that a peer has made, which then takes the place of its link.
+    fn greet(&mut self, key: K, now: Instant) {
+        let Some(channel) = self.strangers.get_mut(&key) else { return };
+        let hello = match channel.decoder.next() {
+            Ok(None) => return,
+            Ok(Some(Frame::Hello(hello))) => Some(hello),
+            Ok(Some(_)) | Err(_) => None,
+        };
+        let Some(mut channel) = self.strangers.remove(&key) else { return };
+        let Some(hello) = hello else { return self.actions.push_back(Action::Close(key)) };
+        let sp = hello.header.from;
+        let checked = match self.links.contains_key(&sp) && sp < self.me {
+            true => check_hello(&self.hello, &hello),
+            false => Err(format!("a stranger says that it is storage point {sp} of {}", hello.cluster)),
+        };
+        if let Err(problem) = checked {
+            self.events.push_back(LinkEvent::Failed(sp, problem));
+            return self.actions.push_back(Action::Close(key));
+        }
+        self.close(sp, "it has connected again", now);
+        channel.greeted = true;
+        if let Some(link) = self.links.get_mut(&sp) {
+            link.channel = Some((key, channel));
+        }
+        self.events.push_back(LinkEvent::Up(sp, hello.header));
+    }
+
+    /// Ends a link's connection.
+    fn close(&mut self, sp: SpId, problem: &str, now: Instant) {
+        if let Some(key) = self.end(sp, problem, now) {
+            self.actions.push_back(Action::Close(key));
+        }
+    }
+
+    /// A link's connection is gone. Which it was.
+    fn end(&mut self, sp: SpId, problem: &str, now: Instant) -> Option<K> {
+        let jitter_percent = 50 + (self.draw() % 100) as u32;
+        let link = self.links.get_mut(&sp)?;
+        let (key, channel) = link.channel.take()?;
+        link.redial_at = now.after(link.back_off * jitter_percent / 100);
+        link.back_off = (link.back_off * 2).min(REDIAL_MAX);
+        let event = if channel.greeted { LinkEvent::Down } else { LinkEvent::Failed };
+        self.events.push_back(event(sp, problem.to_owned()));
+        Some(key)
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    fn link_of(&self, key: K) -> Option<SpId> {
+        let is_it = |link: &Link<K>| link.channel.as_ref().is_some_and(|(other, _)| *other == key);
+        self.links.iter().find(|(_, link)| is_it(link)).map(|(sp, _)| *sp)
+    }
+
+    fn channel(&mut self, key: K) -> Option<&mut Channel> {
+        let links = self.links.values_mut().filter_map(|link| link.channel.as_mut());
+        let linked = links.filter(|(other, _)| *other == key).map(|(_, channel)| channel).next();
+        linked.or_else(|| self.strangers.get_mut(&key))
+    }
+
+    // ---- What is said ---------------------------------------------------------------------------------------------
+
+    /// Queues frames; those that carry contents go behind all others.
+    pub fn send(&mut self, sp: SpId, frames: Vec<Vec<u8>>, is_bulk: bool) {
+        let channel = self.links.get_mut(&sp).and_then(|link| link.channel.as_mut());
+        if let Some((_, channel)) = channel.filter(|(_, channel)| channel.greeted) {
+            frames.into_iter().for_each(|frame| channel.queue(frame.into(), is_bulk));
+        }
+    }
+
+    /// Closes links for which too much waits: to be called before anything is written.
+    pub fn close_overfull(&mut self, now: Instant) {
+        let overfull = |link: &Link<K>| link.channel.as_ref().is_some_and(|(_, c)| c.queued_len > QUEUED_LEN_MAX);
+        let all: Vec<SpId> = self.links.iter().filter(|(_, link)| overfull(link)).map(|(sp, _)| *sp).collect();
+        all.into_iter().for_each(|sp| self.close(sp, "too much waits to be sent to it", now));
+    }
+
+    /// What is to be written next over a connection: the rest of a frame, or a frame. Empty: nothing.
+    pub fn unsent(&mut self, key: K) -> Bytes {
+        let Some(channel) = self.channel(key) else { return Bytes::new() };
+        if channel.current.is_empty()
+            && let Some(frame) = channel.control.pop_front().or_else(|| channel.bulk.pop_front())
+        {
+            channel.current = frame;
+        }
+        channel.current.clone()
+    }
+
+    /// The first `len` bytes of what [`unsent`](Links::unsent) gave are written.
+    pub fn wrote(&mut self, key: K, len: usize, now: Instant) {
+        if let Some(channel) = self.channel(key) {
+            channel.current.advance(len);
+            channel.queued_len -= len;
+            channel.sent_at = now;
+        }
+    }
+
+    // ---- Time -----------------------------------------------------------------------------------------------------
+
+    /// Dials, pings, and closes what is dead.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let late = |channel: &Channel| now.since(channel.heard_at) >= DEAD_AFTER;
+        for (key, _) in self.strangers.extract_if(.., |_, channel| late(channel)) {
+            self.actions.push_back(Action::Close(key));
+        }
+        let mut dead = Vec::new();
+        for (sp, link) in &mut self.links {
+            match &mut link.channel {
+                None if self.me < *sp && !link.dialling && link.redial_at <= now => {
+                    link.dialling = true;
+                    self.actions.push_back(Action::Dial(*sp));
+                }
+                Some((_, channel)) if late(channel) => dead.push(*sp),
+                Some((_, channel)) if channel.greeted && now.since(channel.sent_at) >= PING_AFTER => {
+                    channel.sent_at = now;
+                    channel.queue(Bytes::copy_from_slice(&encode_ping()), false);
+                }
+                _ => {}
+            }
+        }
+        dead.into_iter().for_each(|sp| self.close(sp, "nothing was heard of it for 4 s", now));
+    }
+
+    /// When [`handle_timeout`](Links::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let of_link = |(sp, link): (&SpId, &Link<K>)| match &link.channel {
+            None => (self.me < *sp && !link.dialling).then_some(link.redial_at),
+            Some((_, channel)) if channel.greeted => {
+                Some(channel.heard_at.after(DEAD_AFTER).min(channel.sent_at.after(PING_AFTER)))
+            }
+            Some((_, channel)) => Some(channel.heard_at.after(DEAD_AFTER)),
+        };
+        let strangers = self.strangers.values().map(|channel| channel.heard_at.after(DEAD_AFTER));
+        self.links.iter().filter_map(of_link).chain(strangers).min()
+    }
+}
+
+fn check_hello(mine: &Hello, theirs: &Hello) -> Result<(), String> {
+    if mine.cluster != theirs.cluster {
+        return Err(format!("it belongs to cluster {:?}, this one to {:?}", theirs.cluster, mine.cluster));
+    }
+    if (mine.header.epoch, mine.header.config) != (theirs.header.epoch, theirs.header.config) {
+        let (theirs, mine) = (theirs.header.epoch, mine.header.epoch);
+        return Err(format!("its configuration (epoch {theirs}) differs from this one's (epoch {mine})"));
+    }
+    Ok(())
+}
+
+fn is_from(hello: &Hello, sp: SpId) -> Result<(), String> {
+    if hello.header.from == sp { Ok(()) } else { Err(format!("storage point {} answers there", hello.header.from)) }
+}
+
+#[cfg(test)]
+mod tests;
