@@ -8,13 +8,13 @@ mod store;
 use acms_engine::{
     protocol::{Durable, Hash, SpId, SpSet, StoreId},
     store::{
-        Contents, MaintenanceLimits, MemoryStorage, Opened, Options, Prepare, Storage, StorageFile, Store, StoreError,
+        MaintenanceLimits, MemoryStorage, Opened, Options, Prepare, Storage, StorageFile, Store, StoreError,
         StoreIdentity,
     },
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use store::{Draw, held, identity, read_back, uid};
+use store::{Draw, held, identity, read_back, stage, uid};
 
 const LIMITS: MaintenanceLimits = store::LIMITS;
 const OPTIONS: Options = Options { segment_len: 8 << 10, prepare: Prepare::Foreground, maintenance: LIMITS };
@@ -73,12 +73,6 @@ fn batch(draw: &mut Draw, micros: u64) -> Vec<Durable> {
         }
     });
     records.collect()
-}
-
-fn stage(contents: &Contents<MemoryStorage>, bytes: &[u8]) -> Result<Hash, StoreError> {
-    let mut staging = contents.stage();
-    staging.write(bytes)?;
-    Ok(staging.finish(None)?.0)
 }
 
 /// Opens the store, commits, stages: until all is done or the disk fails.
@@ -231,9 +225,9 @@ fn after_a_failed_flush_the_log_takes_nothing_more() {
     opened.log.commit(&[held(1, b"one")]).unwrap();
     disk.fail_at_sync(disk.syncs() + 1);
     let failed = opened.log.commit(&[held(2, b"two")]).unwrap_err();
-    assert!(matches!(failed, StoreError::Failed(_)) && failed.may_have_changed());
+    assert!(matches!(failed, StoreError::Failed(_)) && !failed.is_refusal());
     let refused = opened.log.commit(&[held(3, b"three")]).unwrap_err();
-    assert!(matches!(refused, StoreError::Poisoned) && !refused.may_have_changed());
+    assert!(matches!(refused, StoreError::Poisoned) && !refused.is_refusal());
     assert_eq!(opened.contents.read(&Hash::of(b"one"), 0, 9).unwrap(), "one");
     assert!(matches!(opened.contents.read(&Hash::of(b"two"), 0, 9), Err(StoreError::Missing(_))));
 }
@@ -251,7 +245,7 @@ fn a_full_disk_refuses_before_anything_is_written() {
         match opened.log.commit(&batch) {
             Ok(()) => model.acknowledge(&batch),
             Err(error) => {
-                assert!(matches!(error, StoreError::Full(_)) && !error.may_have_changed(), "{error}");
+                assert!(matches!(error, StoreError::Full(_)) && error.is_refusal(), "{error}");
                 refused += 1;
                 if refused == 3 {
                     disk.set_capacity(None);

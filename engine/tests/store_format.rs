@@ -84,7 +84,7 @@ fn a_checkpoint_and_moved_contents_are_as_documented() {
     assert_eq!(checkpoint[512..516], sealed(&checkpoint[516..]));
 
     let hello = InlineContent { hash: Hash::of(b"hello"), bytes: Bytes::from_static(b"hello") };
-    opened.log.commit_with(&[], &[hello]).unwrap();
+    opened.log.commit_writes([], &[hello]).unwrap();
     let segment = disk.bytes("segment-0000000000000001").unwrap();
     let at = 1024;
     let len = u32::from_le_bytes(segment[at + 28..at + 32].try_into().unwrap()) as usize;

@@ -218,7 +218,7 @@ struct Figures {
 fn step(opened: &mut Opened<MemoryStorage>, now: Instant) -> Result<bool, StoreError> {
     let step = opened.maintenance.step(now)?;
     let Step::Copy(copies) = step else { return Ok(false) };
-    opened.log.commit_with(&[], &copies)?;
+    opened.log.commit_writes([], &copies)?;
     Ok(true)
 }
 
@@ -262,7 +262,7 @@ fn go_on(disk: &MemoryStorage, model: &mut Model, what: &str) -> Option<bool> {
         opened.log.commit(&model.open).unwrap();
         model.acknowledge();
         now.0 += 1_000_000_000;
-        while opened.maintenance.step_with(now, &mut opened.log).unwrap() {}
+        while store::step(&mut opened, now).unwrap() {}
     }
     opened.maintenance.checkpoint(now).unwrap();
     model.check_contents(&Replayed::of(&model.records), &opened, what);
@@ -449,7 +449,7 @@ fn a_full_disk_stops_maintenance_and_nothing_is_lost() {
                 Err(error) => panic!("{error}"),
             }
             for _ in 0..4 {
-                match opened.maintenance.step_with(now, &mut opened.log) {
+                match store::step(&mut opened, now) {
                     Ok(_) => {}
                     Err(StoreError::Full(_)) => full += 1,
                     Err(error) => panic!("{error}"),
@@ -501,7 +501,7 @@ fn wear(opened: &mut Opened<MemoryStorage>, numbers: std::ops::Range<u64>, now: 
     for i in numbers {
         opened.log.commit(&[held(i, &[i as u8; 800]), Durable::Released { uid: uid(i) }]).unwrap();
         now.0 += 1_000_000_000;
-        while opened.maintenance.step_with(*now, &mut opened.log).unwrap() {}
+        while store::step(opened, *now).unwrap() {}
     }
 }
 
@@ -520,15 +520,13 @@ fn a_good_copy_takes_the_place_of_a_corrupt_content() {
     // Maintenance does not move it either, and keeps what it lies in.
     let mut now = Instant(1);
     wear(&mut opened, 2..60, &mut now);
-    assert_eq!(opened.maintenance.corrupt().collect::<Vec<_>>(), [hash]);
+    assert_eq!((opened.maintenance.take_corrupt(), opened.maintenance.figures().corrupt), (vec![(hash, 900)], 1));
+    assert_eq!(opened.maintenance.take_corrupt(), [], "it is said once");
     assert!(disk.list().unwrap().contains(&name.to_owned()));
-    opened.contents.forget(&hash);
-    assert!(matches!(opened.contents.read(&hash, 0, 1), Err(StoreError::Missing(_))));
-    assert!(matches!(opened.contents.replace(&hash, b"wrong"), Err(StoreError::WrongHash { .. })));
-    opened.contents.replace(&hash, &content).unwrap();
+    assert_eq!(store::stage(&opened.contents, &content).unwrap(), hash);
     assert_eq!(opened.contents.read(&hash, 0, 900).unwrap(), content[..]);
     wear(&mut opened, 60..90, &mut now);
-    assert_eq!(opened.maintenance.corrupt().count(), 0);
+    assert_eq!(opened.maintenance.figures().corrupt, 0);
     assert!(!disk.list().unwrap().contains(&name.to_owned()));
     drop(opened);
     let opened = Store::open_with(disk.crash(1), OPTIONS).unwrap();
@@ -542,12 +540,9 @@ fn files_go_when_nothing_names_them_and_not_before() {
     let mut opened = Store::open_with(disk.clone(), OPTIONS).unwrap();
     let content = vec![5; INLINE_LEN_MAX as usize + 1];
     let hash = Hash::of(&content);
-    let publication = |micros| match held(micros, &content) {
-        Durable::Held { manifest, own_bit, .. } => Durable::Held { manifest, own_bit, contents: Vec::new() },
-        _ => unreachable!(),
-    };
+    let publication = |micros| store::held_without(micros, &content);
     let files = |disk: &MemoryStorage| disk.list().unwrap().iter().filter(|name| name.starts_with("content-")).count();
-    let stage = |opened: &Opened<MemoryStorage>| opened.contents.replace(&hash, &content).unwrap();
+    let stage = |opened: &Opened<MemoryStorage>| assert_eq!(store::stage(&opened.contents, &content).unwrap(), hash);
     stage(&opened);
     // Nothing names it yet, and its record may come.
     opened.maintenance.checkpoint(Instant(1)).unwrap();
@@ -584,10 +579,7 @@ fn what_is_dead_can_be_named_again_for_a_while() {
     Store::create_with(disk.clone(), &identity(), SEGMENT_LEN).unwrap();
     let mut opened = Store::open_with(disk.clone(), options).unwrap();
     let content = [9; 700];
-    let again = |micros| match held(micros, &content) {
-        Durable::Held { manifest, own_bit, .. } => Durable::Held { manifest, own_bit, contents: Vec::new() },
-        _ => unreachable!(),
-    };
+    let again = |micros| store::held_without(micros, &content);
     let seconds = |s: u64| Instant(s * 1_000_000_000);
     opened.log.commit(&[held(1, &content), Durable::Released { uid: uid(1) }]).unwrap();
     opened.maintenance.checkpoint(seconds(20)).unwrap();
@@ -622,7 +614,7 @@ fn the_size_of_a_store_follows_what_is_alive() {
         }
         opened.log.commit(&batch).unwrap();
         now.0 += 10_000_000;
-        while opened.maintenance.step_with(now, &mut opened.log).unwrap() {}
+        while store::step(&mut opened, now).unwrap() {}
         largest = largest.max(disk.list().unwrap().iter().map(|name| disk.bytes(name).unwrap().len()).sum());
     }
     let figures = opened.maintenance.figures();

@@ -258,7 +258,7 @@ fn commits(
         pacer.begun(Clock::now());
         let moved = copies.try_recv().ok();
         let before = Clock::now();
-        log.commit_with(&records, moved.as_ref().map_or(&[], |(contents, _)| contents))?;
+        log.commit_writes([&records[..]], moved.as_ref().map_or(&[], |(contents, _)| contents))?;
         latencies.record(before.elapsed().as_nanos() as u64)?;
         if let Some((_, answer)) = moved {
             answer.send(Ok(())).ok(); // its end says that nobody waits

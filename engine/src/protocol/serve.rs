@@ -49,6 +49,16 @@ impl StoragePoint {
         self.contents.contains(hash)
     }
 
+    /// Bytes of a content that a publication held here durably needs, unless it is known to be damaged: the store must have
+    /// it.
+    pub fn size_if_held(&self, hash: &Hash) -> Option<u64> {
+        if !self.has_content(hash) {
+            return None;
+        }
+        let held = self.publications.values().filter(|one| one.hold == Hold::Durable && !one.released);
+        held.flat_map(|one| &one.manifest.entries).find(|entry| entry.hash == *hash).map(|entry| entry.size)
+    }
+
     /// Entries under `prefix` after `after` in listing order (by directory, then name), at most `limit`.
     pub fn list(&self, prefix: &Prefix, after: &str, limit: usize) -> Vec<ListedEntry> {
         self.index.walk(prefix, after).take(limit).collect()

@@ -1,16 +1,21 @@
 //! Contents: small ones lie in the segment they were committed in, large ones are files named by their hash.
+//!
+//! A small content is compared with its hash whenever it is read. Of a large one parts are read and sent as they are; so
+//! it is compared as a whole once in the life of a process before any of it goes out ([`Contents::needs_comparing`]), and
+//! again if somebody doubts it.
 
 use super::{
     Storage, StorageFile, StoreError,
     format::{Placed, Position},
     ledger::Place,
-    segment::{Pool, Segment},
+    segment::{Pool, Segment, segment_name},
 };
-use crate::protocol::{Durable, Hash, durable::INLINE_LEN_MAX};
+use crate::protocol::{Durable, Duration, Hash, Instant, durable::INLINE_LEN_MAX};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -22,6 +27,10 @@ const STAGING: &str = "staging-";
 const CONTENT: &str = "content-";
 /// Bytes between two flushes of a large content, so that no flush of the log waits behind a big one.
 const FLUSH_LEN: usize = 256 << 10;
+/// Bytes of a large content that are compared with its hash in one step.
+const COMPARE_LEN: u64 = 1 << 20;
+/// A content that is doubted again within this time is believed: reading all of it must not be anyone's to order.
+const DOUBTED_EVERY: Duration = Duration::from_secs(60);
 
 /// Whether a file of this name is a content that was never finished.
 pub(super) fn is_leftover(name: &str) -> bool {
@@ -32,11 +41,29 @@ fn content_name(hash: &Hash) -> String {
     format!("{CONTENT}{hash}")
 }
 
+/// What is known of the bytes of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nobody has looked in this life of the process.
+    Nothing,
+    /// They have their hash, or had when they were looked at.
+    Good,
+    Corrupt,
+}
+
 #[derive(Clone, Copy)]
 struct File {
     len: u64,
     /// Tells it from an earlier or later file of the same name.
     stamp: u64,
+    known: Known,
+    doubted_at: Option<Instant>,
+}
+
+impl File {
+    fn new(len: u64, stamp: u64, known: Known) -> File {
+        File { len, stamp, known, doubted_at: None }
+    }
 }
 
 /// Where each content is: in at most one of both maps.
@@ -90,7 +117,8 @@ impl<S: Storage> Contents<S> {
         for name in names {
             if let Some(hash) = name.strip_prefix(CONTENT).and_then(|hex| hex.parse::<Hash>().ok()) {
                 let file = storage.open(name).map_err(StoreError::io("opening a content"))?;
-                files.insert(hash, File { len: file.len().map_err(StoreError::io("opening a content"))?, stamp: 0 });
+                let len = file.len().map_err(StoreError::io("opening a content"))?;
+                files.insert(hash, File::new(len, 0, Known::Nothing));
             }
         }
         let index = Index { small: HashMap::new(), files, segments: BTreeMap::new() };
@@ -147,13 +175,16 @@ impl<S: Storage> Contents<S> {
         }
     }
 
-    /// Files are better than copies in the log: they were made because those were bad. For the opening of a store.
-    pub(super) fn prefer_files(&self, files: &[(Hash, u64)]) {
+    /// A file is better than a copy in the log: it was made because that was bad. For the opening of a store.
+    pub(super) fn prefer_file(&self, hash: &Hash, len: u64) {
         let mut index = self.index_mut();
-        for (hash, len) in files {
-            index.small.remove(hash);
-            index.files.insert(*hash, File { len: *len, stamp: 0 });
-        }
+        index.small.remove(hash);
+        index.files.insert(*hash, File::new(len, 0, Known::Nothing));
+    }
+
+    /// A file is not what its name says. The disk is left as it is.
+    pub(super) fn forget_file(&self, hash: &Hash) {
+        self.index_mut().files.remove(hash);
     }
 
     /// Contents that are files: hash and bytes, in order of hash.
@@ -231,6 +262,7 @@ impl<S: Storage> Contents<S> {
                     let (segment, _) = index.segments.get(&place.generation).expect("a place is in a segment");
                     (place.len.into(), Some((Arc::clone(segment), place.offset.into())))
                 }
+                (None, Some(file)) if file.known == Known::Corrupt => return Err(StoreError::CorruptContent(*hash)),
                 (None, Some(file)) => (file.len, None),
                 (None, None) => return Err(StoreError::Missing(*hash)),
             }
@@ -238,7 +270,8 @@ impl<S: Storage> Contents<S> {
         let (source, is_small) = match file {
             Some((segment, offset)) => (Source::Segment(segment, offset), true),
             None => match self.0.storage.open(&content_name(hash)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(*hash)),
+                // It was there when the store was opened, or put there since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::CorruptContent(*hash)),
                 opened => (Source::File(opened.map_err(StoreError::io("opening a content"))?), len <= INLINE_LEN_MAX),
             },
         };
@@ -247,32 +280,70 @@ impl<S: Storage> Contents<S> {
 
     /// Up to `len` bytes of a content from `offset`; fewer at its end.
     ///
-    /// A small content is checked against its hash on every read. Of a large one only a read of the whole is.
+    /// A small content is checked against its hash on every read. Of a large one only a read of the whole is; a part of
+    /// one that [`needs_comparing`](Contents::needs_comparing) may be anything.
     pub fn read(&self, hash: &Hash, offset: u64, len: u64) -> Result<Bytes, StoreError> {
         self.reader(hash)?.read(offset, len)
     }
 
-    // ---- Bad contents ---------------------------------------------------------------------------------------------
-
-    /// A content that was found corrupt is no longer here, until it is stored again: by [`replace`](Contents::replace),
-    /// by [`stage`](Contents::stage), or by a record that it comes with. The disk is left as it is.
-    pub fn forget(&self, hash: &Hash) {
-        let mut index = self.index_mut();
-        index.small.remove(hash);
-        index.files.remove(hash);
+    /// The same as it is, compared with nothing: what `sendfile` would send.
+    pub fn read_as_it_is(&self, hash: &Hash, offset: u64, len: u64) -> Result<Bytes, StoreError> {
+        let reader = self.reader(hash)?;
+        reader.read_range(&(offset.min(reader.len)..offset.saturating_add(len).min(reader.len)))
     }
 
-    /// Takes a good copy of a content, of any length, in place of the one here. It is durable when this returns.
-    pub fn replace(&self, hash: &Hash, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut staging = self.stage();
-        staging.write(bytes)?;
-        staging.finish(Some(*hash)).map(|_| ())
-    }
-
-    /// The file of a large content, if it is on a real disk: for `sendfile`. Nobody has compared it with its hash.
+    /// The file of a large content, if it is on a real disk: for `sendfile`.
     pub fn path(&self, hash: &Hash) -> Option<PathBuf> {
         let is_file = self.index().files.contains_key(hash);
         is_file.then(|| self.0.storage.path(&content_name(hash))).flatten()
+    }
+
+    /// Where a content lies: name of the file, first byte, number of bytes. For who damages it on purpose.
+    pub fn place(&self, hash: &Hash) -> Option<(String, u64, u64)> {
+        let index = self.index();
+        let in_segment = |place: &Place| (segment_name(place.generation), place.offset.into(), place.len.into());
+        let as_file = || index.files.get(hash).map(|file| (content_name(hash), 0, file.len));
+        index.small.get(hash).map(in_segment).or_else(as_file)
+    }
+
+    // ---- Comparing large contents ---------------------------------------------------------------------------------
+
+    /// Whether parts of this content must not be given out before it was compared as a whole.
+    pub fn needs_comparing(&self, hash: &Hash) -> bool {
+        let index = self.index();
+        let is_unknown = |file: &File| file.known == Known::Nothing && file.len > INLINE_LEN_MAX;
+        !index.small.contains_key(hash) && index.files.get(hash).is_some_and(is_unknown)
+    }
+
+    /// Somebody got something else: it has to be compared again, unless that was said a short while ago.
+    pub fn doubt(&self, hash: &Hash, now: Instant) {
+        if let Some(file) = self.index_mut().files.get_mut(hash)
+            && file.known == Known::Good
+            && file.doubted_at.is_none_or(|before| now.since(before) >= DOUBTED_EVERY)
+        {
+            (file.known, file.doubted_at) = (Known::Nothing, Some(now));
+        }
+    }
+
+    /// Begins to compare a content with its hash.
+    pub fn comparison(&self, hash: &Hash) -> Result<Comparison<S>, StoreError> {
+        let stamp = self.index().files.get(hash).map(|file| file.stamp);
+        Ok(Comparison { contents: self.clone(), reader: self.reader(hash)?, stamp, hasher: Box::default(), at: 0 })
+    }
+
+    /// Compares all of a content at once.
+    pub fn compare(&self, hash: &Hash) -> Result<(), StoreError> {
+        let mut comparison = self.comparison(hash)?;
+        while !comparison.step()? {}
+        Ok(())
+    }
+
+    fn note_compared(&self, hash: &Hash, stamp: Option<u64>, known: Known) {
+        if let Some(file) = self.index_mut().files.get_mut(hash)
+            && Some(file.stamp) == stamp
+        {
+            file.known = known;
+        }
     }
 
     /// Begins to store a content of more than [`INLINE_LEN_MAX`] bytes (smaller ones travel with their record).
@@ -300,23 +371,66 @@ impl<S: Storage> ContentReader<S> {
     /// See [`Contents::read`].
     pub fn read(&self, offset: u64, len: u64) -> Result<Bytes, StoreError> {
         let wanted = offset.min(self.len)..offset.saturating_add(len).min(self.len);
-        let read = if self.is_small { 0..self.len } else { wanted.clone() };
-        let mut bytes = vec![0; (read.end - read.start) as usize];
-        let result = match &self.source {
-            Source::Segment(segment, start) => segment.read_at(start + read.start, &mut bytes),
-            Source::File(file) => file.read_at(read.start, &mut bytes),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(StoreError::CorruptContent(self.hash));
-            }
-            result => result.map_err(StoreError::io("reading a content"))?,
-        }
-        if read == (0..self.len) && Hash::of(&bytes) != self.hash {
+        let range = if self.is_small { 0..self.len } else { wanted.clone() };
+        let bytes = self.read_range(&range)?;
+        if range == (0..self.len) && Hash::of(&bytes) != self.hash {
             return Err(StoreError::CorruptContent(self.hash));
         }
-        let within = (wanted.start - read.start) as usize..(wanted.end - read.start) as usize;
-        Ok(Bytes::from(bytes).slice(within))
+        Ok(bytes.slice((wanted.start - range.start) as usize..(wanted.end - range.start) as usize))
+    }
+
+    /// Bytes within the content, compared with nothing.
+    fn read_range(&self, range: &Range<u64>) -> Result<Bytes, StoreError> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        let result = match &self.source {
+            Source::Segment(segment, start) => segment.read_at(start + range.start, &mut bytes),
+            Source::File(file) => file.read_at(range.start, &mut bytes),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(StoreError::CorruptContent(self.hash)),
+            result => result.map(|()| bytes.into()).map_err(StoreError::io("reading a content")),
+        }
+    }
+}
+
+/// A content that is being compared with its hash, in steps.
+pub struct Comparison<S: Storage> {
+    contents: Contents<S>,
+    reader: ContentReader<S>,
+    /// Of the file that is looked at.
+    stamp: Option<u64>,
+    hasher: Box<blake3::Hasher>,
+    at: u64,
+}
+
+impl<S: Storage> Comparison<S> {
+    /// Which content.
+    pub fn hash(&self) -> Hash {
+        self.reader.hash
+    }
+
+    /// Reads 1 MiB more. True: that was the last, and the content has its hash.
+    pub fn step(&mut self) -> Result<bool, StoreError> {
+        let end = self.reader.len.min(self.at + COMPARE_LEN);
+        let read = self.reader.read_range(&(self.at..end));
+        let is_right = match &read {
+            Ok(bytes) => {
+                self.hasher.update(bytes);
+                self.at = end;
+                end < self.reader.len || self.hasher.finalize().as_bytes() == &self.reader.hash.0
+            }
+            Err(StoreError::CorruptContent(_)) => false,
+            Err(_) => return read.map(|_| false),
+        };
+        if !is_right {
+            self.contents.note_compared(&self.reader.hash, self.stamp, Known::Corrupt);
+            return Err(StoreError::CorruptContent(self.reader.hash));
+        }
+        let is_last = self.at == self.reader.len;
+        if is_last {
+            self.contents.note_compared(&self.reader.hash, self.stamp, Known::Good);
+        }
+        Ok(is_last)
     }
 }
 
@@ -384,7 +498,7 @@ impl<S: Storage> Staging<S> {
             name().map_err(StoreError::io("naming a content"))?;
             let mut index = self.contents.index_mut();
             index.small.remove(&hash);
-            index.files.insert(hash, File { len, stamp });
+            index.files.insert(hash, File::new(len, stamp, Known::Good));
             self.contents.notify(|| Some(Notice::Stored { hash, len, stamp }));
         }
         self.file = None;

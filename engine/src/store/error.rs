@@ -84,9 +84,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether what was asked for may be durable all the same.
-    pub fn may_have_changed(&self) -> bool {
-        matches!(self, StoreError::Failed(_))
+    /// Whether it says no more than that nothing was written: the same may succeed later.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, StoreError::Full(_) | StoreError::TooLarge { .. })
     }
 
     /// For `map_err`: a full disk, or the failure of `what`.

@@ -36,6 +36,8 @@ pub(super) struct FileOf {
 struct Content {
     /// Entries of publications that need it.
     names: u32,
+    /// Its bytes, as they say.
+    len: u64,
     place: Option<Place>,
     file: Option<FileOf>,
 }
@@ -157,6 +159,7 @@ impl Ledger {
             for entry in &manifest.entries {
                 let content = self.contents.entry(entry.hash).or_default();
                 content.names += 1;
+                content.len = entry.size;
                 if let Some(file) = &mut content.file {
                     file.unnamed_since = None;
                 }
@@ -265,6 +268,23 @@ impl Ledger {
         self.unplace(hash);
         self.contents.remove(&hash);
         self.dead.remove(&hash);
+    }
+
+    /// Bytes that a content has by the publications that need it.
+    pub(super) fn expected_len(&self, hash: Hash) -> Option<u64> {
+        self.contents.get(&hash).filter(|content| content.names > 0).map(|content| content.len)
+    }
+
+    /// Contents that are needed and nowhere, with their bytes. (Of an empty one there is nothing to lose.)
+    pub(super) fn lost(&self) -> Vec<(Hash, u64)> {
+        let is_lost = |content: &Content| {
+            content.names > 0 && content.len > 0 && content.place.is_none() && content.file.is_none()
+        };
+        self.contents
+            .iter()
+            .filter(|(_, content)| is_lost(content))
+            .map(|(hash, content)| (*hash, content.len))
+            .collect()
     }
 
     /// Files that a copy in the log has taken the place of: hash and stamp.

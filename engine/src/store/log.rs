@@ -14,7 +14,7 @@ use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 
 /// Most contents of a record of copies.
 const COPIES_MAX: usize = 4096;
-/// A batch longer than this is written as several commits, in order.
+/// Writes longer than this together are several commits, in order.
 const COMMIT_LEN_MAX: u64 = 4 << 20;
 /// Most bytes of the buffer that is kept from one commit to the next.
 const BUFFER_KEPT_LEN: usize = 8 << 20;
@@ -73,25 +73,56 @@ impl<S: Storage> Log<S> {
     /// Makes `records` durable, in order: when this returns they are. Contents can be read from then on; each must have
     /// the hash that it says.
     ///
-    /// All of them become durable or none, unless they take more than 4 MiB: then a crash on the way may keep the first
-    /// ones only. On [`StoreError::Full`] nothing was written, and a later commit may succeed; after
+    /// All of them become durable or none, unless they are longer than a segment: then a crash on the way may keep the
+    /// first ones only. On [`StoreError::Full`] nothing was written, and a later commit may succeed; after
     /// [`StoreError::Failed`] the log takes nothing more.
     pub fn commit(&mut self, records: &[Durable]) -> Result<(), StoreError> {
-        self.commit_with(records, &[])
+        self.commit_writes([records], &[])
     }
 
-    /// The same, and with them contents that [`Maintenance`](super::Maintenance) wants moved.
-    pub fn commit_with(&mut self, records: &[Durable], copies: &[InlineContent]) -> Result<(), StoreError> {
+    /// The same for several writes at once, and with them contents that [`Maintenance`](super::Maintenance) wants moved.
+    /// Of all writes together, a crash on the way may keep the first ones only; each of them stays whole.
+    pub fn commit_writes<'a>(
+        &mut self,
+        writes: impl IntoIterator<Item = &'a [Durable]>,
+        copies: &[InlineContent],
+    ) -> Result<(), StoreError> {
         if self.poisoned {
             return Err(StoreError::Poisoned);
+        }
+        let (mut records, mut ends) = (Vec::new(), Vec::new());
+        for write in writes {
+            records.extend(write);
+            ends.push(records.len());
         }
         if records.is_empty() && copies.is_empty() {
             return Ok(());
         }
         let moved = copies.chunks(COPIES_MAX).map(Encoded::copies);
-        let encoded: Vec<Encoded<'_>> = records.iter().map(Encoded::new).chain(moved).collect();
-        let commits = self.split(&encoded)?;
+        let encoded: Vec<Encoded<'_>> = records.iter().map(|record| Encoded::new(record)).chain(moved).collect();
+        ends.extend(records.len() + 1..=encoded.len());
+        let commits = self.split(&encoded, &records, &ends)?;
         let plan = self.plan(commits)?;
+        self.carry_out(plan, &records, &encoded)
+    }
+
+    /// Writes a commit without records behind the last one, which then is not taken for one whose flush never returned
+    /// (see `docs/LOG.md`). For the end of a process.
+    pub fn close(&mut self) -> Result<(), StoreError> {
+        if self.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let plan = self.plan(vec![(0..0, COMMIT_HEAD_LEN as u64)])?;
+        self.carry_out(plan, &[], &[])
+    }
+
+    /// Writes `encoded`, of which the first are `records`.
+    fn carry_out(
+        &mut self,
+        plan: Vec<Planned>,
+        records: &[&Durable],
+        encoded: &[Encoded<'_>],
+    ) -> Result<(), StoreError> {
         let mut switched = 0;
         for commit in plan {
             while switched < commit.segment {
@@ -114,29 +145,44 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// Cuts a batch into commits of bounded length: (records, bytes) of each.
-    fn split(&self, encoded: &[Encoded<'_>]) -> Result<Vec<(Range<usize>, u64)>, StoreError> {
+    /// Cuts a batch into commits of bounded length: (records, bytes) of each. Each write, up to one of `ends`, stays in
+    /// one commit if that fits a segment; and in any case what says that a publication's contents are not needed stays
+    /// with what is in front of it, for they may never have been here.
+    fn split(
+        &self,
+        encoded: &[Encoded<'_>],
+        records: &[&Durable],
+        ends: &[usize],
+    ) -> Result<Vec<(Range<usize>, u64)>, StoreError> {
         let head = COMMIT_HEAD_LEN as u64;
         let room = self.options.segment_len - SECTOR_LEN - head;
         let mut commits: Vec<(Range<usize>, u64)> = Vec::new();
-        for (at, record) in encoded.iter().enumerate() {
-            for content in record.contents() {
-                let len = content.bytes.len() as u64;
-                if len > INLINE_LEN_MAX {
-                    return Err(StoreError::TooLarge { len, max: INLINE_LEN_MAX });
+        let mut add = |records: Range<usize>, len: u64| match commits.last_mut() {
+            Some((range, total)) if *total + len <= COMMIT_LEN_MAX.min(room) => {
+                range.end = records.end;
+                *total += len;
+            }
+            _ => commits.push((records, head + len)),
+        };
+        let mut start = 0;
+        for end in ends.iter().copied().filter(|end| *end > 0) {
+            let mut parts: Vec<(Range<usize>, u64)> = Vec::new();
+            for at in start..end {
+                let len = record_len(&encoded[at], room)?;
+                match parts.last_mut() {
+                    Some((part, total))
+                        if matches!(records.get(at), Some(Durable::Released { .. })) && *total + len <= room =>
+                    {
+                        (part.end, *total) = (at + 1, *total + len);
+                    }
+                    _ => parts.push((at..at + 1, len)),
                 }
             }
-            let len = record.len();
-            if len > room || record.contents().len() > u16::MAX.into() {
-                return Err(StoreError::TooLarge { len, max: room });
+            match parts.iter().map(|(_, len)| len).sum() {
+                len if len <= room => add(start..end, len),
+                _ => parts.into_iter().for_each(|(part, len)| add(part, len)),
             }
-            match commits.last_mut() {
-                Some((range, total)) if *total + len <= COMMIT_LEN_MAX.min(room) => {
-                    range.end = at + 1;
-                    *total += len;
-                }
-                _ => commits.push((at..at + 1, head + len)),
-            }
+            start = end;
         }
         Ok(commits)
     }
@@ -163,7 +209,7 @@ impl<S: Storage> Log<S> {
         if segment == 0 { self.current.len } else { self.spares[segment - 1].len }
     }
 
-    fn write(&mut self, encoded: &[Encoded<'_>], records: &[Durable]) -> io::Result<()> {
+    fn write(&mut self, encoded: &[Encoded<'_>], records: &[&Durable]) -> io::Result<()> {
         let placed = encode_commit(&mut self.buffer, self.current.seal, self.sequence, self.position, encoded);
         self.current.file.write_at(self.position, &self.buffer)?;
         self.current.file.sync_data()?;
@@ -172,7 +218,7 @@ impl<S: Storage> Log<S> {
         let end = Position { sequence: self.sequence, generation: self.current.seal.generation, offset: self.position };
         let len = self.buffer.len() as u64;
         self.contents.add(&self.current, &placed, || {
-            let records = records.iter().map(without_contents).collect();
+            let records = records.iter().map(|record| without_contents(record)).collect();
             Some(Notice::Committed { end, len, records, placed: placed.clone() })
         });
         if self.buffer.capacity() > BUFFER_KEPT_LEN {
@@ -221,6 +267,17 @@ impl<S: Storage> Log<S> {
         let seal = Seal::new(self.binding, self.generation_next);
         self.generation_next += 1;
         seal
+    }
+}
+
+/// Bytes of a record, of which no more than `room` may be written at once.
+fn record_len(record: &Encoded<'_>, room: u64) -> Result<u64, StoreError> {
+    if let Some(content) = record.contents().iter().find(|content| content.bytes.len() as u64 > INLINE_LEN_MAX) {
+        return Err(StoreError::TooLarge { len: content.bytes.len() as u64, max: INLINE_LEN_MAX });
+    }
+    match record.len() {
+        len if len > room || record.contents().len() > u16::MAX.into() => Err(StoreError::TooLarge { len, max: room }),
+        len => Ok(len),
     }
 }
 

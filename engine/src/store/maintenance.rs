@@ -5,7 +5,7 @@
 //! reads from it. So a crash at any step leaves either the old place of everything or the new one.
 
 use super::{
-    ByteRate, Contents, Log, Options, Storage, StoreError,
+    ByteRate, Contents, Options, Storage, StoreError,
     checkpoint::{self, Writer},
     contents::Notice,
     format::{Position, SECTOR_LEN},
@@ -63,7 +63,7 @@ impl Default for MaintenanceLimits {
 pub enum Step {
     /// Take the next step at once.
     Again,
-    /// Commit these contents, then take the next step; see [`Log::commit_with`].
+    /// Commit these contents, then take the next step; see [`Log::commit_writes`](super::Log::commit_writes).
     Copy(Vec<InlineContent>),
     /// Nothing to do before this time, unless something is committed.
     Wait(Instant),
@@ -109,9 +109,13 @@ pub struct Maintenance<S: Storage> {
     covered_before: u64,
     number: u64,
     writing: Option<Writer<S::File>>,
+    /// Files of contents that are of no use any more: hash and stamp.
+    removing: Vec<(Hash, u64)>,
     /// Segments that are free once their readers are done.
     retiring: Vec<Free<S::File>>,
     corrupt: BTreeSet<Hash>,
+    /// Those of them that nobody was told of, with their bytes.
+    found_corrupt: Vec<(Hash, u64)>,
     budget: ByteRate,
     paused_until: Instant,
     active_at: Instant,
@@ -142,8 +146,10 @@ impl<S: Storage> Maintenance<S> {
             covered_before: covered,
             number,
             writing: None,
+            removing: Vec::new(),
             retiring: Vec::new(),
             corrupt: BTreeSet::new(),
+            found_corrupt: Vec::new(),
             budget: ByteRate::new(options.maintenance.bytes_per_s, Duration::from_millis(20)),
             paused_until: Instant(0),
             active_at: Instant(0),
@@ -174,7 +180,7 @@ impl<S: Storage> Maintenance<S> {
         if self.writing.is_some() {
             return self.write_on(now);
         }
-        self.free_retired().map_err(StoreError::io("giving up a segment"))?;
+        self.give_up().map_err(StoreError::io("giving up what is dead"))?;
         if self.checkpoint_is_due(now) {
             return self.begin_checkpoint(now).map(|()| Step::Again);
         }
@@ -185,15 +191,6 @@ impl<S: Storage> Maintenance<S> {
             return Ok(Step::Copy(copies));
         }
         Ok(Step::Wait(now.after(self.options.maintenance.idle)))
-    }
-
-    /// A step, and its commit with nothing else: for simulations. False: there was nothing to do.
-    pub fn step_with(&mut self, now: Instant, log: &mut Log<S>) -> Result<bool, StoreError> {
-        match self.step(now)? {
-            Step::Again => Ok(true),
-            Step::Wait(_) => Ok(false),
-            Step::Copy(copies) => log.commit_with(&[], &copies).map(|()| true).inspect_err(|_| self.pause(now)),
-        }
     }
 
     /// The disk refused: nothing is tried for a second.
@@ -234,7 +231,7 @@ impl<S: Storage> Maintenance<S> {
         while self.writing.is_some() {
             self.write_on(now)?;
         }
-        self.free_retired().map_err(StoreError::io("giving up a segment"))
+        self.give_up().map_err(StoreError::io("giving up what is dead"))
     }
 
     /// Numbers for status and metrics.
@@ -242,9 +239,10 @@ impl<S: Storage> Maintenance<S> {
         self.figures
     }
 
-    /// Contents that were found corrupt when they should have been moved and still wait for a good copy.
-    pub fn corrupt(&self) -> impl Iterator<Item = Hash> + '_ {
-        self.corrupt.iter().copied()
+    /// Contents that were found corrupt since the last call when they should have been moved, with their bytes. What they
+    /// lie in stays until there are good copies of them.
+    pub fn take_corrupt(&mut self) -> Vec<(Hash, u64)> {
+        std::mem::take(&mut self.found_corrupt)
     }
 
     fn count(&mut self) {
@@ -333,13 +331,13 @@ impl<S: Storage> Maintenance<S> {
             self.figures.checkpoint_bytes = head.len;
             self.figures.checkpoint_bytes_total += head.len;
             self.figures.checkpoints_total += 1;
-            self.give_up_dead(dead_at, now).map_err(StoreError::io("giving up what is dead"))?;
+            self.forget_dead(dead_at, now);
         }
         Ok(Step::Again)
     }
 
     /// The checkpoint is durable and says nothing of these: they are of no use any more.
-    fn give_up_dead(&mut self, dead_at: Instant, now: Instant) -> io::Result<()> {
+    fn forget_dead(&mut self, dead_at: Instant, now: Instant) {
         for (generation, _) in self.contents.segments() {
             if generation < self.covered && !self.ledger.is_needed(generation, dead_at) {
                 self.retire(generation);
@@ -347,19 +345,14 @@ impl<S: Storage> Maintenance<S> {
         }
         let unnamed_at = Instant(now.0.saturating_sub(UNNAMED_KEPT.as_nanos() as u64));
         for (hash, place, stamp) in self.ledger.dead(dead_at, unnamed_at) {
-            if let Some(stamp) = stamp {
-                self.contents.remove_file(&hash, stamp)?;
-            }
+            self.removing.extend(stamp.map(|stamp| (hash, stamp)));
             if let Some(place) = place {
                 self.contents.remove_place(&hash, place);
             }
             self.corrupt.remove(&hash);
             self.ledger.forget_content(hash);
         }
-        for (hash, stamp) in self.ledger.take_dead_files() {
-            self.contents.remove_file(&hash, stamp)?;
-        }
-        Ok(())
+        self.removing.extend(self.ledger.take_dead_files());
     }
 
     fn retire(&mut self, generation: u64) {
@@ -374,22 +367,28 @@ impl<S: Storage> Maintenance<S> {
         }
     }
 
-    /// Segments whose last reader is done are used again, or removed if there are enough.
-    fn free_retired(&mut self) -> io::Result<()> {
+    /// Removes files that are of no use, and has segments whose last reader is done used again, or removes them if there
+    /// are enough. What the disk refuses to remove stays for the next time.
+    fn give_up(&mut self) -> io::Result<()> {
+        while let Some((hash, stamp)) = self.removing.last().copied() {
+            self.contents.remove_file(&hash, stamp)?;
+            self.removing.pop();
+        }
         let pool = self.contents.pool();
         let kept = FREE_KEPT
             + (self.options.maintenance.checkpoint_bytes.max(self.figures.checkpoint_bytes) / self.options.segment_len)
                 as usize;
-        let (free, held) =
-            std::mem::take(&mut self.retiring).into_iter().partition(|free| Arc::strong_count(&free.file) == 1);
-        self.retiring = held;
-        let free: Vec<Free<S::File>> = free;
-        for free in free {
-            self.figures.freed_total += 1;
-            if free.len == self.options.segment_len && pool.len() < kept {
-                pool.give(free);
+        let mut at = 0;
+        while let Some(free) = self.retiring.get(at) {
+            if Arc::strong_count(&free.file) > 1 {
+                at += 1;
+            } else if free.len == self.options.segment_len && pool.len() < kept {
+                pool.give(self.retiring.remove(at));
+                self.figures.freed_total += 1;
             } else {
                 self.contents.storage().remove(&free.name)?;
+                self.retiring.remove(at);
+                self.figures.freed_total += 1;
             }
         }
         Ok(())
@@ -436,6 +435,7 @@ impl<S: Storage> Maintenance<S> {
                 // It stays where it is until there is a good copy.
                 Err(StoreError::CorruptContent(_) | StoreError::Missing(_)) => {
                     self.corrupt.insert(hash);
+                    self.found_corrupt.extend(self.ledger.expected_len(hash).map(|len| (hash, len)));
                 }
                 Err(error) => return Err(error),
             }

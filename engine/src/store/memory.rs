@@ -6,7 +6,7 @@
 
 use super::{Storage, StorageFile};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +20,8 @@ struct FileState {
     durable: Vec<u8>,
     /// Written since the last flush.
     pending: Vec<(usize, Vec<u8>)>,
+    /// How often it is open.
+    handles: usize,
 }
 
 #[derive(Clone)]
@@ -52,11 +54,18 @@ struct Disk {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     pending_names: Vec<NameChange>,
-    files: Vec<FileState>,
+    files: BTreeMap<usize, FileState>,
+    /// Number of the next file.
+    next_file: usize,
+    /// Files that have lost a name: those that may have none left.
+    unnamed: BTreeSet<usize>,
     syncs: u64,
     fail_at_sync: Option<u64>,
     stop_at_sync: Option<u64>,
     stopped: bool,
+    failing: bool,
+    /// Writes and flushes that failed because of that.
+    failures: u64,
     capacity: Option<u64>,
     locked: bool,
 }
@@ -65,9 +74,24 @@ fn power_is_off() -> io::Error {
     io::Error::other("the power is off")
 }
 
+/// What a disk says that takes nothing any more.
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
 impl Disk {
     fn powered(&self) -> io::Result<()> {
         if self.stopped { Err(power_is_off()) } else { Ok(()) }
+    }
+
+    /// Whether it takes writes.
+    fn writable(&mut self) -> io::Result<()> {
+        self.powered()?;
+        if self.failing {
+            self.failures += 1;
+            return Err(eio());
+        }
+        Ok(())
     }
 
     /// Counts a flush and lets the fault that is set for it happen.
@@ -79,14 +103,59 @@ impl Disk {
             return Err(power_is_off());
         }
         if self.fail_at_sync == Some(self.syncs) {
-            return Err(io::Error::from_raw_os_error(5));
+            return Err(eio());
         }
-        Ok(())
+        self.writable()
     }
 
     fn change_name(&mut self, change: NameChange) {
+        let loses_name = match &change {
+            NameChange::Set(..) => None,
+            NameChange::Rename(_, name) | NameChange::Remove(name) => self.names.get(name).copied(),
+        };
+        self.unnamed.extend(loses_name);
         change.apply(&mut self.names);
         self.pending_names.push(change);
+    }
+
+    fn file(&self, file: usize) -> &FileState {
+        self.files.get(&file).expect("a file is there as long as it has a name or is open")
+    }
+
+    fn file_mut(&mut self, file: usize) -> &mut FileState {
+        self.files.get_mut(&file).expect("a file is there as long as it has a name or is open")
+    }
+
+    /// Frees what has no name that can come back, and is not open.
+    fn free_unnamed(&mut self) {
+        if self.unnamed.is_empty() || !self.pending_names.is_empty() {
+            return;
+        }
+        let Disk { names, durable_names, files, unnamed, .. } = self;
+        unnamed.retain(|file| {
+            if names.values().any(|named| named == file) {
+                return false;
+            }
+            let is_needed = durable_names.values().any(|named| named == file)
+                || files.get(file).is_some_and(|state| state.handles > 0);
+            if !is_needed {
+                files.remove(file);
+            }
+            is_needed
+        });
+    }
+
+    /// Only files with a name are left, for nobody has any open. For a disk whose process is gone.
+    fn keep_named(&mut self) {
+        let mut named: BTreeSet<usize> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        named.extend(self.pending_names.iter().filter_map(|change| match change {
+            NameChange::Set(_, file) => Some(*file),
+            _ => None,
+        }));
+        self.files.retain(|file, _| named.contains(file));
+        self.files.values_mut().for_each(|file| file.handles = 0);
+        named.retain(|file| !self.names.values().any(|one| one == file));
+        self.unnamed = named;
     }
 
     fn named(&self, name: &str) -> io::Result<usize> {
@@ -95,7 +164,7 @@ impl Disk {
 
     /// Whether `more` bytes still fit.
     fn reserve(&self, more: u64) -> io::Result<()> {
-        let used: u64 = self.names.values().map(|file| self.files[*file].current.len() as u64).sum();
+        let used: u64 = self.names.values().map(|file| self.file(*file).current.len() as u64).sum();
         match self.capacity {
             Some(capacity) if used + more > capacity => Err(io::Error::from(io::ErrorKind::StorageFull)),
             _ => Ok(()),
@@ -163,6 +232,7 @@ impl MemoryStorage {
     }
 
     fn restarted(mut disk: Disk) -> MemoryStorage {
+        disk.keep_named();
         (disk.locked, disk.stopped, disk.fail_at_sync, disk.stop_at_sync) = (false, false, None, None);
         disk.syncs = 0;
         MemoryStorage(Arc::new(Mutex::new(disk)))
@@ -172,8 +242,9 @@ impl MemoryStorage {
     #[must_use]
     pub fn crash(&self, seed: u64) -> MemoryStorage {
         let mut disk = self.disk().clone();
+        disk.keep_named();
         let mut draw = Draw(seed);
-        disk.files.iter_mut().for_each(|file| file.crash(&mut draw));
+        disk.files.values_mut().for_each(|file| file.crash(&mut draw));
         let survive = draw.below(disk.pending_names.len() as u64 + 1) as usize;
         let mut names = disk.durable_names.clone();
         disk.pending_names.drain(..).take(survive).for_each(|change| change.apply(&mut names));
@@ -202,6 +273,21 @@ impl MemoryStorage {
         self.disk().stop_at_sync = Some(n);
     }
 
+    /// From now on every write and every flush fails, in later lives of the process too, or no longer. Reading goes on.
+    pub fn set_failing(&self, failing: bool) {
+        self.disk().failing = failing;
+    }
+
+    /// Writes and flushes that have failed so, ever.
+    pub fn failures(&self) -> u64 {
+        self.disk().failures
+    }
+
+    /// Bytes that all files take in memory: those with a name, and those that are open without one.
+    pub fn bytes_kept(&self) -> usize {
+        self.disk().files.values().map(|file| file.current.len() + file.durable.len()).sum()
+    }
+
     /// Bytes that the files may take; writing beyond is a full disk.
     pub fn set_capacity(&self, capacity: Option<u64>) {
         self.disk().capacity = capacity;
@@ -210,14 +296,14 @@ impl MemoryStorage {
     /// Bytes of a file as they can be read now.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk();
-        disk.named(name).ok().map(|file| disk.files[file].current.clone())
+        disk.named(name).ok().map(|file| disk.file(file).current.clone())
     }
 
     /// Bit rot: inverts the bits of `mask` in the byte at `offset`.
     pub fn rot(&self, name: &str, offset: usize, mask: u8) {
         let mut disk = self.disk();
         if let Ok(file) = disk.named(name) {
-            let file = &mut disk.files[file];
+            let file = disk.file_mut(file);
             for bytes in [&mut file.current, &mut file.durable] {
                 if let Some(byte) = bytes.get_mut(offset) {
                     *byte ^= mask;
@@ -242,6 +328,14 @@ pub struct MemoryFile {
     file: usize,
 }
 
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let mut disk = self.storage.disk();
+        disk.file_mut(self.file).handles -= 1;
+        disk.free_unnamed();
+    }
+}
+
 impl Storage for MemoryStorage {
     type File = MemoryFile;
     type Lock = MemoryLock;
@@ -259,26 +353,29 @@ impl Storage for MemoryStorage {
 
     fn create(&self, name: &str, len: u64) -> io::Result<MemoryFile> {
         let mut disk = self.disk();
-        disk.powered()?;
+        disk.writable()?;
         if disk.names.contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
         disk.reserve(len)?;
-        let file = disk.files.len();
-        disk.files.push(FileState { current: vec![0; len as usize], ..FileState::default() });
+        let file = disk.next_file;
+        disk.next_file += 1;
+        disk.files.insert(file, FileState { current: vec![0; len as usize], handles: 1, ..FileState::default() });
         disk.change_name(NameChange::Set(name.into(), file));
         Ok(MemoryFile { storage: self.clone(), file })
     }
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
-        let disk = self.disk();
+        let mut disk = self.disk();
         disk.powered()?;
-        Ok(MemoryFile { storage: self.clone(), file: disk.named(name)? })
+        let file = disk.named(name)?;
+        disk.file_mut(file).handles += 1;
+        Ok(MemoryFile { storage: self.clone(), file })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.powered()?;
+        disk.writable()?;
         disk.named(from)?;
         disk.change_name(NameChange::Rename(from.into(), to.into()));
         Ok(())
@@ -286,7 +383,7 @@ impl Storage for MemoryStorage {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.powered()?;
+        disk.writable()?;
         disk.named(name)?;
         disk.change_name(NameChange::Remove(name.into()));
         Ok(())
@@ -301,6 +398,7 @@ impl Storage for MemoryStorage {
         disk.pending_names.clear();
         begun?;
         disk.durable_names = disk.names.clone();
+        disk.free_unnamed();
         Ok(())
     }
 
@@ -314,20 +412,20 @@ impl StorageFile for MemoryFile {
         let disk = self.storage.disk();
         disk.powered()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        let bytes = disk.files[self.file].current.get(offset..offset.saturating_add(buffer.len()));
+        let bytes = disk.file(self.file).current.get(offset..offset.saturating_add(buffer.len()));
         buffer.copy_from_slice(bytes.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.storage.disk();
-        disk.powered()?;
+        disk.writable()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        let more = (offset + bytes.len()).saturating_sub(disk.files[self.file].current.len());
+        let more = (offset + bytes.len()).saturating_sub(disk.file(self.file).current.len());
         if more > 0 {
             disk.reserve(more as u64)?;
         }
-        let file = &mut disk.files[self.file];
+        let file = disk.file_mut(self.file);
         put(&mut file.current, offset, bytes);
         file.pending.push((offset, bytes.to_vec()));
         Ok(())
@@ -339,7 +437,7 @@ impl StorageFile for MemoryFile {
         if disk.stopped {
             return begun;
         }
-        let file = &mut disk.files[self.file];
+        let file = disk.file_mut(self.file);
         let pending = std::mem::take(&mut file.pending);
         begun?;
         if file.durable.len() < file.current.len() {
@@ -355,6 +453,57 @@ impl StorageFile for MemoryFile {
     fn len(&self) -> io::Result<u64> {
         let disk = self.storage.disk();
         disk.powered()?;
-        Ok(disk.files[self.file].current.len() as u64)
+        Ok(disk.file(self.file).current.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(disk: &MemoryStorage, name: &str, len: usize) -> MemoryFile {
+        let file = disk.create(name, 0).expect("there is room");
+        file.write_at(0, &vec![7; len]).expect("a healthy disk");
+        file.sync_data().expect("a healthy disk");
+        file
+    }
+
+    #[test]
+    fn a_file_goes_with_its_last_name_and_the_last_who_has_it_open() {
+        let disk = MemoryStorage::new();
+        let file = write(&disk, "a", 1_000);
+        disk.sync_dir().expect("a healthy disk");
+        disk.remove("a").expect("it is there");
+        disk.sync_dir().expect("a healthy disk");
+        assert_eq!(disk.bytes_kept(), 2_000, "it is open");
+        drop(file);
+        assert_eq!(disk.bytes_kept(), 0);
+        for _ in 0..100 {
+            drop(write(&disk, "new", 1_000));
+            disk.rename("new", "b").expect("it is there");
+            // Until the directory is flushed the one before may come back.
+            disk.sync_dir().expect("a healthy disk");
+        }
+        assert_eq!(disk.bytes_kept(), 2_000);
+        drop(write(&disk, "new", 500));
+        disk.rename("new", "b").expect("it is there");
+        assert_eq!(disk.bytes_kept(), 3_000);
+        let lens: BTreeSet<usize> = (0..50).filter_map(|seed| Some(disk.crash(seed).bytes("b")?.len())).collect();
+        assert_eq!(lens, BTreeSet::from([500, 1_000]));
+        assert_eq!(disk.kill().bytes("b").map(|bytes| bytes.len()), Some(500));
+    }
+
+    #[test]
+    fn a_failing_disk_takes_nothing_and_gives_what_it_has() {
+        let disk = MemoryStorage::new();
+        let file = write(&disk, "a", 10);
+        disk.set_failing(true);
+        let failed =
+            [file.write_at(0, b"x"), file.sync_data(), disk.sync_dir(), disk.remove("a"), disk.rename("a", "b")];
+        assert!(failed.iter().all(|one| one.as_ref().is_err_and(|error| error.raw_os_error() == Some(5))));
+        assert!(disk.create("c", 0).is_err() && disk.kill().create("c", 0).is_err());
+        assert_eq!((disk.failures(), disk.bytes("a")), (6, Some(vec![7; 10])));
+        disk.set_failing(false);
+        disk.remove("a").expect("a healthy disk");
     }
 }

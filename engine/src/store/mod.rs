@@ -20,7 +20,7 @@ mod segment;
 mod storage;
 
 pub use budget::ByteRate;
-pub use contents::{ContentReader, Contents, Staging};
+pub use contents::{Comparison, ContentReader, Contents, Staging};
 pub use error::StoreError;
 pub use identity::StoreIdentity;
 pub use log::Log;
@@ -29,7 +29,7 @@ pub use memory::{MemoryFile, MemoryLock, MemoryStorage};
 pub use pacer::Pacer;
 pub use storage::{DirStorage, Storage, StorageFile};
 
-use crate::protocol::Durable;
+use crate::protocol::{Durable, Hash};
 use format::Seal;
 use maintenance::Beginning;
 
@@ -61,11 +61,6 @@ impl Default for Options {
 }
 
 impl Options {
-    /// For small disks: segments of 8 MiB.
-    pub fn small() -> Options {
-        Options { segment_len: 8 << 20, maintenance: Options::foreground(8 << 20).maintenance, ..Options::default() }
-    }
-
     /// For simulations: small segments, made by the commits that need them; a checkpoint for each.
     pub const fn foreground(segment_len: u64) -> Options {
         let maintenance = MaintenanceLimits { checkpoint_bytes: segment_len, ..MaintenanceLimits::DEFAULT };
@@ -91,6 +86,11 @@ pub struct Opened<S: Storage> {
     pub log: Log<S>,
     /// Contents of the records, and large ones.
     pub contents: Contents<S>,
+    /// Contents that the records need and that are not here, or not whole, with the bytes that they should have: a peer
+    /// has to give them.
+    pub lost: Vec<(Hash, u64)>,
+    /// The last commit was not whole, and was cut off: its flush never returned.
+    pub was_cut: bool,
     /// Keeps the log short. Without it the log only grows.
     pub maintenance: Maintenance<S>,
 }
@@ -159,7 +159,8 @@ impl Store {
             checkpoint: head.map(|head| (head.number, head.len, head.position.generation)),
         };
         let maintenance = Maintenance::new(contents.clone(), options, binding, beginning);
-        Ok(Opened { identity, records: recovered.records, log, contents, maintenance })
+        let (records, lost, was_cut) = (recovered.records, recovered.lost, recovered.was_cut);
+        Ok(Opened { identity, records, log, contents, lost, was_cut, maintenance })
     }
 }
 

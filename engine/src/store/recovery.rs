@@ -32,6 +32,9 @@ pub(super) struct Recovered<F> {
     pub(super) uncovered: u64,
     /// The one that takes the next commit, then those that are blank.
     pub(super) segments: Vec<Segment<F>>,
+    /// See [`Opened`](super::Opened).
+    pub(super) lost: Vec<(Hash, u64)>,
+    pub(super) was_cut: bool,
 }
 
 /// A file read through a buffer of bounded size.
@@ -90,6 +93,7 @@ struct Recovery<'a, S: Storage> {
     sequence: u64,
     uncovered: u64,
     last: Option<Commit>,
+    was_cut: bool,
 }
 
 /// Reads what `checkpoint` says and those of the segments `generations`, ascending, that it does not cover.
@@ -124,6 +128,7 @@ pub(super) fn recover<S: Storage>(
         sequence: start.sequence,
         uncovered: 0,
         last: None,
+        was_cut: false,
     };
     let mut tails = Vec::new();
     for segment in 0..recovery.segments.len() {
@@ -295,6 +300,7 @@ impl<S: Storage> Recovery<'_, S> {
             rests[last.segment].next.push(last.offset);
             self.start = last.offset;
             self.sequence -= 1;
+            self.was_cut = true;
         }
         let at = last.segment;
         if whole {
@@ -315,9 +321,15 @@ impl<S: Storage> Recovery<'_, S> {
             segment.file.sync_data().map_err(write())?;
         }
         for (hash, len) in files {
-            self.ledger.store_file(*hash, FileOf { len: *len, stamp: 0, unnamed_since: None });
+            if self.ledger.expected_len(*hash).is_none_or(|expected| expected == *len) {
+                self.ledger.store_file(*hash, FileOf { len: *len, stamp: 0, unnamed_since: None });
+                self.contents.prefer_file(hash, *len);
+            } else {
+                // Not what was stored under this name.
+                self.contents.forget_file(hash);
+            }
         }
-        self.contents.prefer_files(files);
+        let lost = self.ledger.lost();
         self.check_places()?;
         self.contents.add_places(self.ledger.places_after(None, Instant(0)));
         Ok(Recovered {
@@ -326,6 +338,8 @@ impl<S: Storage> Recovery<'_, S> {
             records: self.records,
             ledger: self.ledger,
             segments: self.segments,
+            lost,
+            was_cut: self.was_cut,
         })
     }
 

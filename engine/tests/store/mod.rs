@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use acms_engine::{
-    protocol::{Durable, Entry, Flags, Hash, Manifest, SpId, StoreId, Uid, durable::InlineContent},
-    store::{MaintenanceLimits, StoreIdentity},
+    protocol::{Durable, Entry, Flags, Hash, Instant, Manifest, SpId, StoreId, Uid, durable::InlineContent},
+    store::{Contents, MaintenanceLimits, MemoryStorage, Opened, Step, Storage, StoreError, StoreIdentity},
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
@@ -40,6 +40,33 @@ pub(crate) fn held(micros: u64, content: &[u8]) -> Durable {
     let manifest =
         Manifest { uid: uid(micros), publisher: "p".into(), key: None, entries: vec![entry], unknown: Vec::new() };
     Durable::Held { manifest: Arc::new(manifest), contents: vec![InlineContent { hash, bytes }], own_bit: true }
+}
+
+/// A publication whose content is a file, or has come with another one.
+pub(crate) fn held_without(micros: u64, content: &[u8]) -> Durable {
+    read_back(&held(micros, content))
+}
+
+/// Stores a content as a file.
+pub(crate) fn stage<S: Storage>(contents: &Contents<S>, bytes: &[u8]) -> Result<Hash, StoreError> {
+    let mut staging = contents.stage();
+    staging.write(bytes)?;
+    staging.finish(None).map(|(hash, _)| hash)
+}
+
+/// A step of maintenance, with the commit that it asks for. False: there was nothing to do.
+pub(crate) fn step(opened: &mut Opened<MemoryStorage>, now: Instant) -> Result<bool, StoreError> {
+    match opened.maintenance.step(now)? {
+        Step::Again => Ok(true),
+        Step::Wait(_) => Ok(false),
+        Step::Copy(copies) => match opened.log.commit_writes([], &copies) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                opened.maintenance.pause(now);
+                Err(error)
+            }
+        },
+    }
 }
 
 /// As it comes back: without contents.

@@ -7,10 +7,11 @@ use acms_engine::{
         QuorumSystem, SpId, StoragePoint, StoreId, Uid,
         durable::{INLINE_LEN_MAX, InlineContent},
         inspect::Inspection,
-        io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
+        io::{Environment, Event, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
     },
-    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Staging, Store, StoreIdentity},
+    runtime::storage_point::parts::{Incoming, read_chunk},
+    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Store, StoreIdentity},
     wire::{self, Decoder, Frame},
 };
 use bytes::Bytes;
@@ -56,7 +57,7 @@ struct Running {
     log: Log<MemoryStorage>,
     contents: Contents<MemoryStorage>,
     writes: VecDeque<(WriteId, Vec<Durable>)>,
-    staging: BTreeMap<Hash, Staging<MemoryStorage>>,
+    incoming: Incoming<MemoryStorage, ()>,
 }
 
 struct Node {
@@ -233,13 +234,15 @@ impl Cluster {
             limits: Limits::default(),
         };
         let now = self.now_at(sp);
-        let machine = StoragePoint::new(config, u64::from(sp.0), opened.records, now).expect("a valid configuration");
+        let mut machine =
+            StoragePoint::new(config, u64::from(sp.0), opened.records, now).expect("a valid configuration");
+        opened.lost.into_iter().for_each(|(hash, size)| machine.handle_damaged(now, hash, size));
         let running = Running {
             sp: machine,
             log: opened.log,
+            incoming: Incoming::new(opened.contents.clone()),
             contents: opened.contents,
             writes: VecDeque::new(),
-            staging: BTreeMap::new(),
         };
         self.nodes.get_mut(&sp).expect("a member").running = Some(running);
         self.set_starting(true);
@@ -361,9 +364,8 @@ impl Cluster {
         let mut contents = Vec::new();
         if entry.size > INLINE_LEN_MAX {
             let running = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()).expect("the SP runs");
-            let mut staging = running.contents.stage();
-            staging.write(&bytes).expect("a healthy disk");
-            staging.finish(Some(hash)).expect("a healthy disk");
+            running.incoming.upload((), &bytes);
+            assert_eq!(running.incoming.finish(&()).expect("a healthy disk"), (hash, entry.size));
         } else {
             contents.push(InlineContent { hash, bytes });
         }
@@ -391,19 +393,22 @@ impl Cluster {
             drain(&mut running.sp, &mut asked);
             running.writes.extend(asked.writes);
             let header = running.sp.header();
+            let mut damaged = Vec::new();
             for (to, hash, offset, len) in asked.reads {
-                let total = running.contents.len(&hash);
-                let read = running.contents.read(&hash, offset, len.into());
-                let message = match (total, read) {
-                    (Some(total), Ok(bytes)) => Message::ContentChunk { hash, offset, total, bytes },
-                    _ => Message::Missing { what: Wanted::Content(hash) },
-                };
+                if running.contents.needs_comparing(&hash) {
+                    running.contents.compare(&hash).ok();
+                }
+                let message = read_chunk(&running.contents, hash, offset, len).unwrap_or_else(|size| {
+                    damaged.push((hash, size));
+                    Message::Missing { what: Wanted::Content(hash) }
+                });
                 asked.messages.entry(to).or_default().push(message);
             }
-            let staged = !asked.stages.is_empty();
+            let goes_on = !asked.stages.is_empty() || !damaged.is_empty();
+            damaged.into_iter().for_each(|(hash, size)| running.sp.handle_damaged(now, hash, size));
             for (hash, offset, total, bytes) in asked.stages {
                 let end = offset + bytes.len() as u64;
-                let result = running.stage(hash, offset, total, &bytes);
+                let result = running.incoming.stage(hash, offset, total, &bytes);
                 running.sp.handle_staged(now, hash, end, result);
             }
             for (to, messages) in asked.messages {
@@ -418,7 +423,7 @@ impl Cluster {
             for event in asked.events {
                 self.note(sp, event);
             }
-            if !staged {
+            if !goes_on {
                 return;
             }
         }
@@ -596,23 +601,6 @@ impl Cluster {
             size => running.contents.read(&entry.hash, 0, size).expect("an indexed content is held").to_vec(),
         };
         Some((entry.uid, Some(content)))
-    }
-}
-
-impl Running {
-    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Staged {
-        if offset == 0 {
-            self.staging.insert(hash, self.contents.stage());
-        }
-        let Some(staging) = self.staging.get_mut(&hash) else { return Staged::Failed };
-        staging.write(bytes).expect("a healthy disk");
-        if offset + (bytes.len() as u64) < total {
-            return Staged::Part;
-        }
-        match self.staging.remove(&hash).expect("staged above").finish(Some(hash)) {
-            Ok(_) => Staged::Whole,
-            Err(_) => Staged::HashMismatch,
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::{
     mutant::{self, Mutant},
-    protocol::{Durable, io::WriteId},
+    protocol::{Durable, durable::InlineContent, io::WriteId},
     runtime::storage_point::{
+        committer::{Answer, Committed, Committer, Unanswered, Write},
         completion::{Completion, Completions},
-        maintenance::Copies,
     },
     store::{DirStorage, Log, Pacer, StoreError},
 };
@@ -17,86 +17,60 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Something to be committed.
-#[derive(Debug)]
-enum Write {
-    Records(WriteId, Vec<Durable>),
-    /// Contents that maintenance moves: they go along with the next records.
-    Copies(Copies),
-}
+/// Contents to be committed, and whether they were.
+pub(super) type Copies = (Vec<InlineContent>, Sender<Result<(), StoreError>>);
 
-/// What the next commit carries.
-#[derive(Debug, Default)]
-struct Batch {
-    ids: Vec<WriteId>,
-    records: Vec<Durable>,
-    copies: Option<Copies>,
-}
-
-impl Batch {
-    fn take(&mut self, write: Write) {
-        match write {
-            Write::Records(id, records) => {
-                self.ids.push(id);
-                self.records.extend(records);
-            }
-            // There is one at a time: maintenance waits for the answer.
-            Write::Copies(copies) => self.copies = Some(copies),
-        }
-    }
-
-    /// Commits it and tells who waits; whether the log can go on.
-    fn commit(&mut self, log: &mut Log<DirStorage>, completions: &Completions) -> bool {
-        let copies = self.copies.as_ref().map_or(&[][..], |(contents, _)| contents);
-        let mut committed = log.commit_with(&self.records, copies);
-        if let Some((_, answer)) = self.copies.take() {
-            let refused = matches!(committed, Err(StoreError::Full(_) | StoreError::TooLarge { .. }));
-            if refused && !self.records.is_empty() {
-                // The records may fit without them.
-                committed = log.commit(&self.records);
-                let _ = answer.send(Err(StoreError::Full(io::ErrorKind::StorageFull.into())));
-            } else if refused {
-                let _ = answer.send(std::mem::replace(&mut committed, Ok(())));
-            } else if committed.is_ok() {
-                let _ = answer.send(Ok(()));
-            }
-        }
-        self.records.clear();
-        let ids = std::mem::take(&mut self.ids);
-        (ids.is_empty() && committed.is_ok()) || report(committed, ids, completions)
-    }
-}
+/// What the thread is given: copies come with the place of their answer.
+type Asked = (Write, Option<Sender<Result<(), StoreError>>>);
 
 /// The way to the commit thread.
 #[derive(Debug)]
 pub(super) struct CommitThread {
-    sender: Sender<Write>,
+    sender: Sender<Asked>,
+    unanswered: Unanswered,
     thread: JoinHandle<()>,
 }
 
 impl CommitThread {
     pub(super) fn start(log: Log<DirStorage>, completions: Completions) -> io::Result<CommitThread> {
         let (sender, receiver) = channel();
+        let committer = Committer::new(log);
         let thread = thread::Builder::new().name("commit".into()).spawn(move || {
             if mutant::active(Mutant::HoldRecords) {
-                hold(log, &receiver, &completions)
+                hold(committer, &receiver, &completions)
             } else {
-                run(log, &receiver, &completions)
+                run(committer, &receiver, &completions)
             }
         })?;
-        Ok(CommitThread { sender, thread })
+        Ok(CommitThread { sender, unanswered: Unanswered::default(), thread })
     }
 
     /// Asks for a write; its id comes back once it is durable.
-    pub(super) fn write(&self, id: WriteId, records: Vec<Durable>) {
+    pub(super) fn write(&mut self, id: WriteId, records: Vec<Durable>) {
+        self.unanswered.ask(id);
+        self.give(Write::Records(id, records));
+    }
+
+    fn give(&self, write: Write) {
         // The thread ends early only at a failure that it has reported, and that ends the process.
-        let _ = self.sender.send(Write::Records(id, records));
+        let _ = self.sender.send((write, None));
+    }
+
+    /// These writes are durable, the thread says.
+    pub(super) fn persisted(&mut self, ids: &[WriteId]) {
+        self.unanswered.persisted(ids);
+    }
+
+    /// The thread has refused: gives all writes that this concerns.
+    pub(super) fn refused(&mut self) -> Vec<WriteId> {
+        self.give(Write::RefusalNoted);
+        self.unanswered.refused()
     }
 
     /// Hands over contents to be moved; false if the thread has ended.
     pub(super) fn copier(&self) -> impl Fn(Copies) -> bool + Send + 'static {
         let sender = self.sender.clone();
-        move |copies| sender.send(Write::Copies(copies)).is_ok()
+        move |(copies, answer)| sender.send((Write::Copies(copies), Some(answer))).is_ok()
     }
 
     /// Waits until everything asked for is durable. Every [`copier`](Self::copier) must be gone.
@@ -106,60 +80,84 @@ impl CommitThread {
     }
 }
 
-fn run(mut log: Log<DirStorage>, receiver: &Receiver<Write>, completions: &Completions) {
+/// What the thread works with.
+struct Worker {
+    committer: Committer<DirStorage>,
+    /// Who waits for the copies. There is one at a time: maintenance waits for the answer.
+    copier: Option<Sender<Result<(), StoreError>>>,
+}
+
+impl Worker {
+    fn take(&mut self, (write, copier): Asked) {
+        self.copier = copier.or(self.copier.take());
+        self.committer.take(write);
+    }
+}
+
+fn run(committer: Committer<DirStorage>, receiver: &Receiver<Asked>, completions: &Completions) {
     let mut pacer = Pacer::default();
-    let mut batch = Batch::default();
+    let mut worker = Worker { committer, copier: None };
     while let Ok(first) = receiver.recv() {
-        batch.take(first);
-        receiver.try_iter().for_each(|write| batch.take(write));
-        let delay = pacer.delay(Instant::now(), batch.records.len());
+        worker.take(first);
+        receiver.try_iter().for_each(|asked| worker.take(asked));
+        let delay = pacer.delay(Instant::now(), worker.committer.waiting().records());
         if !delay.is_zero() {
             thread::sleep(delay);
-            receiver.try_iter().for_each(|write| batch.take(write));
+            receiver.try_iter().for_each(|asked| worker.take(asked));
+        }
+        if worker.committer.waiting().is_empty() {
+            continue;
         }
         pacer.begun(Instant::now());
-        if !batch.commit(&mut log, completions) {
+        let batch = worker.committer.begin();
+        let Committed { answer, copies } = worker.committer.commit(batch);
+        if let (Some(result), Some(copier)) = (copies, worker.copier.take()) {
+            let _ = copier.send(result);
+        }
+        if answer.is_some_and(|answer| !report(answer, completions)) {
             return;
         }
+    }
+    if let Err(error) = worker.committer.log().close() {
+        tracing::warn!("the log was not closed: {error}");
     }
 }
 
 /// Tells the loop; whether the log can go on.
-fn report(committed: Result<(), StoreError>, ids: Vec<WriteId>, completions: &Completions) -> bool {
-    match committed {
-        Ok(()) => completions.send(Completion::Persisted(ids)),
-        Err(error @ (StoreError::Full(_) | StoreError::TooLarge { .. })) => {
-            completions.send(Completion::Refused(ids, error.to_string()));
-        }
-        Err(error) => {
-            completions.send(Completion::StoreFailed(error.to_string()));
-            return false;
-        }
-    }
-    true
+fn report(answer: Answer, completions: &Completions) -> bool {
+    let can_go_on = !matches!(answer, Answer::Failed(_));
+    completions.send(match answer {
+        Answer::Persisted(ids) => Completion::Persisted(ids),
+        Answer::Refused(reason) => Completion::Refused(reason),
+        Answer::Failed(error) => Completion::StoreFailed(error.to_string()),
+    });
+    can_go_on
 }
 
 /// The mutant `hold-records`: says durable at once, and writes a second later.
-fn hold(mut log: Log<DirStorage>, receiver: &Receiver<Write>, completions: &Completions) {
+fn hold(mut committer: Committer<DirStorage>, receiver: &Receiver<Asked>, completions: &Completions) {
     const HELD: Duration = Duration::from_secs(1);
     let mut held: VecDeque<(Instant, Vec<Durable>)> = VecDeque::new();
+    let log = committer.log();
     loop {
         let wait = held.front().map_or(HELD, |(since, _)| HELD.saturating_sub(since.elapsed()));
         match receiver.recv_timeout(wait) {
-            Ok(Write::Copies((copies, answer))) => {
-                let _ = answer.send(log.commit_with(&[], &copies));
+            Ok((Write::Copies(copies), answer)) => {
+                if let Some(answer) = answer {
+                    let _ = answer.send(log.commit_writes([], &copies));
+                }
             }
-            Ok(Write::Records(id, records)) => {
+            Ok((Write::Records(id, records), _)) => {
                 held.push_back((Instant::now(), records));
                 completions.send(Completion::Persisted(vec![id]));
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok((Write::RefusalNoted, _)) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         while held.front().is_some_and(|(since, _)| since.elapsed() >= HELD) {
             let (_, records) = held.pop_front().expect("there is a front");
-            if !report(log.commit(&records), Vec::new(), completions) {
-                return;
+            if let Err(error) = log.commit(&records) {
+                return completions.send(Completion::StoreFailed(error.to_string()));
             }
         }
     }

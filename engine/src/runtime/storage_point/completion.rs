@@ -19,16 +19,18 @@ pub(super) struct UploadId(pub(super) u64);
 pub(super) enum Completion {
     /// These writes are durable.
     Persisted(Vec<WriteId>),
-    /// The store took nothing of these writes, with the reason.
-    Refused(Vec<WriteId>, String),
+    /// The store took nothing of the writes that have no answer, with the reason.
+    Refused(String),
     /// The store cannot go on.
     StoreFailed(String),
     /// A part of a content that is being fetched was dealt with.
     Staged { hash: Hash, offset_end: u64, staged: Staged },
     /// A part of a content was read for a peer.
     Chunk { to: SpId, message: Message },
-    /// A content of this size was found damaged.
+    /// A content that should have this many bytes was found damaged.
     Damaged { hash: Hash, size: u64 },
+    /// A content was compared with its hash, as far as the disk allows; reads wait for that.
+    Compared { hash: Hash },
     /// This many bytes of a body were taken in.
     UploadWritten { upload: UploadId, len: usize },
     /// A body is durable, or why not.

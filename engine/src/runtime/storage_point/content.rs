@@ -1,19 +1,18 @@
-//! The content thread: contents above 64 KiB, written, read and hashed away from the loop.
+//! The content thread: contents above 64 KiB, written, read, hashed and compared away from the loop.
 
 use crate::{
-    protocol::{
-        Hash, Message, SpId,
-        io::Staged,
-        message::{CHUNK_LEN, Wanted},
+    protocol::{Hash, Message, SpId, message::Wanted},
+    runtime::storage_point::{
+        completion::{Completion, Completions, UploadId},
+        parts::{Incoming, read_chunk},
     },
-    runtime::storage_point::completion::{Completion, Completions, UploadId},
-    store::{Contents, DirStorage, Staging, StoreError},
+    store::{Comparison, Contents, DirStorage, StoreError},
 };
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::VecDeque,
     io,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -30,6 +29,8 @@ pub(super) enum Job {
     Stage { hash: Hash, offset: u64, total: u64, bytes: Bytes },
     /// Read a part of a content for a peer.
     Read { to: SpId, hash: Hash, offset: u64, len: u32 },
+    /// Compare a content with its hash, if that has not been done.
+    Compare { hash: Hash },
     /// Append to a body, which begins with its first piece.
     UploadWrite { upload: UploadId, bytes: Bytes },
     /// The body is complete.
@@ -46,10 +47,10 @@ impl ContentThread {
     pub(super) fn start(contents: Contents<DirStorage>, completions: Completions) -> io::Result<ContentThread> {
         let (sender, receiver) = channel();
         let worker = Worker {
+            incoming: Incoming::new(contents.clone()),
             contents,
             completions,
-            fetched: BTreeMap::new(),
-            uploads: BTreeMap::new(),
+            comparisons: VecDeque::new(),
             credit: BURST,
             at: Instant::now(),
         };
@@ -63,91 +64,106 @@ impl ContentThread {
     }
 }
 
-/// A message with the bytes `offset..offset + len` of a content, or that it is missing; its size if it is damaged.
-pub(super) fn read_chunk(contents: &Contents<DirStorage>, hash: Hash, offset: u64, len: u32) -> Result<Message, u64> {
-    let missing = Message::Missing { what: Wanted::Content(hash) };
-    let Some(total) = contents.len(&hash).filter(|total| offset <= *total) else { return Ok(missing) };
-    match contents.read(&hash, offset, len.min(CHUNK_LEN).into()) {
-        Ok(bytes) => Ok(Message::ContentChunk { hash, offset, total, bytes }),
-        Err(StoreError::CorruptContent(_)) => Err(total),
-        Err(error) => {
-            tracing::error!("content {hash} cannot be read for a peer: {error}");
-            Ok(missing)
-        }
-    }
-}
-
 struct Worker {
     contents: Contents<DirStorage>,
     completions: Completions,
-    fetched: BTreeMap<Hash, Staging<DirStorage>>,
-    /// `None`: it has failed.
-    uploads: BTreeMap<UploadId, Result<Staging<DirStorage>, String>>,
+    incoming: Incoming<DirStorage, UploadId>,
+    /// Contents to be compared with their hashes, each with what waits for that.
+    comparisons: VecDeque<(Comparison<DirStorage>, Vec<Job>)>,
     credit: f64,
     at: Instant,
 }
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Job>) {
-        while let Ok(job) = receiver.recv() {
+        loop {
+            let job = match self.comparisons.is_empty() {
+                true => receiver.recv().map_err(|_| TryRecvError::Disconnected),
+                false => receiver.try_recv(),
+            };
             match job {
-                Job::Stage { hash, offset, total, bytes } => {
-                    let staged = self.stage(hash, offset, total, &bytes).unwrap_or_else(|error| {
-                        tracing::error!("content {hash} cannot be stored: {error}");
-                        self.fetched.remove(&hash);
-                        Staged::Failed
-                    });
-                    let offset_end = offset + bytes.len() as u64;
-                    self.completions.send(Completion::Staged { hash, offset_end, staged });
-                }
-                Job::Read { to, hash, offset, len } => {
-                    let missing = Message::Missing { what: Wanted::Content(hash) };
-                    let message = read_chunk(&self.contents, hash, offset, len).unwrap_or_else(|size| {
-                        self.completions.send(Completion::Damaged { hash, size });
-                        missing
-                    });
+                Ok(job) => self.do_job(job),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
+            }
+            // A bounded part after each job: neither holds up the other.
+            self.compare_on();
+        }
+    }
+
+    fn do_job(&mut self, job: Job) {
+        match job {
+            Job::Stage { hash, offset, total, bytes } => {
+                self.pace(bytes.len());
+                let staged = self.incoming.stage(hash, offset, total, &bytes);
+                let offset_end = offset + bytes.len() as u64;
+                self.completions.send(Completion::Staged { hash, offset_end, staged });
+            }
+            Job::Read { hash, .. } | Job::Compare { hash } if self.contents.needs_comparing(&hash) => {
+                self.compare_first(hash, job);
+            }
+            Job::Read { to, hash, offset, len } => {
+                let missing = Message::Missing { what: Wanted::Content(hash) };
+                let message = read_chunk(&self.contents, hash, offset, len).unwrap_or_else(|size| {
+                    self.completions.send(Completion::Damaged { hash, size });
+                    missing
+                });
+                self.completions.send(Completion::Chunk { to, message });
+            }
+            Job::Compare { hash } => self.completions.send(Completion::Compared { hash }),
+            Job::UploadWrite { upload, bytes } => {
+                self.pace(bytes.len());
+                self.incoming.upload(upload, &bytes);
+                self.completions.send(Completion::UploadWritten { upload, len: bytes.len() });
+            }
+            Job::UploadFinish { upload } => {
+                let result = self.incoming.finish(&upload).map_err(|error| error.to_string());
+                self.completions.send(Completion::UploadFinished { upload, result });
+            }
+            Job::UploadAbort { upload } => self.incoming.abort(&upload),
+        }
+    }
+
+    /// Has `job` wait until the content was compared.
+    fn compare_first(&mut self, hash: Hash, job: Job) {
+        if let Some((_, waiting)) = self.comparisons.iter_mut().find(|(comparison, _)| comparison.hash() == hash) {
+            return waiting.push(job);
+        }
+        match self.contents.comparison(&hash) {
+            Ok(comparison) => self.comparisons.push_back((comparison, vec![job])),
+            Err(error) => self.give_up(hash, &error, [job]),
+        }
+    }
+
+    /// One step of the first comparison.
+    fn compare_on(&mut self) {
+        let Some((comparison, _)) = self.comparisons.front_mut() else { return };
+        let hash = comparison.hash();
+        let compared = comparison.step();
+        if matches!(compared, Ok(false)) {
+            return;
+        }
+        let waiting = self.comparisons.pop_front().map(|(_, waiting)| waiting).unwrap_or_default();
+        match compared {
+            Ok(_) => waiting.into_iter().for_each(|job| self.do_job(job)),
+            Err(error) => self.give_up(hash, &error, waiting),
+        }
+    }
+
+    /// The content is not as it was, or the disk does not give it.
+    fn give_up(&mut self, hash: Hash, error: &StoreError, waiting: impl IntoIterator<Item = Job>) {
+        match (error, self.contents.len(&hash)) {
+            (StoreError::CorruptContent(_), Some(size)) => self.completions.send(Completion::Damaged { hash, size }),
+            _ => tracing::error!("content {hash} cannot be compared with its hash: {error}"),
+        }
+        for job in waiting {
+            match job {
+                Job::Read { to, hash, .. } => {
+                    let message = Message::Missing { what: Wanted::Content(hash) };
                     self.completions.send(Completion::Chunk { to, message });
                 }
-                Job::UploadWrite { upload, bytes } => {
-                    self.upload(upload, &bytes);
-                    self.completions.send(Completion::UploadWritten { upload, len: bytes.len() });
-                }
-                Job::UploadFinish { upload } => {
-                    let staging = self.uploads.remove(&upload).unwrap_or_else(|| Ok(self.contents.stage()));
-                    let result = staging.and_then(|staging| staging.finish(None).map_err(|error| error.to_string()));
-                    self.completions.send(Completion::UploadFinished { upload, result });
-                }
-                Job::UploadAbort { upload } => drop(self.uploads.remove(&upload)),
+                _ => self.completions.send(Completion::Compared { hash }),
             }
-        }
-    }
-
-    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Result<Staged, StoreError> {
-        self.pace(bytes.len());
-        if offset == 0 {
-            self.fetched.insert(hash, self.contents.stage());
-        }
-        let Some(staging) = self.fetched.get_mut(&hash).filter(|staging| staging.len() == offset) else {
-            return Ok(Staged::Failed);
-        };
-        staging.write(bytes)?;
-        if staging.len() < total {
-            return Ok(Staged::Part);
-        }
-        match self.fetched.remove(&hash).map(|staging| staging.finish(Some(hash))) {
-            Some(Err(StoreError::WrongHash { .. })) => Ok(Staged::HashMismatch),
-            Some(finished) => finished.map(|_| Staged::Whole),
-            None => Ok(Staged::Failed),
-        }
-    }
-
-    fn upload(&mut self, upload: UploadId, bytes: &[u8]) {
-        self.pace(bytes.len());
-        let staging = self.uploads.entry(upload).or_insert_with(|| Ok(self.contents.stage()));
-        let written = staging.as_mut().map(|staging| staging.write(bytes));
-        if let Ok(Err(error)) = written {
-            tracing::error!("a body cannot be stored: {error}");
-            *staging = Err(error.to_string());
         }
     }
 

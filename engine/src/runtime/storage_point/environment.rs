@@ -13,8 +13,10 @@ use crate::{
         storage_point::{
             commit::CommitThread,
             connection::ConnectionId,
-            content::{ContentThread, Job, read_chunk},
+            content::{ContentThread, Job},
             maintenance::MaintenanceThread,
+            object::FindsDamage,
+            parts::read_chunk,
             peer::Peers,
         },
     },
@@ -63,8 +65,8 @@ pub(super) struct Io {
     pub(super) changed: Changed,
     /// A newer store of this storage point exists: the process must end.
     pub(super) newer_store: Option<StoreId>,
-    /// Contents found damaged, with their sizes: the protocol has to hear of them.
-    pub(super) damaged: Vec<(Hash, u64)>,
+    /// Contents found damaged, with their sizes where they are known: the protocol has to hear of them.
+    pub(super) damaged: Vec<(Hash, Option<u64>)>,
     /// Of the frames to come.
     header: Header,
     outgoing: BTreeMap<SpId, Outgoing>,
@@ -143,6 +145,12 @@ impl Io {
     }
 }
 
+impl FindsDamage for Io {
+    fn take_damaged(&mut self) -> Vec<(Hash, Option<u64>)> {
+        std::mem::take(&mut self.damaged)
+    }
+}
+
 impl Environment for Io {
     fn send(&mut self, to: SpId, message: Message) {
         if self.peers.is_up(to) {
@@ -160,10 +168,13 @@ impl Environment for Io {
 
     fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32) {
         match self.contents.len(&hash) {
-            None => self.send(to, Message::Missing { what: Wanted::Content(hash) }),
+            None => {
+                self.damaged.push((hash, None));
+                self.send(to, Message::Missing { what: Wanted::Content(hash) });
+            }
             Some(total) if total <= INLINE_LEN_MAX => {
                 let message = read_chunk(&self.contents, hash, offset, len).unwrap_or_else(|size| {
-                    self.damaged.push((hash, size));
+                    self.damaged.push((hash, Some(size)));
                     Message::Missing { what: Wanted::Content(hash) }
                 });
                 self.send(to, message);

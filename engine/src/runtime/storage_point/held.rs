@@ -1,7 +1,8 @@
-//! Requests whose answer waits for a change: those of the changes feed ([`FeedHolds`]), and one by one those of a path.
+//! Requests whose answer waits: those of the changes feed ([`FeedHolds`]); and, one by one, reads of a path for a change,
+//! and of large contents until they were compared with their hashes.
 
 use crate::{
-    protocol::{Instant, Prefix, api::Cursor},
+    protocol::{Hash, Instant, Prefix, api::Cursor},
     runtime::{
         delivery::{FeedHolds, Reading, changes_control},
         http::answer::{HttpDate, Outbox},
@@ -9,7 +10,7 @@ use crate::{
             connection::{ConnectionId, State},
             core::Core,
             environment::Changed,
-            read::ConfigRead,
+            read::{ConfigRead, Read, Wait},
         },
     },
 };
@@ -52,14 +53,14 @@ impl SharedAnswer {
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     feed: FeedHolds<ConnectionId, SharedAnswer>,
-    configs: BTreeMap<ConnectionId, (ConfigRead, Instant)>,
-    config_deadlines: BTreeSet<(Instant, ConnectionId)>,
+    reads: BTreeMap<ConnectionId, (Read, Wait)>,
+    deadlines: BTreeSet<(Instant, ConnectionId)>,
 }
 
 impl Holds {
     /// How many requests are held.
     pub(super) fn len(&self) -> usize {
-        self.feed.len() + self.configs.len()
+        self.feed.len() + self.reads.len()
     }
 
     /// Whether a round is under way.
@@ -69,27 +70,29 @@ impl Holds {
 
     /// The first time at which a held request has to be looked at.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let config = self.config_deadlines.first().map(|(until, _)| *until);
-        [self.feed.poll_timeout(), config].into_iter().flatten().min()
+        let read = self.deadlines.first().map(|(until, _)| *until);
+        [self.feed.poll_timeout(), read].into_iter().flatten().min()
     }
 
-    /// Holds a read of a path.
-    pub(super) fn hold_config(&mut self, id: ConnectionId, read: ConfigRead, until: Instant) {
-        self.config_deadlines.insert((until, id));
-        self.configs.insert(id, (read, until));
+    /// Holds a read.
+    pub(super) fn hold_read(&mut self, id: ConnectionId, read: Read, wait: Wait) {
+        if let Wait::Until(until) = wait {
+            self.deadlines.insert((until, id));
+        }
+        self.reads.insert(id, (read, wait));
     }
 
     /// The connection is gone, or has its answer.
     pub(super) fn release(&mut self, id: ConnectionId) {
         self.feed.release(id);
-        if let Some((_, until)) = self.configs.remove(&id) {
-            self.config_deadlines.remove(&(until, id));
+        if let Some((_, Wait::Until(until))) = self.reads.remove(&id) {
+            self.deadlines.remove(&(until, id));
         }
     }
 
     /// All connections with a held request.
     pub(super) fn connections(&self) -> Vec<ConnectionId> {
-        self.feed.ids().chain(self.configs.keys().copied()).collect()
+        self.feed.ids().chain(self.reads.keys().copied()).collect()
     }
 }
 
@@ -117,11 +120,22 @@ pub(super) fn changes(
 /// Notes what a cycle has changed, and gives the reads of paths that may have an answer now.
 pub(super) fn note_changes(core: &mut Core, changed: &Changed) -> Vec<ConnectionId> {
     core.holds.feed.note(&changed.paths, changed.idle);
-    if core.holds.configs.is_empty() || (changed.paths.is_empty() && !changed.knowledge) {
+    if core.holds.reads.is_empty() || (changed.paths.is_empty() && !changed.knowledge) {
         return Vec::new();
     }
-    let concerned = |read: &ConfigRead| read.at_least.is_some() || changed.paths.contains(&read.path);
-    core.holds.configs.iter().filter(|(_, (read, _))| concerned(read)).map(|(id, _)| *id).collect()
+    let is_concerned = |read: &ConfigRead| read.at_least.is_some() || changed.paths.contains(&read.path);
+    let concerned = core
+        .holds
+        .reads
+        .iter()
+        .filter(|(_, held)| matches!(held, (Read::Config(read), Wait::Until(_)) if is_concerned(read)));
+    concerned.map(|(id, _)| *id).collect()
+}
+
+/// The reads that have waited until this content was compared with its hash.
+pub(super) fn waiting_for(core: &Core, hash: Hash) -> Vec<ConnectionId> {
+    let waiting = core.holds.reads.iter().filter(|(_, (_, wait))| *wait == Wait::Compared(hash));
+    waiting.map(|(id, _)| *id).collect()
 }
 
 /// A slice of the current round: connections and their answers. Their holds are released.
@@ -137,16 +151,16 @@ pub(super) fn take_overdue(core: &mut Core) -> Vec<ConnectionId> {
     let now = core.now.instant;
     core.holds.feed.handle_timeout(now);
     let mut reads = Vec::new();
-    while let Some((until, id)) = core.holds.config_deadlines.first().copied().filter(|(until, _)| *until <= now) {
-        core.holds.config_deadlines.remove(&(until, id));
+    while let Some((until, id)) = core.holds.deadlines.first().copied().filter(|(until, _)| *until <= now) {
+        core.holds.deadlines.remove(&(until, id));
         reads.push(id);
     }
     reads
 }
 
 /// The read that a connection waits with; it is no longer held.
-pub(super) fn take_config(core: &mut Core, id: ConnectionId) -> Option<ConfigRead> {
-    let read = core.holds.configs.get(&id).map(|(read, _)| read.clone());
+pub(super) fn take_read(core: &mut Core, id: ConnectionId) -> Option<Read> {
+    let read = core.holds.reads.get(&id).map(|(read, _)| read.clone());
     if read.is_some() {
         core.holds.release(id);
     }

@@ -1,9 +1,16 @@
 //! The maintenance thread: checkpoints and compaction, in steps, beside the commit thread.
 
 use crate::{
-    protocol::durable::InlineContent,
-    runtime::clock,
-    store::{DirStorage, Maintenance, Step, StoreError, StoreFigures},
+    protocol::Duration,
+    runtime::{
+        clock,
+        storage_point::{
+            commit::Copies,
+            completion::{Completion, Completions},
+            upkeep::{Turn, Upkeep},
+        },
+    },
+    store::{DirStorage, Maintenance, StoreFigures},
 };
 use std::{
     io,
@@ -12,35 +19,30 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
-
-/// What was committed is looked at this often at least.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Contents to be committed, and whether they were.
-pub(super) type Copies = (Vec<InlineContent>, Sender<Result<(), StoreError>>);
 
 /// The way to the maintenance thread.
 #[derive(Debug)]
 pub(super) struct MaintenanceThread {
     stop: Sender<()>,
     figures: Arc<Mutex<StoreFigures>>,
-    thread: JoinHandle<Maintenance<DirStorage>>,
+    thread: JoinHandle<Upkeep<DirStorage>>,
 }
 
 impl MaintenanceThread {
     /// Moves contents by `copy`, which hands them to the commit thread; false: that has ended.
     pub(super) fn start(
-        mut maintenance: Maintenance<DirStorage>,
+        maintenance: Maintenance<DirStorage>,
         copy: impl Fn(Copies) -> bool + Send + 'static,
+        completions: Completions,
     ) -> io::Result<MaintenanceThread> {
         let (stop, stopped) = channel();
         let figures = Arc::new(Mutex::new(maintenance.figures()));
         let theirs = Arc::clone(&figures);
+        let mut upkeep = Upkeep::new(maintenance);
         let thread = thread::Builder::new().name("maintenance".into()).spawn(move || {
-            run(&mut maintenance, &stopped, &theirs, &copy);
-            maintenance
+            run(&mut upkeep, &stopped, &theirs, &copy, &completions);
+            upkeep
         })?;
         Ok(MaintenanceThread { stop, figures, thread })
     }
@@ -51,42 +53,36 @@ impl MaintenanceThread {
     }
 
     /// Ends the thread. `None`: it has panicked.
-    pub(super) fn stop(self) -> Option<Maintenance<DirStorage>> {
+    pub(super) fn stop(self) -> Option<Upkeep<DirStorage>> {
         drop(self.stop);
         self.thread.join().ok()
     }
 }
 
 fn run(
-    maintenance: &mut Maintenance<DirStorage>,
+    upkeep: &mut Upkeep<DirStorage>,
     stopped: &Receiver<()>,
     figures: &Mutex<StoreFigures>,
     copy: &impl Fn(Copies) -> bool,
+    completions: &Completions,
 ) {
     loop {
         let now = clock::monotonic();
-        let wait = match maintenance.step(now) {
-            Ok(Step::Again) => Duration::ZERO,
-            Ok(Step::Wait(until)) => until.since(now).min(LOOK_EVERY),
-            Ok(Step::Copy(copies)) => {
-                let (sender, copied) = channel();
-                match copy((copies, sender)).then(|| copied.recv()) {
-                    Some(Ok(Ok(()))) => Duration::ZERO,
-                    Some(Ok(Err(error))) => {
-                        tracing::warn!("the store is not compacted: {error}");
-                        maintenance.pause(now);
-                        LOOK_EVERY
-                    }
-                    // The commit thread has ended, and says why itself.
-                    _ => return,
-                }
-            }
-            Err(error) => {
-                tracing::warn!("no checkpoint, compaction or reuse of the log's segments: {error}");
-                LOOK_EVERY
-            }
+        let mut turn = upkeep.turn(now);
+        for (hash, size) in upkeep.take_corrupt() {
+            completions.send(Completion::Damaged { hash, size });
+        }
+        if let Turn::Copy(copies) = turn {
+            let (sender, copied) = channel();
+            // Without an answer the commit thread has ended, and says why itself.
+            let Some(Ok(result)) = copy((copies, sender)).then(|| copied.recv()) else { return };
+            turn = upkeep.copied(now, result);
+        }
+        *figures.lock().unwrap_or_else(PoisonError::into_inner) = upkeep.figures();
+        let wait = match turn {
+            Turn::At(at) => at.since(now),
+            Turn::Again | Turn::Copy(_) => Duration::ZERO,
         };
-        *figures.lock().unwrap_or_else(PoisonError::into_inner) = maintenance.figures();
         match stopped.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => return,

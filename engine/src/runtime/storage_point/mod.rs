@@ -1,6 +1,7 @@
 //! A storage point as a process: its store, its listeners, its threads and its loop.
 
 mod commit;
+pub mod committer;
 mod completion;
 mod connection;
 mod content;
@@ -8,12 +9,15 @@ mod core;
 mod environment;
 mod held;
 mod maintenance;
+pub mod object;
+pub mod parts;
 mod peer;
 mod publish;
 mod read;
 mod requests;
 mod server;
 mod status;
+pub mod upkeep;
 
 use crate::{
     protocol::{SpId, StoragePoint},
@@ -94,11 +98,12 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let seed = process::random_seed()?;
 
     let now = clock::now();
-    let sp = StoragePoint::new(config.protocol(opened.identity.store), seed, opened.records, now)?;
+    let mut sp = StoragePoint::new(config.protocol(opened.identity.store), seed, opened.records, now)?;
+    opened.lost.into_iter().for_each(|(hash, size)| sp.handle_damaged(now, hash, size));
     let poll = Poll::new()?;
     let (completions, received) = Completions::new(Waker::new(poll.registry(), server::WAKER)?);
     let commit = CommitThread::start(opened.log, completions.clone())?;
-    let maintenance = MaintenanceThread::start(opened.maintenance, commit.copier())?;
+    let maintenance = MaintenanceThread::start(opened.maintenance, commit.copier(), completions.clone())?;
     let content = ContentThread::start(opened.contents.clone(), completions)?;
     let members: Vec<_> = config.members.iter().map(|member| (SpId(member.id), member.peer)).collect();
     let hello = Hello { cluster: config.cluster.clone(), header: sp.header() };
@@ -120,6 +125,9 @@ fn open_store(config: &StoragePointConfig) -> Result<Opened<DirStorage>, RunErro
     }
     let storage = DirStorage::new(&config.store)?;
     let opened = Store::open(storage).map_err(failed)?;
+    if opened.was_cut {
+        tracing::warn!("the last commit of the store was not whole, as after a power failure in it; it was cut off");
+    }
     let name = |cluster: &str, sp: SpId| format!("{sp} of cluster {cluster}");
     let (found, wanted) = (name(&opened.identity.cluster, opened.identity.sp), name(&config.cluster, config.me));
     if found != wanted {

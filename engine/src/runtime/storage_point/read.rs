@@ -4,7 +4,6 @@ use crate::{
     protocol::{
         Duration, Hash, IndexEntry, Instant, Path, Prefix, Uid,
         api::{IndexedEntry, PublicationAnswer},
-        durable::INLINE_LEN_MAX,
     },
     runtime::{
         delivery::{OBJECT_CONTROL, SNAPSHOT_CONTROL},
@@ -16,16 +15,17 @@ use crate::{
         },
         storage_point::{
             connection::{ConnectionId, State},
+            content::Job,
             core::Core,
             held,
+            object::{Object, is_doubt},
             publish::Refusal,
             status,
         },
     },
-    store::StoreError,
 };
 use bytes::Bytes;
-use std::{fs::File, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 /// How long a read waits for the UID that it asks for.
 const AT_LEAST_TIME: Duration = Duration::from_secs(10);
@@ -52,22 +52,73 @@ pub(super) fn answer(
 ) -> Result<(State, usize), Refusal> {
     let state = match resource {
         Resource::Changes(cursor, prefix) => held::changes(core, id, cursor, prefix, out),
-        Resource::Config(path) => config(core, id, path, head, out)?,
+        Resource::Config(path) => {
+            let read = Read::Config(ConfigRead::new(path, head, core.now.instant)?);
+            begin(core, id, read, out)
+        }
+        Resource::Object(hash) => {
+            if head.query.is_some_and(is_doubt) {
+                core.io.contents.doubt(&hash, core.now.instant);
+            }
+            begin(core, id, Read::Object(ObjectRead::new(hash, head)?), out)
+        }
         other => {
-            answer_at_once(core, other, head, out)?;
+            answer_at_once(core, other, out)?;
             State::Head
         }
     };
     Ok((state, 0))
 }
 
-fn answer_at_once(core: &mut Core, resource: Resource, head: &Head<'_>, out: &mut Outbox<'_>) -> Result<(), Refusal> {
+/// A read that may have to wait.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Read {
+    Object(ObjectRead),
+    Config(ConfigRead),
+}
+
+/// What a read waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// A change, or this time.
+    Until(Instant),
+    /// This content is being compared with its hash.
+    Compared(Hash),
+}
+
+/// Answers a read, or holds it.
+fn begin(core: &mut Core, id: ConnectionId, read: Read, out: &mut Outbox<'_>) -> State {
+    match try_read(core, &read, false, out) {
+        None => State::Head,
+        Some(wait) => {
+            hold(core, id, read, wait);
+            State::Held
+        }
+    }
+}
+
+/// Puts a read among those that wait.
+pub(super) fn hold(core: &mut Core, id: ConnectionId, read: Read, wait: Wait) {
+    if let Wait::Compared(hash) = wait {
+        core.io.content.give(Job::Compare { hash });
+    }
+    core.holds.hold_read(id, read, wait);
+}
+
+/// Answers a read. If that has to wait: for what. `compared`: its content was compared with its hash just now.
+pub(super) fn try_read(core: &mut Core, read: &Read, compared: bool, out: &mut Outbox<'_>) -> Option<Wait> {
+    match read {
+        Read::Object(read) => try_object(core, read, compared, out),
+        Read::Config(read) => try_config(core, read, compared, out),
+    }
+}
+
+fn answer_at_once(core: &mut Core, resource: Resource, out: &mut Outbox<'_>) -> Result<(), Refusal> {
     match resource {
         Resource::Snapshot => {
             let snapshot = core.sp.snapshot(core.now.wall);
             out.begin(200).header("Cache-Control", SNAPSHOT_CONTROL).header("Content-Type", JSON).json(&snapshot);
         }
-        Resource::Object(hash) => return object(core, hash, head, out),
         Resource::Publication(uid) => return publication(core.sp.publication(uid), out),
         Resource::PublicationByKey { key, publisher } => {
             return publication(core.sp.publication_by_key(&publisher, &key), out);
@@ -79,7 +130,7 @@ fn answer_at_once(core: &mut Core, resource: Resource, head: &Head<'_>, out: &mu
             no_store(out, "text/plain; version=0.0.4").body(text.as_bytes());
         }
         Resource::Health => no_store(out, "text/plain").body(b"ok\n"),
-        Resource::Changes(..) | Resource::Config(_) => {}
+        Resource::Changes(..) | Resource::Config(_) | Resource::Object(_) => {}
     }
     Ok(())
 }
@@ -120,30 +171,39 @@ enum Body {
     File(Arc<File>, u64),
 }
 
-fn unreadable(hash: Hash, error: &dyn std::fmt::Display) -> Refusal {
-    tracing::error!("object {hash} cannot be read: {error}");
-    Refusal { status: 500, reason: error.to_string(), remedy: "read it at another storage point" }
+/// Why there are none.
+enum Lack {
+    Missing,
+    Uncompared,
+    Unreadable(Refusal),
 }
 
-fn content(core: &mut Core, hash: Hash) -> Result<Option<Body>, Refusal> {
-    let Some(len) = core.io.contents.len(&hash) else {
-        return Ok((hash == Hash::of(b"")).then(|| Body::Memory(Bytes::new())));
-    };
-    if len > INLINE_LEN_MAX
-        && let Some(path) = core.io.contents.path(&hash)
-    {
-        let file = File::open(path).map_err(|error| unreadable(hash, &error))?;
-        return Ok(Some(Body::File(Arc::new(file), len)));
-    }
-    match core.io.contents.read(&hash, 0, len) {
-        Ok(bytes) => Ok(Some(Body::Memory(bytes))),
-        Err(StoreError::Missing(_)) => Ok(None),
-        Err(error) => {
-            if matches!(error, StoreError::CorruptContent(_)) {
-                core.io.damaged.push((hash, len));
+fn unreadable(hash: Hash, error: &dyn std::fmt::Display) -> Lack {
+    tracing::error!("object {hash} cannot be read: {error}");
+    Lack::Unreadable(Refusal { status: 500, reason: error.to_string(), remedy: "read it at another storage point" })
+}
+
+fn damaged(core: &mut Core, hash: Hash, len: u64) -> Lack {
+    core.io.damaged.push((hash, Some(len)));
+    unreadable(hash, &"it is damaged, and fetched again from another storage point")
+}
+
+fn body(core: &mut Core, hash: Hash, object: Object, compared: bool) -> Result<Body, Lack> {
+    match object {
+        Object::Bytes(bytes) => Ok(Body::Memory(bytes)),
+        Object::Large(len) => {
+            let path = core.io.contents.path(&hash).ok_or(Lack::Missing)?;
+            match File::open(path) {
+                Ok(file) => Ok(Body::File(Arc::new(file), len)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged(core, hash, len)),
+                Err(error) => Err(unreadable(hash, &error)),
             }
-            Err(unreadable(hash, &error))
         }
+        Object::Uncompared(_) if compared => Err(unreadable(hash, &"the disk does not give it")),
+        Object::Uncompared(_) => Err(Lack::Uncompared),
+        Object::Missing => Err(Lack::Missing),
+        Object::Damaged(len) => Err(damaged(core, hash, len)),
+        Object::Unreadable(error) => Err(unreadable(hash, &error)),
     }
 }
 
@@ -160,37 +220,67 @@ fn write_body(body: Body, range: Option<(u64, u64)>, out: &mut Outbox<'_>) {
     }
 }
 
-fn object(core: &mut Core, hash: Hash, head: &Head<'_>, out: &mut Outbox<'_>) -> Result<(), Refusal> {
-    let body = match core.sp.node(&hash) {
-        Some(node) => Some(Body::Memory(node)),
-        None => content(core, hash)?,
+/// A read of an object, which may have to be compared with its hash first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ObjectRead {
+    hash: Hash,
+    if_none_match: Option<String>,
+    /// Unless another object is meant.
+    range: Option<String>,
+}
+
+impl ObjectRead {
+    fn new(hash: Hash, head: &Head<'_>) -> Result<ObjectRead, Refusal> {
+        let may_cut = head.single("if-range")?.is_none_or(|tag| tag.trim() == etag_of(hash));
+        Ok(ObjectRead {
+            hash,
+            if_none_match: head.single("if-none-match")?.map(str::to_owned),
+            range: head.single("range")?.filter(|_| may_cut).map(str::to_owned),
+        })
+    }
+}
+
+fn etag_of(hash: Hash) -> String {
+    format!("\"{hash}\"")
+}
+
+fn try_object(core: &mut Core, read: &ObjectRead, compared: bool, out: &mut Outbox<'_>) -> Option<Wait> {
+    let hash = read.hash;
+    let object = Object::find(&core.sp, &core.io.contents, &hash);
+    let refusal = match body(core, hash, object, compared) {
+        Ok(body) => {
+            core.counters.objects_total += 1;
+            write_object(read, body, out);
+            return None;
+        }
+        Err(Lack::Uncompared) => return Some(Wait::Compared(hash)),
+        Err(Lack::Missing) => {
+            not_found("no such object here", "begin again at the snapshot, or ask another storage point")
+        }
+        Err(Lack::Unreadable(refusal)) => refusal,
     };
-    let Some(body) = body else {
-        return Err(not_found("no such object here", "begin again at the snapshot, or ask another storage point"));
-    };
-    core.counters.objects_total += 1;
+    out.error(refusal.status, &refusal.reason, refusal.remedy, |_| {});
+    None
+}
+
+fn write_object(read: &ObjectRead, body: Body, out: &mut Outbox<'_>) {
     let len = match &body {
         Body::Memory(bytes) => bytes.len() as u64,
         Body::File(_, len) => *len,
     };
-    let etag = format!("\"{hash}\"");
-    if head.single("if-none-match")?.is_some_and(|tags| matches_tag(tags, &etag)) {
+    let etag = etag_of(read.hash);
+    if read.if_none_match.as_deref().is_some_and(|tags| matches_tag(tags, &etag)) {
         out.begin(304).header("ETag", &etag).header("Cache-Control", OBJECT_CONTROL).no_body();
-        return Ok(());
+        return;
     }
-    let may_cut = head.single("if-range")?.is_none_or(|tag| tag.trim() == etag);
-    let range = match head.single("range")? {
-        Some(text) if may_cut => range::parse(text, len),
-        _ => Wanted::Whole,
-    };
+    let range = read.range.as_deref().map_or(Wanted::Whole, |text| range::parse(text, len));
     let status = if matches!(range, Wanted::Part(..)) { 206 } else { 200 };
     let part = match range {
         Wanted::Unsatisfiable => {
             let reason = "the range lies beyond the object's end";
-            out.error(416, reason, "ask for a part of the object", |out| {
+            return out.error(416, reason, "ask for a part of the object", |out| {
                 out.header("Content-Range", format_args!("bytes */{len}"));
             });
-            return Ok(());
         }
         Wanted::Part(start, end) => Some((start, end)),
         Wanted::Whole => None,
@@ -201,7 +291,6 @@ fn object(core: &mut Core, hash: Hash, head: &Head<'_>, out: &mut Outbox<'_>) ->
         out.header("Content-Range", format_args!("bytes {start}-{}/{len}", end - 1));
     }
     write_body(body, part, out);
-    Ok(())
 }
 
 /// Whether a list of entity tags names `etag`, by weak comparison.
@@ -251,29 +340,11 @@ fn prefer_wait(text: &str) -> Option<Duration> {
     seconds.parse().ok().map(Duration::from_secs)
 }
 
-fn config(
-    core: &mut Core,
-    id: ConnectionId,
-    path: Path,
-    head: &Head<'_>,
-    out: &mut Outbox<'_>,
-) -> Result<State, Refusal> {
-    let read = ConfigRead::new(path, head, core.now.instant)?;
-    match try_config(core, &read, out) {
-        None => Ok(State::Head),
-        Some(until) => {
-            core.holds.hold_config(id, read, until);
-            Ok(State::Held)
-        }
-    }
-}
-
-/// Answers a read of a path. If that has to wait: until when.
-pub(super) fn try_config(core: &mut Core, read: &ConfigRead, out: &mut Outbox<'_>) -> Option<Instant> {
+fn try_config(core: &mut Core, read: &ConfigRead, compared: bool, out: &mut Outbox<'_>) -> Option<Wait> {
     let now = core.now.instant;
     if let Some(uid) = read.at_least.filter(|uid| !is_known(core, &read.path, *uid)) {
         if now < read.at_least_until {
-            return Some(read.at_least_until);
+            return Some(Wait::Until(read.at_least_until));
         }
         let reason = format!("publication {uid} is not yet known agreed at this storage point");
         out.error(503, &reason, "read again after a while, or at the storage point that accepted it", |_| {});
@@ -291,21 +362,23 @@ pub(super) fn try_config(core: &mut Core, read: &ConfigRead, out: &mut Outbox<'_
     let etag = format!("\"{}\"", entry.uid);
     if read.if_none_match.as_deref().is_some_and(|tags| matches_tag(tags, &etag)) {
         if read.wait_until.is_some_and(|until| now < until) {
-            return read.wait_until;
+            return read.wait_until.map(Wait::Until);
         }
         out.begin(304).header("ETag", &etag).header("Cache-Control", "no-store").no_body();
         return None;
     }
-    core.counters.configs_total += 1;
-    match content(core, entry.hash) {
-        Ok(Some(body)) => {
+    let object = Object::content(&core.sp, &core.io.contents, &entry.hash);
+    match body(core, entry.hash, object, compared) {
+        Ok(body) => {
+            core.counters.configs_total += 1;
             write_config_head(&entry, &etag, out);
             write_body(body, None, out);
         }
-        Ok(None) => {
+        Err(Lack::Uncompared) => return Some(Wait::Compared(entry.hash)),
+        Err(Lack::Missing) => {
             out.error(503, "the content is not here yet", "read again after a while", |_| {});
         }
-        Err(refusal) => out.error(refusal.status, &refusal.reason, refusal.remedy, |_| {}),
+        Err(Lack::Unreadable(refusal)) => out.error(refusal.status, &refusal.reason, refusal.remedy, |_| {}),
     }
     None
 }

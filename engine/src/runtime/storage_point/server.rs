@@ -4,7 +4,7 @@
 //! held requests.
 
 use crate::{
-    protocol::{Duration, Instant, io::drain},
+    protocol::{Duration, Instant},
     runtime::{
         clock,
         http::head::BadHead,
@@ -13,7 +13,9 @@ use crate::{
             completion::Completion,
             connection::{Connection, ConnectionId, Overdue, ReadResult, ReplyForm, Role, State},
             core::Core,
-            held, peer,
+            held,
+            object::carry_out,
+            peer,
             publish::{self, Refusal},
             read, requests,
         },
@@ -261,11 +263,19 @@ impl Server {
         match completion {
             Completion::Persisted(ids) => {
                 counters.commits_total += 1;
+                io.commit.persisted(&ids);
                 ids.into_iter().for_each(|id| sp.handle_persisted(*now, id));
             }
-            Completion::Refused(ids, detail) => ids.into_iter().for_each(|id| sp.handle_refused(*now, id, &detail)),
+            Completion::Refused(detail) => {
+                io.commit.refused().into_iter().for_each(|id| sp.handle_refused(*now, id, &detail));
+            }
             Completion::StoreFailed(problem) => self.failed = Some(problem),
             Completion::Damaged { hash, size } => sp.handle_damaged(*now, hash, size),
+            Completion::Compared { hash } => {
+                for id in held::waiting_for(&self.core, hash) {
+                    self.try_read(id, true);
+                }
+            }
             Completion::Staged { hash, offset_end, staged } => sp.handle_staged(*now, hash, offset_end, staged),
             Completion::Chunk { to, message } => crate::protocol::io::Environment::send(io, to, message),
             Completion::UploadWritten { upload, len } => {
@@ -315,7 +325,7 @@ impl Server {
             self.take_link_events();
         }
         for id in held::take_overdue(&mut self.core) {
-            self.try_config(id);
+            self.try_read(id, false);
         }
         if self.swept_at.after(SWEEP_EVERY) <= now.instant {
             self.swept_at = now.instant;
@@ -360,11 +370,7 @@ impl Server {
 
     /// Drains the protocol and carries out what that brought.
     fn end_cycle(&mut self) -> io::Result<()> {
-        drain(&mut self.core.sp, &mut self.core.io);
-        for (hash, size) in mem::take(&mut self.core.io.damaged) {
-            self.core.sp.handle_damaged(self.core.now, hash, size);
-            drain(&mut self.core.sp, &mut self.core.io);
-        }
+        carry_out(&mut self.core.sp, &mut self.core.io, self.core.now);
         self.core.io.send_frames();
         self.core.io.peers.flush(self.core.now.instant);
         if let Some(newer) = self.core.io.newer_store {
@@ -389,7 +395,7 @@ impl Server {
         }
         let changed = mem::take(&mut self.core.io.changed);
         for id in held::note_changes(&mut self.core, &changed) {
-            self.try_config(id);
+            self.try_read(id, false);
         }
         self.wake_held();
         Ok(())
@@ -411,17 +417,17 @@ impl Server {
         }
     }
 
-    /// Looks again at a held read of a path.
-    fn try_config(&mut self, id: ConnectionId) {
-        let Some(read) = held::take_config(&mut self.core, id) else { return };
+    /// Looks again at a held read. `compared`: its content was compared with its hash just now.
+    fn try_read(&mut self, id: ConnectionId, compared: bool) {
+        let Some(read) = held::take_read(&mut self.core, id) else { return };
         let Some(connection) = self.connections.get_mut(id.key).filter(|connection| connection.id == id) else {
             return;
         };
         let date = self.core.date.clone();
         let mut out = connection.outbox(&mut self.buffers.gathered, &date);
-        match read::try_config(&mut self.core, &read, &mut out) {
+        match read::try_read(&mut self.core, &read, compared, &mut out) {
             None => self.answered(id),
-            Some(until) => self.core.holds.hold_config(id, read, until),
+            Some(wait) => read::hold(&mut self.core, id, read, wait),
         }
     }
 

@@ -1,13 +1,16 @@
 //! The disk of a storage point: memory that forgets what a real disk may forget, and the time that flushes take.
 
+use super::shared::Ending;
 use crate::{scenario, workload::Random};
 use acms_engine::{
     protocol::{Hash, SpId, StoreId},
-    store::{MemoryStorage, Options, Store, StoreError, StoreIdentity},
+    store::{Contents, MemoryStorage, Options, Store, StoreError, StoreIdentity},
 };
 
 /// Bytes written to a large content in a second at most, as the engine's content thread paces itself.
 const CONTENT_BYTES_PER_S: u64 = 64_000_000;
+/// What a disk says that fails because a fault wants it.
+const EIO: i32 = 5;
 /// Least time that a read takes.
 const READ_NS: u64 = 50_000;
 
@@ -99,33 +102,28 @@ impl Disk {
         self.storage = self.storage.crash(self.random.bits());
     }
 
-    /// Flips a bit of a stored content; whether it was found.
-    pub(super) fn rot(&mut self, hash: &Hash, content: &[u8]) -> bool {
-        let mask = 1 << self.random.below(8);
-        let name = format!("content-{hash}");
-        if let Some(bytes) = self.storage.bytes(&name).filter(|bytes| !bytes.is_empty()) {
-            self.storage.rot(&name, self.random.below(bytes.len() as u64) as usize, mask);
-            return true;
+    /// Flips a bit of a stored content where it lies; whether it is no longer what it was.
+    pub(super) fn rot(&mut self, contents: &Contents<MemoryStorage>, hash: &Hash) -> bool {
+        let read = || contents.read(hash, 0, u64::MAX);
+        let Some((name, start, len)) = contents.place(hash).filter(|_| read().is_ok()) else { return false };
+        let at = start + self.random.below(len);
+        self.storage.rot(&name, usize::try_from(at).unwrap_or(usize::MAX), 1 << self.random.below(8));
+        matches!(read(), Err(StoreError::CorruptContent(_)))
+    }
+
+    /// How a process ends whose store failed with this.
+    pub(super) fn ending(&self, error: &StoreError) -> Ending {
+        let is_wanted = match error {
+            StoreError::Failed(source) | StoreError::Io { source, .. } => source.raw_os_error() == Some(EIO),
+            _ => false,
+        };
+        match is_wanted && self.storage.failures() > 0 {
+            true => Ending::DiskFailed(error.to_string()),
+            false => Ending::Unexpected(error.to_string()),
         }
-        let names = acms_engine::store::Storage::list(&self.storage).unwrap_or_default();
-        for name in names.iter().filter(|name| name.starts_with("segment-")) {
-            let Some(bytes) = self.storage.bytes(name) else { continue };
-            if let Some(at) = find(&bytes, content) {
-                self.storage.rot(name, at + self.random.below(content.len() as u64) as usize, mask);
-                return true;
-            }
-        }
-        false
     }
 
     pub(super) fn draw(&mut self, bound: u64) -> u64 {
         self.random.below(bound)
     }
-}
-
-fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
-    if part.is_empty() {
-        return None;
-    }
-    bytes.windows(part.len()).position(|window| window == part)
 }

@@ -258,16 +258,30 @@ impl World<'_> {
             Ending::DiskFailed(_) => FaultKind::DiskFail,
             Ending::Unexpected(_) => return,
         };
-        let is_it = |entry: &Entry| entry.host == host && entry.fault.kind == wanted && !entry.is_noted;
-        if let Some(number) = self.faults.entries.iter().position(is_it) {
+        if let Some(number) = self.cause_of_end(host, wanted) {
+            let is_news = !self.faults.entries[number].is_noted;
             self.note_fault(number);
             if self.faults.entries[number].stage == Stage::Lasts {
                 self.hold_down(number);
+            } else if is_news && wanted == FaultKind::DiskFail {
+                // What it did shows only now, when it is over.
+                self.shared.host_mut(host).undone_when_ready.push(number);
             }
         }
         if !self.is_held_down(host) {
             self.start(host);
         }
+    }
+
+    /// The fault of this kind that has ended a host's process: one that lasts, or else the last one, if it has not shown
+    /// yet.
+    fn cause_of_end(&self, host: HostId, kind: FaultKind) -> Option<usize> {
+        let of_kind = |entry: &Entry| entry.host == host && entry.fault.kind == kind;
+        let entries = || self.faults.entries.iter().enumerate().filter(|(_, entry)| of_kind(entry));
+        let lasting =
+            entries().filter(|(_, entry)| entry.stage == Stage::Lasts).min_by_key(|(_, entry)| entry.is_noted);
+        let latent = || entries().filter(|(_, entry)| !entry.is_noted).last();
+        lasting.or_else(latent).map(|(number, _)| number)
     }
 
     fn again(&mut self, number: usize, after: Option<Span>, default: Duration) {
@@ -378,11 +392,8 @@ impl World<'_> {
             Role::StoragePoint(sp) => {
                 sp.disk.slower_by_ns = slower_by_ns;
                 sp.disk.storage.set_capacity(is_full.then_some(0));
-                (sp.log_is_full, sp.disk_fails) = (log_is_full, fails);
-                if !fails {
-                    // A flush that was to fail may not have come.
-                    sp.disk.storage.fail_at_sync(u64::MAX);
-                }
+                sp.disk.storage.set_failing(fails);
+                sp.log_is_full = log_is_full;
             }
             Role::Receiver(receiver) => receiver.directory_mut().faults = Faults { is_full, fails, slower_by_ns },
             _ => {}
@@ -444,13 +455,8 @@ impl World<'_> {
         hashes.dedup();
         random.shuffle(&mut hashes);
         let contents = contents.clone();
-        let mut any = false;
-        for (hash, size) in hashes.into_iter().take(count as usize) {
-            if let Ok(bytes) = contents.read(&hash, 0, size) {
-                any |= sp.disk.rot(&hash, &bytes);
-            }
-        }
-        any
+        let rotted = hashes.into_iter().take(count as usize).filter(|(hash, _)| sp.disk.rot(&contents, hash));
+        rotted.count() > 0
     }
 
     /// The store is gone; a new one takes its place.

@@ -11,6 +11,7 @@ use acms_engine::{
     runtime::{
         delivery::{FeedHolds, OBJECT_CONTROL, Reading, SNAPSHOT_CONTROL, changes_control},
         http::target::{BadTarget, Resource, resource},
+        storage_point::object::{Object, is_doubt},
     },
     store::{Contents, MemoryStorage, StoreError},
 };
@@ -28,19 +29,28 @@ pub(super) struct Source<'a> {
     pub(super) contents: &'a Contents<MemoryStorage>,
 }
 
+/// What answering a request has brought up.
+pub(super) enum Found {
+    Nothing,
+    /// A content that should have so many bytes is damaged.
+    Damaged(Hash, u64),
+    /// A content of so many bytes has to be compared with its hash; then the same request is to be asked again.
+    Uncompared(Hash, u64),
+}
+
 impl Reads {
-    /// A request has come. Gives the size of a content that was found damaged.
+    /// A request has come, or comes again now that its content was compared.
     pub(super) fn request(
         &mut self,
         shared: &mut Shared<'_>,
         me: HostId,
         source: &Source<'_>,
-        connection: ConnectionId,
-        target: &str,
-    ) -> Option<(Hash, u64)> {
+        (connection, target): (ConnectionId, &str),
+        compared: bool,
+    ) -> Found {
         let now = shared.now_at(me);
         let reading = Reading { sp: source.machine, contents: source.contents, wall: now.wall };
-        let mut damaged = None;
+        let mut found = Found::Nothing;
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let answer = match resource(path, query) {
             Ok(Resource::Snapshot) => Answer::new(SNAPSHOT_CONTROL, reading.snapshot()),
@@ -48,22 +58,27 @@ impl Reads {
                 let make = |body, is_full| (body, is_full);
                 match self.feed.ask(&reading, now.instant, connection, (cursor, prefix), make) {
                     Some(answer) => changes(answer),
-                    None => return None,
+                    None => return Found::Nothing,
                 }
             }
-            Ok(Resource::Object(hash)) => match object(source, hash) {
-                Ok(Some(body)) => Answer::new(OBJECT_CONTROL, body),
-                Ok(None) => Answer::refusal(404, "no such object here"),
-                Err(size) => {
-                    damaged = Some((hash, size));
-                    Answer::refusal(500, "the object is damaged")
+            Ok(Resource::Object(hash)) => {
+                if !compared && query.is_some_and(is_doubt) {
+                    source.contents.doubt(&hash, now.instant);
                 }
-            },
+                match object(source, hash, compared) {
+                    Ok(answer) => answer,
+                    Err(uncompared @ Found::Uncompared(..)) => return uncompared,
+                    Err(damaged) => {
+                        found = damaged;
+                        Answer::refusal(500, "the object is damaged")
+                    }
+                }
+            }
             Ok(_) | Err(BadTarget::NotFound) => Answer::refusal(404, "no such resource"),
             Err(BadTarget::Malformed(_)) => Answer::refusal(400, "the name is malformed"),
         };
         shared.send(connection, me, Segment::Answer(answer));
-        damaged
+        found
     }
 
     /// A connection is gone.
@@ -102,19 +117,21 @@ fn changes((body, is_full): (Bytes, bool)) -> Answer {
     Answer::new(changes_control(is_full), body)
 }
 
-/// An index node or a content; its size if it is damaged.
-fn object(source: &Source<'_>, hash: Hash) -> Result<Option<Bytes>, u64> {
-    if let Some(node) = source.machine.node(&hash) {
-        return Ok(Some(node));
-    }
-    let Some(len) = source.contents.len(&hash) else {
-        return Ok((hash == Hash::of(b"")).then(Bytes::new));
+/// The answer to a request of an index node or a content.
+fn object(source: &Source<'_>, hash: Hash, compared: bool) -> Result<Answer, Found> {
+    let body = match Object::find(source.machine, source.contents, &hash) {
+        Object::Bytes(bytes) => bytes,
+        Object::Large(len) => match source.contents.read_as_it_is(&hash, 0, len) {
+            Ok(bytes) => bytes,
+            Err(StoreError::CorruptContent(_)) => return Err(Found::Damaged(hash, len)),
+            Err(_) => return Ok(Answer::refusal(500, "the disk does not give it")),
+        },
+        Object::Uncompared(len) if !compared => return Err(Found::Uncompared(hash, len)),
+        Object::Damaged(len) => return Err(Found::Damaged(hash, len)),
+        Object::Missing => return Ok(Answer::refusal(404, "no such object here")),
+        Object::Uncompared(_) | Object::Unreadable(_) => return Ok(Answer::refusal(500, "the disk does not give it")),
     };
-    match source.contents.read(&hash, 0, len) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(StoreError::CorruptContent(_)) => Err(len),
-        Err(_) => Ok(None),
-    }
+    Ok(Answer::new(OBJECT_CONTROL, body))
 }
 
 /// How long caches may keep what has this `Cache-Control`; none: not at all.

@@ -10,12 +10,12 @@ use super::{
     host::{HostId, Input},
     http::{PublishAnswer, PublishRequest},
     peer::{LinkEvent, Peers},
-    reads::{Reads, Source},
+    reads::{Found, Reads, Source},
     shared::{Ending, Shared},
 };
 use crate::{
     faults::FaultKind,
-    trace::{Kind, Template},
+    trace::{Kind, Template, Text},
     workload::Random,
 };
 use acms_engine::{
@@ -24,22 +24,29 @@ use acms_engine::{
         Config, Durable, Entry, Flags, Hash, Manifest, Message, Outcome, Path, Reason, SpId, StoragePoint, StoreId,
         api::ListedEntry,
         durable::{INLINE_LEN_MAX, InlineContent},
-        io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
-        message::{CHUNK_LEN, Header, Wanted},
+        io::{Environment, Event, Submission, Ticket, WriteId},
+        message::{Header, Wanted},
     },
-    store::{self, Contents, Log, Maintenance, MemoryStorage, Staging, Store, StoreError},
+    runtime::storage_point::{
+        committer::{Answer, Batch, Committed, Committer, Unanswered, Write},
+        object::{FindsDamage, carry_out},
+        parts::{Incoming, read_chunk},
+        upkeep::{Turn, Upkeep},
+    },
+    store::{Contents, MemoryStorage, Store, StoreError},
     wire::{self, Hello},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 /// How long a process takes from its start until it has opened its store.
 pub(super) const BOOT_NS: u64 = 20_000_000;
 /// What is under way when the process is told to stop has this long.
 const STOP_TIME_NS: u64 = 2_000_000_000;
-/// The log is looked after so long after a commit, and so long after the disk refused.
-const MAINTAIN_AFTER_NS: u64 = 10_000_000;
-const MAINTAIN_PAUSE_NS: u64 = 1_000_000_000;
 /// Records that the mutant `hold-records` has said to be durable are written this much later.
 const HELD_NS: u64 = 1_000_000_000;
 
@@ -50,8 +57,6 @@ pub(super) struct StoragePointHost {
     /// The store on the disk.
     pub(super) store: StoreId,
     pub(super) disk: Disk,
-    /// Why the process must end at the next write, as a fault wants it.
-    pub(super) disk_fails: bool,
     /// The log has no blank space left, and there is none on the disk.
     pub(super) log_is_full: bool,
     /// Power fails in the middle of the next flush; the number of the fault.
@@ -68,12 +73,14 @@ pub(super) struct StoragePointHost {
 pub(super) enum Done {
     /// The flush under way.
     Flush,
-    /// The next step of keeping the log short.
+    /// It is time for the next step of keeping the log short.
     Maintain,
     /// What the mutant `hold-records` held.
     Held(Vec<Durable>),
     /// A part of a content was read for a peer.
     Read { to: SpId, hash: Hash, offset: u64, len: u32 },
+    /// All of a large content was read, to be compared with its hash before it is sent to who asks for it.
+    Compare { connection: ConnectionId, target: Text, hash: Hash },
     /// A part of a content that is being fetched was written.
     Stage { hash: Hash, offset: u64, total: u64, bytes: Bytes },
     /// The large content of a request was written.
@@ -91,26 +98,20 @@ struct Pending {
     key: Option<String>,
 }
 
-/// What becomes durable with one flush.
-struct Flushing {
-    writes: Vec<(WriteId, Vec<Durable>)>,
-    copies: Vec<InlineContent>,
-}
-
 struct Running {
     machine: StoragePoint,
-    log: Log<MemoryStorage>,
     contents: Contents<MemoryStorage>,
-    maintenance: Maintenance<MemoryStorage>,
-    /// A step of the maintenance is due.
-    maintains: bool,
-    /// Contents that go with the next flush, for the log is short of space where they are.
-    copies: Vec<InlineContent>,
-    /// Writes that no flush has begun with.
-    writes: Vec<(WriteId, Vec<Durable>)>,
-    /// Writes of the flush under way.
-    flushing: Option<Flushing>,
-    staging: BTreeMap<Hash, Staging<MemoryStorage>>,
+    /// Has the log, and what no flush has begun with.
+    committer: Committer<MemoryStorage>,
+    unanswered: Unanswered,
+    /// What the flush under way carries.
+    flushing: Option<Batch>,
+    /// Writes for the mutant `hold-records`.
+    held: Vec<(WriteId, Vec<Durable>)>,
+    upkeep: Upkeep<MemoryStorage>,
+    incoming: Incoming<MemoryStorage, ConnectionId>,
+    /// Publishers whose large contents are on their way to the disk.
+    uploading: BTreeSet<ConnectionId>,
     peers: Peers,
     reads: Reads,
     tickets: BTreeMap<Ticket, Pending>,
@@ -139,8 +140,8 @@ impl StoragePointHost {
     ) -> Result<StoragePointHost, StoreError> {
         let store = StoreId { number: 0, nonce: u64::from(sp.0) };
         disk.create(&config.cluster, sp, store)?;
-        let (disk_fails, log_is_full, power_fails_in_flush, running) = (false, false, None, None);
-        Ok(StoragePointHost { sp, store, disk, disk_fails, log_is_full, power_fails_in_flush, config, others, running })
+        let (log_is_full, power_fails_in_flush, running) = (false, None, None);
+        Ok(StoragePointHost { sp, store, disk, log_is_full, power_fails_in_flush, config, others, running })
     }
 
     /// A machine with an empty store that takes the place of this one.
@@ -204,8 +205,7 @@ impl StoragePointHost {
         {
             // The write was begun, its flush did not return.
             self.disk.storage.stop_at_sync(self.disk.storage.syncs() + 1);
-            let records: Vec<Durable> = flushing.writes.into_iter().flat_map(|(_, records)| records).collect();
-            let _ = running.log.commit_with(&records, &flushing.copies);
+            running.committer.commit(flushing);
         }
         if loses_power { self.disk.lose_power() } else { self.disk.kill() }
     }
@@ -226,6 +226,7 @@ impl StoragePointHost {
                 // What is queued goes out at the end of the cycle.
                 Input::Writable => {}
                 Input::Closed { connection } => {
+                    running.uploading.remove(&connection);
                     running.reads.closed(connection);
                     running.peers.closed(shared, connection);
                 }
@@ -240,29 +241,30 @@ impl StoragePointHost {
     fn boot(&mut self, shared: &mut Shared<'_>, me: HostId) {
         let opened = match Store::open_with(self.disk.storage.clone(), self.disk.options()) {
             Ok(opened) => opened,
-            Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
+            Err(error) => return shared.ended.push((me, self.disk.ending(&error))),
         };
         let config = Config { me: self.sp, store: opened.identity.store, ..Config::clone(&self.config) };
         let now = shared.now_at(me);
         let mut random = shared.random(me, &format!("process {}", shared.host(me).starts));
-        let machine = match StoragePoint::new(config, random.bits(), opened.records, now) {
+        let mut machine = match StoragePoint::new(config, random.bits(), opened.records, now) {
             Ok(machine) => machine,
             Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
         };
         let hello = Hello { cluster: self.config.cluster.clone(), header: machine.header() };
         let peers = Peers::new((self.sp, me), hello, self.others.iter().copied(), random, now.instant);
+        opened.lost.into_iter().for_each(|(hash, size)| machine.handle_damaged(now, hash, size));
         shared.observe(self.sp, Step::Started, &machine);
         let header = machine.header();
         self.running = Some(Box::new(Running {
             machine,
-            log: opened.log,
+            incoming: Incoming::new(opened.contents.clone()),
             contents: opened.contents,
-            maintenance: opened.maintenance,
-            maintains: false,
-            copies: Vec::new(),
-            writes: Vec::new(),
+            committer: Committer::new(opened.log),
+            unanswered: Unanswered::default(),
             flushing: None,
-            staging: BTreeMap::new(),
+            held: Vec::new(),
+            upkeep: Upkeep::new(opened.maintenance),
+            uploading: BTreeSet::new(),
             peers,
             reads: Reads::default(),
             tickets: BTreeMap::new(),
@@ -271,6 +273,7 @@ impl StoragePointHost {
             is_open: false,
             is_stopping: false,
         }));
+        shared.later(me, 0, Input::Done(Done::Maintain));
     }
 
     fn segment(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, segment: Segment) {
@@ -289,12 +292,16 @@ impl StoragePointHost {
                     shared.send(connection, me, Segment::Published(Box::new(answer)));
                 } else if len > INLINE_LEN_MAX {
                     let took_ns = self.disk.stage_ns(shared.now_ns, len);
+                    running.uploading.insert(connection);
                     shared.later(me, took_ns, Input::Done(Done::Upload { connection, request }));
                 } else {
-                    running.submit(shared, me, connection, *request);
+                    let bytes = request.content.clone().unwrap_or_default();
+                    running.submit(shared, me, connection, *request, Content::of(bytes));
                 }
             }
-            Segment::Request(request) => running.read(shared, me, connection, &request.target),
+            Segment::Request(request) => {
+                running.read(shared, me, &mut self.disk, (connection, request.target), false);
+            }
             _ => {}
         }
     }
@@ -308,14 +315,18 @@ impl StoragePointHost {
             }
             Done::Maintain => self.maintain(shared, me),
             Done::Held(records) => {
-                if let Err(error) = running.log.commit(&records) {
-                    shared.ended.push((me, Ending::Unexpected(error.to_string())));
+                if let Err(error) = running.committer.log().commit(&records) {
+                    shared.ended.push((me, self.disk.ending(&error)));
                 }
             }
             Done::Read { to, hash, offset, len } => running.read_for(shared, me, to, hash, offset, len),
+            Done::Compare { connection, target, hash } => {
+                running.compare(shared, me, hash);
+                running.read(shared, me, &mut self.disk, (connection, target), true);
+            }
             Done::Stage { hash, offset, total, bytes } => {
                 let end = offset + bytes.len() as u64;
-                let staged = running.stage(hash, offset, total, &bytes);
+                let staged = running.incoming.stage(hash, offset, total, &bytes);
                 running.machine.handle_staged(shared.now_at(me), hash, end, staged);
                 shared.observe(self.sp, Step::Other, &running.machine);
             }
@@ -325,48 +336,58 @@ impl StoragePointHost {
     }
 
     /// The flush of these writes ends now.
-    fn flushed(&mut self, shared: &mut Shared<'_>, me: HostId, Flushing { writes, copies }: Flushing) {
+    fn flushed(&mut self, shared: &mut Shared<'_>, me: HostId, batch: Batch) {
         let Some(running) = self.running.as_mut() else { return };
-        if self.disk_fails {
-            self.disk.storage.fail_at_sync(self.disk.storage.syncs() + 1);
-        }
         let now = shared.now_at(me);
-        let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = writes.into_iter().unzip();
-        let full = self.log_is_full.then(|| StoreError::Full(std::io::ErrorKind::StorageFull.into()));
-        match full.map_or_else(|| running.log.commit_with(&records.concat(), &copies), Err) {
-            Ok(()) => {
-                running.maintain_later(shared, me, MAINTAIN_AFTER_NS);
+        let Committed { answer, copies } = match self.log_is_full {
+            true => running.committer.turn_away(batch),
+            false => running.committer.commit(batch),
+        };
+        match answer {
+            None => {}
+            Some(Answer::Persisted(ids)) => {
+                running.unanswered.persisted(&ids);
                 ids.iter().for_each(|id| running.machine.handle_persisted(now, *id));
                 shared.observe(self.sp, Step::Persisted(&ids), &running.machine);
             }
-            Err(error @ (StoreError::Full(_) | StoreError::TooLarge { .. })) => {
+            Some(Answer::Refused(detail)) => {
                 shared.bite(me, FaultKind::DiskFull);
-                let detail = error.to_string();
+                let ids = running.unanswered.refused();
+                running.committer.take(Write::RefusalNoted);
                 ids.iter().for_each(|id| running.machine.handle_refused(now, *id, &detail));
                 shared.observe(self.sp, Step::Refused(&ids), &running.machine);
             }
-            Err(error) if self.disk_fails => shared.ended.push((me, Ending::DiskFailed(error.to_string()))),
-            Err(error) => shared.ended.push((me, Ending::Unexpected(error.to_string()))),
+            Some(Answer::Failed(error)) => shared.ended.push((me, self.disk.ending(&error))),
+        }
+        if let Some(result) = copies {
+            let turn = running.upkeep.copied(shared.instant(), result);
+            self.go_on(shared, me, turn);
         }
     }
 
     /// One step of keeping the log short.
     fn maintain(&mut self, shared: &mut Shared<'_>, me: HostId) {
         let Some(running) = self.running.as_mut() else { return };
-        running.maintains = false;
-        let now = shared.instant();
-        match running.maintenance.step(now) {
-            Ok(store::Step::Again) => {
+        let turn = running.upkeep.turn(shared.instant());
+        for (hash, size) in running.upkeep.take_corrupt() {
+            running.machine.handle_damaged(shared.now_at(me), hash, size);
+        }
+        self.go_on(shared, me, turn);
+    }
+
+    fn go_on(&mut self, shared: &mut Shared<'_>, me: HostId, turn: Turn) {
+        let Some(running) = self.running.as_mut() else { return };
+        match turn {
+            // It goes on once they are committed.
+            Turn::Copy(copies) => running.committer.take(Write::Copies(copies)),
+            Turn::Again => {
                 let took_ns = self.disk.flush_ns();
-                running.maintain_later(shared, me, took_ns);
+                shared.later(me, took_ns, Input::Done(Done::Maintain));
             }
-            Ok(store::Step::Copy(copies)) => running.copies = copies,
-            Ok(store::Step::Wait(until)) => {
-                let wait_ns = until.0.saturating_sub(now.0).max(MAINTAIN_AFTER_NS);
-                running.maintain_later(shared, me, wait_ns);
+            Turn::At(at) => {
+                let wait_ns = at.0.saturating_sub(shared.instant().0);
+                shared.later(me, wait_ns, Input::Done(Done::Maintain));
             }
-            // Tried again later; what a failing disk means shows at the next commit.
-            Err(_) => running.maintain_later(shared, me, MAINTAIN_PAUSE_NS),
         }
     }
 
@@ -383,16 +404,15 @@ impl StoragePointHost {
         if running.machine.is_serving() && !running.is_open && !running.is_stopping {
             running.open(shared, me);
         }
-        if mutant::active(Mutant::HoldRecords) && running.flushing.is_none() && !running.writes.is_empty() {
-            let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = mem::take(&mut running.writes).into_iter().unzip();
+        if !running.held.is_empty() {
+            let (ids, records): (Vec<WriteId>, Vec<Vec<Durable>>) = mem::take(&mut running.held).into_iter().unzip();
             shared.later(me, HELD_NS, Input::Done(Done::Held(records.concat())));
             let now = shared.now_at(me);
             ids.into_iter().for_each(|id| running.machine.handle_persisted(now, id));
             return self.end_cycle(shared, me);
         }
-        if running.flushing.is_none() && !(running.writes.is_empty() && running.copies.is_empty()) {
-            let (writes, copies) = (mem::take(&mut running.writes), mem::take(&mut running.copies));
-            running.flushing = Some(Flushing { writes, copies });
+        if running.flushing.is_none() && !running.committer.waiting().is_empty() {
+            running.flushing = Some(running.committer.begin());
             let took_ns = self.disk.flush_ns();
             if self.disk.slower_by_ns > 0 {
                 shared.bite(me, FaultKind::DiskSlow);
@@ -403,8 +423,9 @@ impl StoragePointHost {
             }
         }
         if running.is_stopping && running.tickets.is_empty() && running.flushing.is_none() {
+            let _ = running.committer.log().close();
             // Only makes the next start shorter.
-            let _ = running.maintenance.finish(shared.instant());
+            let _ = running.upkeep.finish(shared.instant());
             shared.ended.push((me, Ending::Stopped));
         }
         running.peers.flush(shared);
@@ -416,12 +437,6 @@ impl StoragePointHost {
 }
 
 impl Running {
-    fn maintain_later(&mut self, shared: &mut Shared<'_>, me: HostId, wait_ns: u64) {
-        if !mem::replace(&mut self.maintains, true) {
-            shared.later(me, wait_ns, Input::Done(Done::Maintain));
-        }
-    }
-
     fn open(&mut self, shared: &mut Shared<'_>, me: HostId) {
         self.is_open = true;
         shared.host_mut(me).listens_http = true;
@@ -494,27 +509,33 @@ impl Running {
             contents: &self.contents,
             peers: &mut self.peers,
             reads: &mut self.reads,
-            writes: &mut self.writes,
+            committer: &mut self.committer,
+            unanswered: &mut self.unanswered,
+            held: &mut self.held,
             tickets: &mut self.tickets,
             header: &mut self.header,
             outgoing: BTreeMap::new(),
             damaged: Vec::new(),
+            has_found: false,
         };
-        drain(&mut self.machine, &mut effects);
+        let now = effects.shared.now_at(me);
+        carry_out(&mut self.machine, &mut effects, now);
         effects.send_frames();
-        let damaged = effects.damaged;
-        for (hash, size) in damaged {
-            self.machine.handle_damaged(shared.now_at(me), hash, size);
+        if effects.has_found {
             shared.observe(self.machine.config().me, Step::Other, &self.machine);
         }
     }
 
-    fn submit(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, mut request: PublishRequest) {
+    fn submit(
+        &mut self,
+        shared: &mut Shared<'_>,
+        me: HostId,
+        connection: ConnectionId,
+        request: PublishRequest,
+        Content { hash, size, inline: contents }: Content,
+    ) {
         let flags = Flags { deleted: request.content.is_none(), ..Flags::default() };
-        let bytes = request.content.take().unwrap_or_default();
-        let (hash, size) = (request.hash, bytes.len() as u64);
         let entry = Entry { path: request.path.clone(), hash, size, content_type: String::new(), flags };
-        let contents = if size > INLINE_LEN_MAX { Vec::new() } else { vec![InlineContent { hash, bytes }] };
         let PublishRequest { path, publisher, key, known, order, .. } = request;
         let pending = Pending { connection, path, hash, key: key.clone() };
         let submission = Submission { publisher, key, known, order, entries: vec![entry], contents };
@@ -527,20 +548,48 @@ impl Running {
         }
     }
 
-    /// Somebody reads. What is found damaged is fetched again.
-    fn read(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, target: &str) {
+    /// Somebody reads. What is found damaged is fetched again; what was not compared with its hash is compared first.
+    fn read(
+        &mut self,
+        shared: &mut Shared<'_>,
+        me: HostId,
+        disk: &mut Disk,
+        (connection, target): (ConnectionId, Text),
+        compared: bool,
+    ) {
         let source = Source { machine: &self.machine, contents: &self.contents };
-        if let Some((hash, size)) = self.reads.request(shared, me, &source, connection, target) {
+        match self.reads.request(shared, me, &source, (connection, &target), compared) {
+            Found::Nothing => {}
+            Found::Damaged(hash, size) => self.machine.handle_damaged(shared.now_at(me), hash, size),
+            Found::Uncompared(hash, size) => {
+                let took_ns = disk.read_ns(shared.now_ns, size);
+                shared.later(me, took_ns, Input::Done(Done::Compare { connection, target, hash }));
+            }
+        }
+    }
+
+    /// All of a content was read.
+    fn compare(&mut self, shared: &mut Shared<'_>, me: HostId, hash: Hash) {
+        if self.contents.needs_comparing(&hash)
+            && let Err(StoreError::CorruptContent(_)) = self.contents.compare(&hash)
+        {
+            let size = self.contents.len(&hash).unwrap_or_default();
             self.machine.handle_damaged(shared.now_at(me), hash, size);
         }
     }
 
     /// The large content of a request is on the disk, if that takes it.
     fn uploaded(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, request: PublishRequest) {
-        let content = request.content.clone().unwrap_or_default();
-        let mut staging = self.contents.stage();
-        match staging.write(&content).and_then(|()| staging.finish(None)) {
-            Ok(_) => self.submit(shared, me, connection, request),
+        self.incoming.upload(connection, &request.content.clone().unwrap_or_default());
+        let finished = self.incoming.finish(&connection);
+        if !self.uploading.remove(&connection) {
+            // The publisher is gone.
+            return;
+        }
+        match finished {
+            Ok((hash, size)) => {
+                self.submit(shared, me, connection, request, Content { hash, size, inline: Vec::new() });
+            }
             Err(error) => {
                 if matches!(error, StoreError::Full(_)) {
                     shared.bite(me, FaultKind::DiskFull);
@@ -552,28 +601,8 @@ impl Running {
         }
     }
 
-    fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Staged {
-        if offset == 0 {
-            self.staging.insert(hash, self.contents.stage());
-        }
-        let Some(staging) = self.staging.get_mut(&hash).filter(|staging| staging.len() == offset) else {
-            return Staged::Failed;
-        };
-        if staging.write(bytes).is_err() {
-            self.staging.remove(&hash);
-            return Staged::Failed;
-        }
-        if staging.len() < total {
-            return Staged::Part;
-        }
-        match self.staging.remove(&hash).map(|staging| staging.finish(Some(hash))) {
-            Some(Ok(_)) => Staged::Whole,
-            Some(Err(StoreError::WrongHash { .. })) => Staged::HashMismatch,
-            _ => Staged::Failed,
-        }
-    }
-
     fn read_for(&mut self, shared: &mut Shared<'_>, me: HostId, to: SpId, hash: Hash, offset: u64, len: u32) {
+        self.compare(shared, me, hash);
         let message = match read_chunk(&self.contents, hash, offset, len) {
             Ok(message) => message,
             Err(size) => {
@@ -588,14 +617,17 @@ impl Running {
     }
 }
 
-/// A message with the bytes `offset..offset + len` of a content, or that it is missing; its size if it is damaged.
-fn read_chunk(contents: &Contents<MemoryStorage>, hash: Hash, offset: u64, len: u32) -> Result<Message, u64> {
-    let missing = Message::Missing { what: Wanted::Content(hash) };
-    let Some(total) = contents.len(&hash).filter(|total| offset <= *total) else { return Ok(missing) };
-    match contents.read(&hash, offset, len.min(CHUNK_LEN).into()) {
-        Ok(bytes) => Ok(Message::ContentChunk { hash, offset, total, bytes }),
-        Err(StoreError::CorruptContent(_)) => Err(total),
-        Err(_) => Ok(missing),
+/// What is submitted: it is durable, or comes along.
+struct Content {
+    hash: Hash,
+    size: u64,
+    inline: Vec<InlineContent>,
+}
+
+impl Content {
+    fn of(bytes: Bytes) -> Content {
+        let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
+        Content { hash, size, inline: vec![InlineContent { hash, bytes }] }
     }
 }
 
@@ -613,12 +645,15 @@ struct Effects<'e, 's> {
     contents: &'e Contents<MemoryStorage>,
     peers: &'e mut Peers,
     reads: &'e mut Reads,
-    writes: &'e mut Vec<(WriteId, Vec<Durable>)>,
+    committer: &'e mut Committer<MemoryStorage>,
+    unanswered: &'e mut Unanswered,
+    held: &'e mut Vec<(WriteId, Vec<Durable>)>,
     tickets: &'e mut BTreeMap<Ticket, Pending>,
     header: &'e mut Header,
     outgoing: BTreeMap<SpId, Outgoing>,
-    /// Contents that were found damaged, with their sizes.
-    damaged: Vec<(Hash, u64)>,
+    /// Contents that were found damaged, with their sizes where they are known.
+    damaged: Vec<(Hash, Option<u64>)>,
+    has_found: bool,
 }
 
 impl Effects<'_, '_> {
@@ -682,6 +717,13 @@ impl Effects<'_, '_> {
     }
 }
 
+impl FindsDamage for Effects<'_, '_> {
+    fn take_damaged(&mut self) -> Vec<(Hash, Option<u64>)> {
+        self.has_found |= !self.damaged.is_empty();
+        mem::take(&mut self.damaged)
+    }
+}
+
 impl Environment for Effects<'_, '_> {
     fn send(&mut self, to: SpId, message: Message) {
         if self.peers.is_up(to) {
@@ -694,21 +736,29 @@ impl Environment for Effects<'_, '_> {
     }
 
     fn persist(&mut self, id: WriteId, records: Vec<Durable>) {
-        self.writes.push((id, records));
+        if mutant::active(Mutant::HoldRecords) {
+            return self.held.push((id, records));
+        }
+        self.unanswered.ask(id);
+        self.committer.take(Write::Records(id, records));
     }
 
     fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32) {
         match self.contents.len(&hash) {
-            None => self.send(to, Message::Missing { what: Wanted::Content(hash) }),
+            None => {
+                self.damaged.push((hash, None));
+                self.send(to, Message::Missing { what: Wanted::Content(hash) });
+            }
             Some(total) if total <= INLINE_LEN_MAX => {
                 let message = read_chunk(self.contents, hash, offset, len).unwrap_or_else(|size| {
-                    self.damaged.push((hash, size));
+                    self.damaged.push((hash, Some(size)));
                     Message::Missing { what: Wanted::Content(hash) }
                 });
                 self.send(to, message);
             }
-            Some(_) => {
-                let took_ns = self.disk.read_ns(self.shared.now_ns, len.into());
+            Some(total) => {
+                let read_first = if self.contents.needs_comparing(&hash) { total } else { 0 };
+                let took_ns = self.disk.read_ns(self.shared.now_ns, read_first + u64::from(len));
                 self.shared.later(self.me, took_ns, Input::Done(Done::Read { to, hash, offset, len }));
             }
         }
