@@ -4,7 +4,11 @@
 //! meant to be (generation and offset) and whose they are (the store's binding), so that what an earlier use of the
 //! file left behind, or what a publisher put into a content, is never taken for a record.
 
-use crate::protocol::{Durable, Hash, durable::InlineContent, encoding::DecodeError};
+use crate::protocol::{
+    Durable, Hash,
+    durable::{InlineContent, Kind},
+    encoding::DecodeError,
+};
 
 /// Commits start at multiples of this, the unit that disks write whole: a torn commit never damages the one before it.
 pub(super) const SECTOR_LEN: u64 = 512;
@@ -143,6 +147,11 @@ impl<'a> Encoded<'a> {
     pub(super) fn len(&self) -> u64 {
         let contents: u64 = self.contents.iter().map(|content| content.bytes.len() as u64).sum();
         (RECORD_HEAD_LEN + self.contents.len() * CONTENT_LINE_LEN + self.payload.len()) as u64 + contents
+    }
+
+    /// The release of a publication's contents.
+    pub(super) fn is_release(&self) -> bool {
+        self.kind == Kind::Released as u8
     }
 
     /// Contents that come along.

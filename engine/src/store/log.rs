@@ -16,6 +16,8 @@ use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 const COPIES_MAX: usize = 4096;
 /// A batch longer than this is written as several commits, in order.
 const COMMIT_LEN_MAX: u64 = 4 << 20;
+/// Room that a commit keeps for the release of its last publication.
+const RELEASE_LEN_MAX: u64 = 128;
 /// Most bytes of the buffer that is kept from one commit to the next.
 const BUFFER_KEPT_LEN: usize = 8 << 20;
 
@@ -74,7 +76,7 @@ impl<S: Storage> Log<S> {
     /// the hash that it says.
     ///
     /// All of them become durable or none, unless they take more than 4 MiB: then a crash on the way may keep the first
-    /// ones only. On [`StoreError::Full`] nothing was written, and a later commit may succeed; after
+    /// ones only, but never a publication without the release that follows it. On [`StoreError::Full`] nothing was written, and a later commit may succeed; after
     /// [`StoreError::Failed`] the log takes nothing more.
     pub fn commit(&mut self, records: &[Durable]) -> Result<(), StoreError> {
         self.commit_with(records, &[])
@@ -130,8 +132,14 @@ impl<S: Storage> Log<S> {
             if len > room || record.contents().len() > u16::MAX.into() {
                 return Err(StoreError::TooLarge { len, max: room });
             }
+            // A crash between a publication and the word that its contents are needed no more would leave one that
+            // seems to be held with contents that never came.
+            let max = match record.is_release() {
+                true => room,
+                false => COMMIT_LEN_MAX.min(room.saturating_sub(RELEASE_LEN_MAX)),
+            };
             match commits.last_mut() {
-                Some((range, total)) if *total + len <= COMMIT_LEN_MAX.min(room) => {
+                Some((range, total)) if *total + len <= max => {
                     range.end = at + 1;
                     *total += len;
                 }

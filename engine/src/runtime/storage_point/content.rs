@@ -28,6 +28,8 @@ const BURST: f64 = 4e6;
 pub(super) enum Job {
     /// Append to a content that is being fetched.
     Stage { hash: Hash, offset: u64, total: u64, bytes: Bytes },
+    /// What was fetched of a content is of no use.
+    StageAbort { hash: Hash },
     /// Read a part of a content for a peer.
     Read { to: SpId, hash: Hash, offset: u64, len: u32 },
     /// Append to a body, which begins with its first piece.
@@ -108,6 +110,7 @@ impl Worker {
                     });
                     self.completions.send(Completion::Chunk { to, message });
                 }
+                Job::StageAbort { hash } => drop(self.fetched.remove(&hash)),
                 Job::UploadWrite { upload, bytes } => {
                     self.upload(upload, &bytes);
                     self.completions.send(Completion::UploadWritten { upload, len: bytes.len() });

@@ -268,14 +268,16 @@ impl Peers {
         let mut broken = Vec::new();
         for (sp, link) in &mut self.links {
             let Some(channel) = &mut link.channel else { continue };
-            if channel.queued_len > QUEUED_LEN_MAX {
-                broken.push((*sp, "too much waits to be sent to it".to_owned()));
-            } else if channel.queued_len > 0 && channel.writable {
+            if channel.queued_len > 0 && channel.writable {
                 match channel.write() {
                     Ok(true) => channel.sent_at = now,
                     Ok(false) => {}
                     Err(error) => broken.push((*sp, error.to_string())),
                 }
+            }
+            // Of what the socket has not taken.
+            if channel.queued_len > QUEUED_LEN_MAX {
+                broken.push((*sp, "too much waits to be sent to it".to_owned()));
             }
         }
         broken.into_iter().for_each(|(sp, problem)| self.close(sp, &problem, now));
