@@ -620,7 +620,7 @@ impl StoragePoint {
     }
 
     /// The least UID that supersedes `manifest` on all its paths, by this SP's own index.
-    fn superseding(&self, manifest: &Manifest) -> Option<Uid> {
+    pub(super) fn superseding(&self, manifest: &Manifest) -> Option<Uid> {
         let newer = |entry: &crate::protocol::Entry| {
             let current = self.index.lookup(entry.path.as_str()).map(|current| current.uid);
             let held = match mutant::active(Mutant::DropWithoutAgreed) {
@@ -637,15 +637,13 @@ impl StoragePoint {
     /// which contents are missing, the key and the outcome stay.
     fn drop_if_superseded(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get(&uid) else { return };
-        let is_agreed_only = publication.agreed && publication.hold == Hold::Fetching;
-        let may_be_dropped = publication.is_pending() && publication.hold != Hold::Writing;
-        if !may_be_dropped && !is_agreed_only {
+        if publication.agreed && self.join.is_none() {
+            return self.remember_if_superseded(uid);
+        }
+        if !publication.is_pending() || publication.hold == Hold::Writing {
             return;
         }
         let Some(by) = self.superseding(&publication.manifest).filter(|by| *by > uid) else { return };
-        if is_agreed_only {
-            return self.remember(uid, None);
-        }
         let tickets = publication.tickets.clone();
         self.persist_lazily(Durable::Dropped { uid, superseded_by: by });
         self.forget_pending(uid, by);

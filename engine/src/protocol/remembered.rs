@@ -6,6 +6,15 @@ use crate::protocol::{
 };
 
 impl StoragePoint {
+    /// Only remembers `uid` if it is agreed, contents of it are missing, and all its paths have a newer entry here.
+    pub(super) fn remember_if_superseded(&mut self, uid: Uid) {
+        let Some(publication) = self.publications.get(&uid) else { return };
+        let is_known_only = publication.agreed && publication.hold == Hold::Fetching;
+        if is_known_only && self.superseding(&publication.manifest).is_some_and(|by| by > uid) {
+            self.remember(uid, None);
+        }
+    }
+
     /// Notes durably that `uid`, of which contents are missing here, was agreed and is superseded by now; or, with
     /// `dropped_for`, that it was dropped for that one. Nobody may have its contents any more, so nothing waits for it.
     pub(super) fn remember(&mut self, uid: Uid, dropped_for: Option<Uid>) {

@@ -236,7 +236,12 @@ impl StoragePoint {
         }
         transfer.asked = transfer.received;
         transfer.from = transfer.next_source(&connected);
-        let Some(from) = transfer.from else { return self.transfers.rest(hash, now, true) };
+        let Some(from) = transfer.from else {
+            let waiting: Vec<Uid> = transfer.waiting.iter().copied().collect();
+            self.transfers.rest(hash, now, true);
+            // A new store takes over kept versions, too, as long as anybody has them.
+            return waiting.into_iter().for_each(|uid| self.remember_if_superseded(uid));
+        };
         transfer.asked_of = transfer.asked_of.union(SpSet::one(from));
         transfer.progress_at = now;
         self.transfers.turns.ask(hash, transfer.size, &mut transfer.turn, now.after(PATIENCE));
