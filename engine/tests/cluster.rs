@@ -7,14 +7,19 @@
 //!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K]
 //!     run [for=5s]                        everything that can happen (in that time) happens
 //!     flush sp=1                          the oldest write becomes durable
+//!     full sp=1   room sp=1               the disk has no room for any write; it has room again
+//!     damage sp=1 path=P                  the content of a path turns out to be damaged there
 //!     deliver from=1 to=2                 the oldest frame arrives
 //!     lose from=1 to=2                    the oldest frame is lost
+//!     fire sp=1                           time passes until its next timer, which fires
 //!     crash sp=1   start sp=1             the process and its unsynced writes are gone; from its disk again
 //!     replace sp=1                        the disk of an SP that is down is lost; it gets a new, empty store
 //!     cut a=1 b=2   heal a=1 b=2          no link between two SPs
 //!     read path=P                         what each SP serves
 //!     roots                               which SPs have equal index roots
 //!     pending                             publications pending, of each SP
+//!     staging                             contents of which a part is staged, of each SP
+//!     chunks                              how many chunks of contents were asked for since the last such command
 //!     as-of                               how long before now nothing is missing, of each SP ("never": not known)
 
 mod support;
@@ -89,6 +94,14 @@ fn execute(cluster: &mut Cluster, command: &Command<'_>, out: &mut String) {
             None => cluster.run(),
         },
         "flush" => assert!(cluster.flush(command.sp("sp")), "nothing to flush"),
+        "fire" => assert!(cluster.fire(command.sp("sp")), "no timer"),
+        "full" => assert!(cluster.full.insert(command.sp("sp")), "it is full"),
+        "room" => assert!(cluster.full.remove(&command.sp("sp")), "it is not full"),
+        "damage" => cluster.damage(command.sp("sp"), options["path"]),
+        "chunks" => {
+            let count = std::mem::take(&mut cluster.chunks_asked);
+            cluster.news.push(format!("{count} chunks asked for"));
+        }
         "deliver" => assert!(cluster.deliver(command.sp("from"), command.sp("to")), "no frame"),
         "lose" => assert!(cluster.drop_frame(command.sp("from"), command.sp("to")), "no frame"),
         "crash" => cluster.crash(command.sp("sp")),
@@ -118,6 +131,7 @@ fn show(cluster: &Cluster, command: &Command<'_>, out: &mut String) {
                 None => "never".to_owned(),
                 Some(age) => format!("{} ms ago", age.as_millis()),
             },
+            "staging" => cluster.staging(sp).to_string(),
             "pending" => cluster.sp(sp).status().pending.to_string(),
             other => panic!("unknown command {other}"),
         };

@@ -13,6 +13,8 @@ use std::{
 };
 
 const ACMS: &str = env!("CARGO_BIN_EXE_acms");
+/// A storage point that does not serve so long after its start never will.
+const READY_TIME: Duration = Duration::from_secs(120);
 
 /// Five storage points; their processes end with this.
 struct Cluster {
@@ -27,19 +29,24 @@ impl Cluster {
     }
 
     fn start_with(test: u8, init: &[&str]) -> Cluster {
-        let more = init;
+        Cluster::start_some(test, 5, init)
+    }
+
+    /// `count` storage points.
+    fn start_some(test: u8, count: usize, more: &[&str]) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let pid = std::process::id();
         let base = format!("127.{}.{}.", 80 + test, 1 + pid % 250);
         let init = Command::new(ACMS)
-            .args(["init", dir.path().join("c").to_str().unwrap(), "--storage-points", "5", "--cluster", "e2e"])
+            .args(["init", dir.path().join("c").to_str().unwrap(), "--cluster", "e2e"])
+            .args(["--storage-points", &count.to_string()])
             .args(["--address-base", &format!("{base}0")])
             .args(more)
             .output()
             .unwrap();
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
-        let mut cluster = Cluster { dir, base, processes: (0..5).map(|_| None).collect() };
-        (1..=5).for_each(|sp| cluster.start_sp(sp));
+        let mut cluster = Cluster { dir, base, processes: (0..count).map(|_| None).collect() };
+        (1..=count).for_each(|sp| cluster.start_sp(sp));
         cluster
     }
 
@@ -60,16 +67,28 @@ impl Cluster {
             .stderr(fs::File::create(self.dir.path().join(format!("log{sp}"))).unwrap())
             .spawn()
             .unwrap();
-        let mut events = BufReader::new(child.stdout.take().unwrap());
-        let log = || fs::read_to_string(self.dir.path().join(format!("log{sp}"))).unwrap();
-        let mut line = String::new();
-        while !line.contains("\"kind\":\"ready\"") {
-            line.clear();
-            assert!(events.read_line(&mut line).unwrap() > 0, "sp{sp} ended; log: {}", log());
-        }
-        // Somebody has to read, or the storage point stops.
-        std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
+        let events = BufReader::new(child.stdout.take().unwrap());
         self.processes[sp - 1] = Some(child);
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        // Somebody has to read, or the storage point stops.
+        std::thread::spawn(move || {
+            let is_it = |line: &String| line.contains("\"kind\":\"ready\"");
+            events.lines().map_while(Result::ok).filter(is_it).for_each(|_| ready.send(()).unwrap_or_default());
+        });
+        let became_ready = is_ready.recv_timeout(READY_TIME);
+        assert!(became_ready.is_ok(), "sp{sp} ended, or is not ready; log: {}", self.log(sp));
+    }
+
+    fn log(&self, sp: usize) -> String {
+        fs::read_to_string(self.dir.path().join(format!("log{sp}"))).unwrap()
+    }
+
+    /// The disk of a dead storage point is lost; it gets a new, empty store.
+    fn replace(&self, sp: usize) {
+        let config = self.config(sp);
+        fs::remove_dir_all(config.with_file_name("store")).unwrap();
+        let replaced = Command::new(ACMS).args(["replace", "--config"]).arg(&config).output().unwrap();
+        assert!(replaced.status.success(), "{}", String::from_utf8_lossy(&replaced.stderr));
     }
 
     fn kill(&mut self, sp: usize) {
@@ -294,6 +313,47 @@ fn a_lost_disk_is_replaced_and_filled_by_the_others() {
         assert!(uid.ends_with(".3.1"), "the UID names the new store: {uid}");
         let snapshot = cluster.get(3, "/v1/snapshot", &[]).json();
         assert!(snapshot["incarnation"].as_str().unwrap().starts_with("1-"), "{snapshot}");
+    }
+}
+
+#[test]
+fn a_store_larger_than_what_a_link_may_queue_is_filled_while_publishers_go_on() {
+    let mut cluster = Cluster::start_some(20, 3, &[]);
+    // 110 MB in all, in contents that the log keeps.
+    let content = |i: usize| noise(12_000 + i * 37 % 53_000);
+    std::thread::scope(|scope| {
+        for publisher in 0..4 {
+            let publish = |i: usize| cluster.publish(1 + i % 2, &format!("big/{i}"), &content(i));
+            scope.spawn(move || (publisher..2_900).step_by(4).for_each(|i| drop(publish(i))));
+        }
+    });
+    cluster.kill(3);
+    cluster.replace(3);
+    let is_joining = std::sync::atomic::AtomicBool::new(true);
+    let (base, mut overwritten) = (cluster.base.clone(), 0);
+    std::thread::scope(|scope| {
+        let publisher = scope.spawn(|| {
+            let mut count = 0;
+            while is_joining.load(std::sync::atomic::Ordering::Relaxed) || count < 100 {
+                let (path, content) = (format!("/v1/config/big/{}", count % 50), content(count + 1));
+                let answer = request(&format!("{base}1:7400"), "PUT", &path, &[], &content);
+                assert_eq!(answer.status, 201, "{}", answer.text());
+                count += 1;
+            }
+            count
+        });
+        cluster.start_sp(3);
+        is_joining.store(false, std::sync::atomic::Ordering::Relaxed);
+        overwritten = publisher.join().unwrap();
+    });
+    for sp in 1..=3 {
+        assert!(!cluster.log(sp).contains("too much waits"), "{}", cluster.log(sp));
+    }
+    for i in (50..2_900).step_by(50) {
+        cluster.wait_for(3, &format!("big/{i}"), &content(i), Duration::from_secs(10));
+    }
+    for count in overwritten - 50..overwritten {
+        cluster.wait_for(3, &format!("big/{}", count % 50), &content(count + 1), Duration::from_secs(10));
     }
 }
 

@@ -16,10 +16,26 @@ impl HeldContents {
         self.uses.contains_key(hash) && !self.damaged.contains(hash)
     }
 
-    /// A content is durable, ahead of the publication that names it or once more.
+    /// A content is durable, ahead of a publication that waits for it. Without one it must not count as held: the store
+    /// lets go what no publication names.
     pub(super) fn arrived(&mut self, hash: Hash) {
-        self.damaged.remove(&hash);
+        self.repaired(hash);
         self.uses.entry(hash).or_default();
+    }
+
+    /// A good copy of a content is durable.
+    pub(super) fn repaired(&mut self, hash: Hash) {
+        self.damaged.remove(&hash);
+    }
+
+    /// `manifest` will not be held: contents that came ahead of it, and that nobody else keeps, do not count as held.
+    pub(super) fn give_up(&mut self, manifest: &Manifest) {
+        for entry in &manifest.entries {
+            if self.uses.get(&entry.hash) == Some(&0) {
+                self.uses.remove(&entry.hash);
+                self.damaged.remove(&entry.hash);
+            }
+        }
     }
 
     /// A content turned out to be damaged. Whether that is news of a content that is needed.

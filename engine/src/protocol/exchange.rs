@@ -54,7 +54,7 @@ pub(super) struct Publication {
     /// Taken over from another SP that knew it agreed.
     merged: bool,
     /// It entered the index, or would have if it were newer.
-    indexed: bool,
+    pub(super) indexed: bool,
     pub(super) superseded_by: Option<Uid>,
     /// Bits known set, of the stores known here.
     pub(super) bits: SpSet,
@@ -63,7 +63,7 @@ pub(super) struct Publication {
     /// Attempts that wait for its outcome.
     pub(super) tickets: Vec<Ticket>,
     /// Small contents until they are written.
-    inline: Vec<InlineContent>,
+    pub(super) inline: Vec<InlineContent>,
     /// Contents to be fetched.
     pub(super) missing: BTreeSet<Hash>,
     interval: Duration,
@@ -190,8 +190,9 @@ impl StoragePoint {
         self.pump_wanted();
     }
 
-    /// An offer of a publication that is known here: its sender has not heard that, or knows more.
+    /// An offer of a publication that is known here: its sender has not heard that, or knows more, and has the contents.
     fn take_offer_again(&mut self, from: SpId, uid: Uid, agreed: bool) {
+        self.fetch_missing(uid, from);
         let Some(publication) = self.publications.get(&uid) else { return };
         if agreed && publication.is_pending() {
             self.take_agreed(from, uid, uid);
@@ -282,8 +283,11 @@ impl StoragePoint {
 
     /// A small content has been fetched: it is written with the publications that wait for it.
     pub(super) fn content_is_here(&mut self, hash: Hash, inline: Option<InlineContent>, waiting: &BTreeSet<Uid>) {
-        if inline.is_none() {
-            self.contents.arrived(hash);
+        let awaits = |uid: &Uid| self.publications.get(uid).is_some_and(|one| one.missing.contains(&hash));
+        match inline {
+            None if waiting.iter().any(awaits) => self.contents.arrived(hash),
+            None => self.contents.repaired(hash),
+            Some(_) => {}
         }
         for uid in waiting {
             if let Some(publication) = self.publications.get_mut(uid)
@@ -297,7 +301,11 @@ impl StoragePoint {
 
     /// The write of a publication was refused (a full disk). Peers may hold it and agree on it all the same.
     pub(super) fn could_not_hold(&mut self, uid: Uid, detail: &str) {
+        if self.join.is_some() {
+            return self.hold_later(uid);
+        }
         let Some(publication) = self.publications.remove(&uid) else { return };
+        self.contents.give_up(&publication.manifest);
         for entry in &publication.manifest.entries {
             self.unlist_pending(&entry.path, uid);
         }
@@ -602,7 +610,7 @@ impl StoragePoint {
         }
     }
 
-    fn unlist_pending(&mut self, path: &crate::protocol::Path, uid: Uid) {
+    pub(super) fn unlist_pending(&mut self, path: &crate::protocol::Path, uid: Uid) {
         if let Some(pending) = self.pending_of_path.get_mut(path) {
             pending.remove(&uid);
             if pending.is_empty() {
@@ -612,7 +620,7 @@ impl StoragePoint {
     }
 
     /// The least UID that supersedes `manifest` on all its paths, by this SP's own index.
-    fn superseding(&self, manifest: &Manifest) -> Option<Uid> {
+    pub(super) fn superseding(&self, manifest: &Manifest) -> Option<Uid> {
         let newer = |entry: &crate::protocol::Entry| {
             let current = self.index.lookup(entry.path.as_str()).map(|current| current.uid);
             let held = match mutant::active(Mutant::DropWithoutAgreed) {
@@ -625,9 +633,13 @@ impl StoragePoint {
         all.and_then(|uids| uids.into_iter().min())
     }
 
-    /// A pending publication of which all paths have a newer agreed entry here is dropped.
+    /// A pending publication of which all paths have a newer agreed entry here is dropped; of one that is agreed, and of
+    /// which contents are missing, the key and the outcome stay.
     fn drop_if_superseded(&mut self, uid: Uid) {
         let Some(publication) = self.publications.get(&uid) else { return };
+        if publication.agreed && self.join.is_none() {
+            return self.remember_if_superseded(uid);
+        }
         if !publication.is_pending() || publication.hold == Hold::Writing {
             return;
         }
@@ -663,6 +675,11 @@ impl StoragePoint {
         }
         let manifest = publication.manifest.clone();
         let is_held = publication.hold == Hold::Durable;
+        let missing = std::mem::take(&mut publication.missing);
+        self.stop_waiting(uid, &missing);
+        if !is_held {
+            self.contents.give_up(&manifest);
+        }
         self.deciding.forget(&manifest);
         if mutant::active(Mutant::DropForgetsKey) {
             self.keys.forget(&manifest);
@@ -693,6 +710,7 @@ impl StoragePoint {
             Some(publication) if publication.is_pending() => self.mark_agreed(newest),
             Some(_) => {}
         }
+        self.fetch_missing(newest, from);
         let is_pending = self.publications.get(&uid).is_some_and(Publication::is_pending);
         if mutant::active(Mutant::DropWithoutContent) && is_pending && newest > uid {
             self.forget_pending(uid, newest);
@@ -708,15 +726,19 @@ impl StoragePoint {
     }
 
     pub(super) fn answer_publication_request(&mut self, from: SpId, uid: Uid) {
-        let message = match self.publications.get(&uid) {
-            Some(publication) if publication.hold == Hold::Durable && !publication.released => {
-                let (manifest, agreed) = (publication.manifest.clone(), publication.agreed);
-                match publication.superseded_by {
-                    Some(newest) => Message::Agreed { uid, newest },
-                    None => Message::Offer { manifest, contents: Vec::new(), agreed },
-                }
+        let missing = Message::Missing { what: What::Publication(uid) };
+        let Some(publication) = self.publications.get(&uid) else { return self.send(from, missing) };
+        let (manifest, agreed) = (publication.manifest.clone(), publication.agreed);
+        let newest = match publication.released && agreed {
+            true => self.superseding(&manifest).filter(|newest| *newest > uid),
+            false => publication.superseded_by,
+        };
+        let message = match newest {
+            Some(newest) => Message::Agreed { uid, newest },
+            None if publication.hold == Hold::Durable && !publication.released => {
+                Message::Offer { manifest, contents: Vec::new(), agreed }
             }
-            _ => Message::Missing { what: What::Publication(uid) },
+            None => missing,
         };
         self.send(from, message);
     }

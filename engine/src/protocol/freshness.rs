@@ -171,7 +171,9 @@ impl StoragePoint {
         let known = self.freshness.entered_after(merged).is_some() && !only_pending;
         let base = if known { merged } else { root };
         let entered = self.freshness.entered_after(base).into_iter().flatten().filter(|_| !only_pending);
-        let listed: BTreeSet<Uid> = entered.chain(pending).collect();
+        // What has been forgotten since gave way to something that is in the base or listed.
+        let is_known = |uid: &Uid| self.publications.contains_key(uid);
+        let listed: BTreeSet<Uid> = entered.filter(is_known).chain(pending).collect();
         // Too many to list: no reply, and as-of stands still at the asker until there are fewer.
         if listed.len() <= LISTED_MAX {
             let reply = AsOf { base, root, listed: listed.into_iter().collect(), clock };

@@ -34,7 +34,7 @@ pub struct Inspection {
 /// A publication whose manifest is here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Known {
-    /// Manifest and contents are durable.
+    /// Manifest and contents are durable; the contents of what is agreed are kept.
     pub held: bool,
     /// So is the own bit.
     pub own_bit: bool,
@@ -70,7 +70,7 @@ impl StoragePoint {
         let publications = self.publications.iter().map(|(uid, publication)| {
             let key = publication.manifest.key.clone().map(|key| (publication.manifest.publisher.clone(), key));
             let known = Known {
-                held: publication.hold == Hold::Durable,
+                held: publication.hold == Hold::Durable && !(publication.agreed && publication.released),
                 own_bit: publication.own == OwnBit::Set,
                 own_bit_asked: publication.hold == Hold::Durable && publication.own == OwnBit::Writing,
                 may_be_named: self.may_name(*uid),

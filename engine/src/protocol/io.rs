@@ -74,6 +74,11 @@ pub enum Output {
         /// The part.
         bytes: Bytes,
     },
+    /// Nobody needs this content any more: throw away what was staged of it.
+    AbortStage {
+        /// The content.
+        hash: Hash,
+    },
     /// Frames from here on have this header. Those for messages before it must have the one before: their bits are of
     /// the stores known then.
     StoresChanged(Header),
@@ -197,6 +202,8 @@ pub trait Environment {
     fn send_content(&mut self, to: SpId, hash: Hash, offset: u64, len: u32);
     /// See [`Output::Stage`].
     fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes);
+    /// See [`Output::AbortStage`].
+    fn abort_stage(&mut self, hash: Hash);
     /// See [`Output::StoresChanged`]. Nothing to do where frames are encoded before the next input.
     fn stores_changed(&mut self, _header: Header) {}
     /// See [`Output::Event`].
@@ -211,6 +218,7 @@ pub fn drain<E: Environment>(sp: &mut StoragePoint, environment: &mut E) {
             Output::Persist { id, records } => environment.persist(id, records),
             Output::SendContent { to, hash, offset, len } => environment.send_content(to, hash, offset, len),
             Output::Stage { hash, offset, total, bytes } => environment.stage(hash, offset, total, bytes),
+            Output::AbortStage { hash } => environment.abort_stage(hash),
             Output::StoresChanged(header) => environment.stores_changed(header),
             Output::Event(event) => environment.event(sp, event),
         }

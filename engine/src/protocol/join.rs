@@ -3,26 +3,28 @@
 //! Those asked first make the new store's id durable, which voids the bits of the old one for good, and only then read
 //! and send what they hold, page by page in order of UID (what they drop meanwhile, they drop for a greater UID, which a
 //! later page has). Once a quorum of the others has sent all, and all is durable here, the SP takes part again. Until
-//! then it sends no bit, answers nothing and takes no submission.
+//! then it sends no bit, answers nothing and takes no submission. The next page is asked for when little of the earlier
+//! ones is still on its way.
 
 use crate::{
     mutant::{self, Mutant},
     protocol::{
-        Config, Durable, Duration, Instant, Manifest, Message, SpId, SpSet, StoragePoint, Uid,
+        Config, Durable, Duration, Instant, Message, SpId, SpSet, StoragePoint, Uid,
         exchange::{Hold, OwnBit, Publication},
         message::{JOIN_ITEMS_MAX, JoinItem, JoinPage, JoinState, RequestId},
         storage_point::Written,
     },
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A page that does not come is asked for again.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of manifests in a page, at most.
 const PAGE_LEN_MAX: usize = 1 << 20;
+/// With more publications than this on their way no further page is asked for.
+const UNDER_WAY_MAX: usize = JOIN_ITEMS_MAX / 2;
+/// What the disk refused is written again after so long.
+const REFUSED_PAUSE: Duration = Duration::from_secs(3);
 
 /// The filling of this SP's new store.
 #[derive(Debug, Default)]
@@ -31,6 +33,9 @@ pub(super) struct Join {
     from: BTreeMap<SpId, Progress>,
     /// Publications whose contents or writes are still under way.
     missing: BTreeSet<Uid>,
+    /// Those of them that the disk refused, and when they are tried again.
+    refused: BTreeSet<Uid>,
+    again_at: Instant,
     finishing: bool,
 }
 
@@ -38,6 +43,8 @@ pub(super) struct Join {
 struct Progress {
     after: Uid,
     done: bool,
+    /// The next page has to wait: too much is on its way.
+    waits: bool,
     asked_at: Instant,
 }
 
@@ -55,20 +62,22 @@ impl Join {
 impl StoragePoint {
     // ---- At the new store -------------------------------------------------------------------------------------------
 
-    /// Asks a peer for what it holds, from where its last page ended.
+    /// Asks a peer for what it holds, from where its last page ended, unless too much is on its way.
     pub(super) fn ask_to_join(&mut self, peer: SpId) {
         let request = match &self.join {
             Some(join) if join.request != RequestId::default() => join.request,
             _ => self.new_request(),
         };
-        let now = self.now.instant;
+        let (now, resting) = (self.now.instant, self.transfers.resting());
         let Some(join) = &mut self.join else { return };
         join.request = request;
-        let fresh = Progress { after: Uid::ZERO, done: false, asked_at: now };
+        // What rests may wait for something of a later page.
+        let is_busy = join.missing.len().saturating_sub(resting) > UNDER_WAY_MAX;
+        let fresh = Progress { after: Uid::ZERO, done: false, waits: false, asked_at: now };
         let progress = join.from.entry(peer).or_insert(fresh);
-        progress.asked_at = now;
+        (progress.waits, progress.asked_at) = (is_busy, now);
         let Progress { after, done, .. } = *progress;
-        if !done {
+        if !done && !is_busy {
             self.send(peer, Message::JoinRequest { request, after });
         }
     }
@@ -80,17 +89,44 @@ impl StoragePoint {
             .from
             .iter()
             .filter(|(sp, progress)| !progress.done && self.peers.get(sp).is_some_and(|peer| peer.connected));
-        open.map(|(_, progress)| progress.asked_at.after(PATIENCE)).min()
+        let page = open.map(|(_, progress)| progress.asked_at.after(PATIENCE)).min();
+        let again = self.join.as_ref().filter(|join| !join.refused.is_empty()).map(|join| join.again_at);
+        [page, again].into_iter().flatten().min()
     }
 
-    /// Pages that did not come are asked for again.
+    /// The disk refused the write of `uid`: it is written again after a pause, and fetched again if need be.
+    pub(super) fn hold_later(&mut self, uid: Uid) {
+        let again_at = self.now.instant.after(REFUSED_PAUSE);
+        let Some(publication) = self.publications.get_mut(&uid) else { return };
+        (publication.hold, publication.own) = (Hold::Fetching, OwnBit::Clear);
+        if let Some(join) = &mut self.join {
+            join.refused.insert(uid);
+            join.again_at = again_at;
+        }
+    }
+
+    /// Pages that did not come are asked for again, and what the disk refused is tried again.
     pub(super) fn remind_joining(&mut self) {
         let now = self.now.instant;
+        let refused =
+            self.join.as_mut().filter(|join| join.again_at <= now).map(|join| std::mem::take(&mut join.refused));
+        refused.into_iter().flatten().for_each(|uid| self.write_if_whole(uid));
         let connected: Vec<SpId> = self.connected().collect();
         let Some(join) = &self.join else { return };
         let late = |sp: &SpId| join.from.get(sp).is_none_or(|one| !one.done && one.asked_at.after(PATIENCE) <= now);
         let late: Vec<SpId> = connected.into_iter().filter(late).collect();
         late.into_iter().for_each(|peer| self.ask_to_join(peer));
+        self.go_on_joining();
+    }
+
+    /// Asks for the pages that had to wait, if little is on its way now. Ends the joining if nothing is.
+    pub(super) fn go_on_joining(&mut self) {
+        let Some(join) = &self.join else { return };
+        let few = join.missing.len().saturating_sub(self.transfers.resting()) <= UNDER_WAY_MAX;
+        let waiting = join.from.iter().filter(|(_, progress)| few && progress.waits && !progress.done);
+        let waiting: Vec<SpId> = waiting.map(|(sp, _)| *sp).collect();
+        waiting.into_iter().for_each(|peer| self.ask_to_join(peer));
+        self.finish_join_if_whole();
     }
 
     pub(super) fn take_join_reply(&mut self, from: SpId, request: RequestId, after: Uid, page: JoinPage) {
@@ -110,14 +146,21 @@ impl StoragePoint {
         if !page.last {
             self.ask_to_join(from);
         }
-        self.finish_join_if_whole();
     }
 
     fn take_join_item(&mut self, from: SpId, JoinItem { manifest, state }: JoinItem) {
         let uid = manifest.uid;
-        let is_new = !self.publications.contains_key(&uid);
-        if is_new {
-            self.keep_joining(manifest, state);
+        let known = self.publications.get(&uid).map(|one| one.agreed);
+        if known.is_none() {
+            self.greatest = self.greatest.max(uid);
+            self.keep(manifest, Vec::new(), state == JoinState::Agreed);
+        }
+        // Nobody may have the contents of what is only remembered, though another replier had them when it was asked.
+        match state {
+            JoinState::Remembered => self.remember(uid, None),
+            JoinState::Dropped { .. } if known == Some(true) => self.remember(uid, None),
+            JoinState::Dropped { superseded_by } => self.remember(uid, Some(superseded_by)),
+            _ => {}
         }
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         match state {
@@ -141,40 +184,16 @@ impl StoragePoint {
         }
     }
 
-    /// Notes a publication that a replier holds or remembers.
-    fn keep_joining(&mut self, manifest: Arc<Manifest>, state: JoinState) {
-        let uid = manifest.uid;
-        self.greatest = self.greatest.max(uid);
-        match state {
-            JoinState::Pending { .. } => self.keep(manifest, Vec::new(), false),
-            JoinState::Agreed => self.keep(manifest, Vec::new(), true),
-            JoinState::Remembered | JoinState::Dropped { .. } => {
-                self.persist(Durable::Held { manifest: manifest.clone(), contents: Vec::new(), own_bit: true }, None);
-                self.persist(Durable::Released { uid }, None);
-                self.recover_held(manifest, true);
-                self.recover_released(uid);
-                match state {
-                    JoinState::Dropped { superseded_by } => {
-                        self.persist(Durable::Dropped { uid, superseded_by }, None);
-                        self.forget_pending(uid, superseded_by);
-                    }
-                    _ => {
-                        self.persist(Durable::Agreed { uid }, None);
-                        self.recover_agreed(uid);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Once a quorum of the others has sent all, and all of it is durable here, the store is filled.
-    pub(super) fn finish_join_if_whole(&mut self) {
+    /// Once a quorum of the others has sent all, and all of it is durable here, the store is filled. Writes that are
+    /// under way may still be refused.
+    fn finish_join_if_whole(&mut self) {
+        let all_written = self.has_no_writes();
         let Some(join) = &mut self.join else { return };
         let repliers = join.repliers();
         let enough = self.quorum.is_quorum(repliers)
             || (mutant::active(Mutant::JoinFromTooFew) && !repliers.is_empty())
             || is_alone(&self.config);
-        if !enough || !join.missing.is_empty() || join.finishing {
+        if !enough || !join.missing.is_empty() || join.finishing || !all_written {
             return;
         }
         join.finishing = true;

@@ -267,7 +267,7 @@ impl StoragePoint {
                 // Also what is known agreed already, but is not in the index: its content is still on its way.
                 self.await_merged(from, file.uid);
                 match self.publications.contains_key(&file.uid) {
-                    true if known => {}
+                    true if known => self.fetch_missing(file.uid, from),
                     true => self.take_agreed(from, file.uid, file.uid),
                     false => self.want_at(file.uid, from, true, SpSet::EMPTY, self.now.instant),
                 }

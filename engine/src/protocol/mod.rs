@@ -29,6 +29,7 @@ pub mod place;
 pub mod quorum;
 pub mod random;
 pub mod receiver;
+mod remembered;
 mod retention;
 mod serve;
 mod storage_point;

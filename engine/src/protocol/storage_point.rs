@@ -29,7 +29,7 @@ use crate::protocol::{
     order::{Query, TicketState, Waiting},
     quorum::Quorum,
     random::Random,
-    transfer::Transfer,
+    transfer::Transfers,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -117,7 +117,7 @@ pub struct StoragePoint {
     pub(super) completing: BTreeMap<Uid, Vec<(Ticket, Vec<crate::protocol::Entry>)>>,
 
     pub(super) contents: HeldContents,
-    pub(super) transfers: BTreeMap<Hash, Transfer>,
+    pub(super) transfers: Transfers,
     pub(super) wanted: WantedSet,
     pub(super) merges: BTreeMap<SpId, Merge>,
     pub(super) freshness: Freshness,
@@ -189,7 +189,7 @@ impl StoragePoint {
             deadlines: BTreeSet::new(),
             completing: BTreeMap::new(),
             contents: HeldContents::default(),
-            transfers: BTreeMap::new(),
+            transfers: Transfers::default(),
             wanted: WantedSet::default(),
             merges: BTreeMap::new(),
             freshness: Freshness::new(now.instant),
@@ -407,6 +407,7 @@ impl StoragePoint {
             }
             _ => {}
         }
+        self.go_on_joining();
     }
 
     /// The write is durable.
@@ -427,7 +428,7 @@ impl StoragePoint {
                 Written::Joined => self.joined(),
             }
         }
-        self.finish_join_if_whole();
+        self.go_on_joining();
     }
 
     /// The store refused the write and nothing of it was written (a full disk). Publications in it are given up here;
@@ -540,7 +541,13 @@ impl StoragePoint {
         }
         let id = WriteId(self.next_write);
         self.next_write += 1;
-        let again = records.iter().filter(|record| !matches!(record, Durable::Held { .. })).cloned().collect();
+        // A publication that could not be held is given up; one that is only remembered is not.
+        let is_held_later = |uid: Uid| done.iter().any(|one| matches!(one, Written::Held(other) if *other == uid));
+        let is_given_up = |record: &&Durable| match record {
+            Durable::Held { manifest, .. } => is_held_later(manifest.uid),
+            _ => false,
+        };
+        let again = records.iter().filter(|record| !is_given_up(record)).cloned().collect();
         self.writes.insert(id, Write { done, again });
         self.outputs.push_front(Output::Persist { id, records });
     }
@@ -629,6 +636,11 @@ impl StoragePoint {
         let known = self.stores_durable.entry(sp).or_default();
         *known = number.max(*known);
         self.answer_waiting_joins();
+    }
+
+    /// Whether nothing waits for its write.
+    pub(super) fn has_no_writes(&self) -> bool {
+        self.writes.is_empty()
     }
 
     /// The store is filled, and that is durable: it serves, and says what it holds.

@@ -312,7 +312,7 @@ impl<K: Copy + Ord> Links<K> {
         }
     }
 
-    /// Closes links for which too much waits: to be called before anything is written.
+    /// Closes links for which too much waits that the connection has not taken: to be called after writing.
     pub fn close_overfull(&mut self, now: Instant) {
         let overfull = |link: &Link<K>| link.channel.as_ref().is_some_and(|(_, c)| c.queued_len > QUEUED_LEN_MAX);
         let all: Vec<SpId> = self.links.iter().filter(|(_, link)| overfull(link)).map(|(sp, _)| *sp).collect();

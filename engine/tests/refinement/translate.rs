@@ -191,8 +191,12 @@ fn answer(greatest: Uid, holds: &[(u32, Uid)], places: usize) -> Answer {
 /// Publications whose manifest, and those whose own bit, `records` hold.
 fn durable(records: &[Durable]) -> (Vec<Name>, Vec<Name>) {
     let (mut held, mut own) = (Vec::new(), Vec::new());
+    // What is agreed and superseded before its content came is remembered, not held.
+    let is_remembered =
+        |of: Uid| records.iter().any(|record| matches!(record, Durable::Released { uid } if *uid == of));
     for record in records {
         match record {
+            Durable::Held { manifest, .. } if is_remembered(manifest.uid) => {}
             Durable::Held { manifest, own_bit, .. } => {
                 held.push(name(manifest.uid));
                 own.extend(own_bit.then(|| name(manifest.uid)));

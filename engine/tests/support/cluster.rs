@@ -27,6 +27,7 @@ struct Asked {
     writes: Vec<(WriteId, Vec<Durable>)>,
     reads: Vec<(SpId, Hash, u64, u32)>,
     stages: Vec<(Hash, u64, u64, Bytes)>,
+    aborted: Vec<Hash>,
     events: Vec<Event>,
 }
 
@@ -45,6 +46,10 @@ impl Environment for Asked {
 
     fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes) {
         self.stages.push((hash, offset, total, bytes));
+    }
+
+    fn abort_stage(&mut self, hash: Hash) {
+        self.aborted.push(hash);
     }
 
     fn event(&mut self, _: &StoragePoint, event: Event) {
@@ -132,6 +137,10 @@ pub struct Told {
 /// The cluster, its network and its publishers.
 pub struct Cluster {
     pub setup: Setup,
+    /// Chunks of contents asked for since the start.
+    pub chunks_asked: usize,
+    /// Disks that take no write.
+    pub full: BTreeSet<SpId>,
     pub now: Instant,
     nodes: BTreeMap<SpId, Node>,
     links: BTreeSet<(SpId, SpId)>,
@@ -166,6 +175,8 @@ impl Cluster {
     pub fn new(n: u8, setup: Setup) -> Cluster {
         let mut cluster = Cluster {
             setup,
+            chunks_asked: 0,
+            full: BTreeSet::new(),
             now: Instant(1_000_000_000),
             nodes: BTreeMap::new(),
             links: BTreeSet::new(),
@@ -411,6 +422,9 @@ impl Cluster {
                 let result = running.incoming.stage(hash, offset, total, &bytes);
                 running.sp.handle_staged(now, hash, end, result);
             }
+            for hash in asked.aborted {
+                running.incoming.abort_stage(&hash);
+            }
             for (to, messages) in asked.messages {
                 self.put_on_wire(sp, to, &header, &messages);
                 if let Some(recording) = &mut self.recording {
@@ -431,8 +445,11 @@ impl Cluster {
 
     fn put_on_wire(&mut self, from: SpId, to: SpId, header: &Header, messages: &[Message]) {
         if self.links.contains(&(from, to)) {
-            let frame = wire::encode_frame(header, messages).expect("a frame within its bounds");
-            self.frames.entry((from, to)).or_default().push_back(frame);
+            let is_asked = |message: &&Message| matches!(message, Message::ContentRequest { .. });
+            self.chunks_asked += messages.iter().filter(is_asked).count();
+            let encoded = wire::encode_frames(header, messages);
+            assert_eq!(encoded.left_out, 0, "every message fits a frame");
+            self.frames.entry((from, to)).or_default().extend(encoded.frames);
         }
     }
 
@@ -462,6 +479,11 @@ impl Cluster {
         let now = self.now_at(sp);
         let Some(running) = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()) else { return false };
         let Some((id, records)) = running.writes.pop_front() else { return false };
+        if self.full.contains(&sp) {
+            running.sp.handle_refused(now, id, "no space left");
+            self.cycle(sp);
+            return true;
+        }
         if running.log.commit(&records).is_err() {
             // The power went during this flush; what follows is the test's to say.
             if let Some(recording) = &mut self.recording {
@@ -473,6 +495,20 @@ impl Cluster {
         self.cycle(sp);
         self.record(sp, Input::Flushed { records });
         true
+    }
+
+    /// Somebody finds at `sp` that the content of `path` is damaged.
+    pub fn damage(&mut self, sp: SpId, path: &str) {
+        let now = self.now_at(sp);
+        let machine = self.machine(sp);
+        let entry = machine.lookup(&path.parse().expect("a path")).expect("a path of the index");
+        machine.handle_damaged(now, entry.hash, entry.size);
+        self.cycle(sp);
+    }
+
+    /// Contents of which `sp` has staged a part.
+    pub fn staging(&self, sp: SpId) -> usize {
+        self.nodes[&sp].running.as_ref().map_or(0, |running| running.incoming.fetching())
     }
 
     /// The oldest frame from `from` to `to` arrives. False: there is none.

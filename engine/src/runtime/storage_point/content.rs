@@ -27,6 +27,8 @@ const BURST: f64 = 4e6;
 pub(super) enum Job {
     /// Append to a content that is being fetched.
     Stage { hash: Hash, offset: u64, total: u64, bytes: Bytes },
+    /// What was fetched of a content is of no use.
+    StageAbort { hash: Hash },
     /// Read a part of a content for a peer.
     Read { to: SpId, hash: Hash, offset: u64, len: u32 },
     /// Compare a content with its hash, if that has not been done.
@@ -99,6 +101,7 @@ impl Worker {
                 let offset_end = offset + bytes.len() as u64;
                 self.completions.send(Completion::Staged { hash, offset_end, staged });
             }
+            Job::StageAbort { hash } => self.incoming.abort_stage(&hash),
             Job::Read { hash, .. } | Job::Compare { hash } if self.contents.needs_comparing(&hash) => {
                 self.compare_first(hash, job);
             }

@@ -187,6 +187,10 @@ impl Environment for Io {
         self.content.give(Job::Stage { hash, offset, total, bytes });
     }
 
+    fn abort_stage(&mut self, hash: Hash) {
+        self.content.give(Job::StageAbort { hash });
+    }
+
     fn stores_changed(&mut self, header: Header) {
         self.send_frames();
         self.header = header;

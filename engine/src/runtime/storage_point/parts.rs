@@ -72,6 +72,16 @@ impl<S: Storage, U: Ord> Incoming<S, U> {
         }
     }
 
+    /// How many contents have come in part.
+    pub fn fetching(&self) -> usize {
+        self.fetched.len()
+    }
+
+    /// What was fetched of a content is of no use.
+    pub fn abort_stage(&mut self, hash: &Hash) {
+        self.fetched.remove(hash);
+    }
+
     /// Appends to a body, which begins with its first piece.
     pub fn upload(&mut self, upload: U, bytes: &[u8]) {
         let staging = self.uploads.entry(upload).or_insert_with(|| Ok(self.contents.stage()));

@@ -200,7 +200,6 @@ impl Peers {
 
     /// Writes what is queued, as far as sockets take it.
     pub(super) fn flush(&mut self, now: Instant) {
-        self.links.close_overfull(now);
         self.act(now);
         let mut broken = Vec::new();
         for (token, socket) in self.sockets.iter_mut().filter(|(_, socket)| socket.writable) {
@@ -209,6 +208,8 @@ impl Peers {
             }
         }
         broken.into_iter().for_each(|(token, problem)| self.lost(token, &problem, now));
+        self.links.close_overfull(now);
+        self.act(now);
     }
 
     /// Dials, pings, and closes what is dead.

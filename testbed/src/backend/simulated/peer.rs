@@ -93,8 +93,25 @@ impl Peers {
 
     /// Dials and closes as the links want it, and writes what is queued as far as connections take it.
     pub(super) fn flush(&mut self, shared: &mut Shared<'_>) {
+        self.act(shared);
         let now = shared.instant();
+        let connections: Vec<ConnectionId> = self.links.connections().collect();
+        for connection in connections.into_iter().filter(|connection| !self.dialled.contains(connection)) {
+            loop {
+                let frame = self.links.unsent(connection);
+                if frame.is_empty() || !shared.has_room(connection, self.at) {
+                    break;
+                }
+                self.links.wrote(connection, frame.len(), now);
+                shared.send(connection, self.at, segment_of(frame));
+            }
+        }
         self.links.close_overfull(now);
+        self.act(shared);
+    }
+
+    fn act(&mut self, shared: &mut Shared<'_>) {
+        let now = shared.instant();
         while let Some(action) = self.links.poll_action() {
             match action {
                 Action::Close(connection) => {
@@ -106,17 +123,6 @@ impl Peers {
                     self.dialled.insert(connection);
                     self.links.dialled(sp, connection, now);
                 }
-            }
-        }
-        let connections: Vec<ConnectionId> = self.links.connections().collect();
-        for connection in connections.into_iter().filter(|connection| !self.dialled.contains(connection)) {
-            loop {
-                let frame = self.links.unsent(connection);
-                if frame.is_empty() || !shared.has_room(connection, self.at) {
-                    break;
-                }
-                self.links.wrote(connection, frame.len(), now);
-                shared.send(connection, self.at, segment_of(frame));
             }
         }
     }

@@ -83,6 +83,8 @@ pub(super) enum Done {
     Compare { connection: ConnectionId, target: Text, hash: Hash },
     /// A part of a content that is being fetched was written.
     Stage { hash: Hash, offset: u64, total: u64, bytes: Bytes },
+    /// What was written of a content is of no use.
+    AbortStage { hash: Hash },
     /// The large content of a request was written.
     Upload { connection: ConnectionId, request: Box<PublishRequest> },
     /// The time to stop is over.
@@ -330,6 +332,7 @@ impl StoragePointHost {
                 running.machine.handle_staged(shared.now_at(me), hash, end, staged);
                 shared.observe(self.sp, Step::Other, &running.machine);
             }
+            Done::AbortStage { hash } => running.incoming.abort_stage(&hash),
             Done::Upload { connection, request } => running.uploaded(shared, me, connection, *request),
             Done::StopNow => shared.ended.push((me, Ending::Stopped)),
         }
@@ -767,6 +770,11 @@ impl Environment for Effects<'_, '_> {
     fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: Bytes) {
         let took_ns = self.disk.stage_ns(self.shared.now_ns, bytes.len() as u64);
         self.shared.later(self.me, took_ns, Input::Done(Done::Stage { hash, offset, total, bytes }));
+    }
+
+    fn abort_stage(&mut self, hash: Hash) {
+        let took_ns = self.disk.read_ns(self.shared.now_ns, 0);
+        self.shared.later(self.me, took_ns, Input::Done(Done::AbortStage { hash }));
     }
 
     fn stores_changed(&mut self, header: Header) {
