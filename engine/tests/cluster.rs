@@ -6,7 +6,7 @@
 //!     clock sp=2 offset=30m               the wall clock of an SP is off by so much
 //!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K]
 //!     run [for=5s]                        everything that can happen (in that time) happens
-//!     flush sp=1                          the oldest write becomes durable
+//!     flush sp=1 [all]                    the oldest write becomes durable (all there are, perhaps none)
 //!     deliver from=1 to=2                 the oldest frame arrives
 //!     lose from=1 to=2                    the oldest frame is lost
 //!     crash sp=1   start sp=1             the process and its unsynced writes are gone; from its disk again
@@ -88,6 +88,7 @@ fn execute(cluster: &mut Cluster, command: &Command<'_>, out: &mut String) {
             Some(text) => cluster.run_for(duration(text)),
             None => cluster.run(),
         },
+        "flush" if command.words.contains(&"all") => while cluster.flush(command.sp("sp")) {},
         "flush" => assert!(cluster.flush(command.sp("sp")), "nothing to flush"),
         "deliver" => assert!(cluster.deliver(command.sp("from"), command.sp("to")), "no frame"),
         "lose" => assert!(cluster.drop_frame(command.sp("from"), command.sp("to")), "no frame"),
