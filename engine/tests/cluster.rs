@@ -4,7 +4,8 @@
 //!
 //!     cluster n=5 [mode=two-phase] [order=fast] [quorum=Q]   a fresh cluster, all connected
 //!     clock sp=2 offset=30m               the wall clock of an SP is off by so much
-//!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K]
+//!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K] [known=40m]
+//!                                         known: the publisher knows a UID so far ahead of the true time
 //!     run [for=5s]                        everything that can happen (in that time) happens
 //!     flush sp=1 [all]                    the oldest write becomes durable (all there are, perhaps none)
 //!     deliver from=1 to=2                 the oldest frame arrives
@@ -81,7 +82,8 @@ fn execute(cluster: &mut Cluster, command: &Command<'_>, out: &mut String) {
                 (None, None) if command.words.contains(&"delete") => None,
                 (None, None) => Some(Vec::new()),
             };
-            let extra = Options { key: options.get("key").map(ToString::to_string), known: None };
+            let known = options.get("known").map(|ahead| cluster.uid_ahead(duration(ahead)));
+            let extra = Options { key: options.get("key").map(ToString::to_string), known };
             cluster.submit(command.words[0], command.sp("sp"), options["path"], content.as_deref(), extra);
         }
         "run" => match options.get("for") {

@@ -180,6 +180,7 @@ impl StoragePoint {
     }
 
     pub(super) fn take_as_of_reply(&mut self, from: SpId, request: RequestId, reply: AsOf) {
+        self.note_clock(from, reply.clock);
         let any_request = mutant::active(Mutant::AsOfRepliesOfEarlierRequest);
         let now = self.now.instant;
         let settled: Vec<Uid> = reply.listed.iter().copied().filter(|uid| self.is_settled(*uid)).collect();

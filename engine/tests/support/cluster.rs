@@ -203,6 +203,11 @@ impl Cluster {
         Now { instant: self.now, wall: Micros(wall as u64) }
     }
 
+    /// A UID so far ahead of the true time.
+    pub fn uid_ahead(&self, ahead: Duration) -> Uid {
+        Uid { micros: WALL + self.now.after(ahead).0 / 1_000, sp: SpId(1), store: 0 }
+    }
+
     pub fn is_up(&self, sp: SpId) -> bool {
         self.nodes[&sp].running.is_some()
     }
