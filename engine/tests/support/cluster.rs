@@ -10,7 +10,7 @@ use acms_engine::{
         io::{Environment, Event, Staged, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
     },
-    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Staging, Store, StoreIdentity},
+    store::{Contents, Log, Maintenance, MemoryStorage, Options as StoreOptions, Staging, Store, StoreIdentity},
     wire::{self, Decoder, Frame},
 };
 use bytes::Bytes;
@@ -55,6 +55,7 @@ struct Running {
     sp: StoragePoint,
     log: Log<MemoryStorage>,
     contents: Contents<MemoryStorage>,
+    maintenance: Maintenance<MemoryStorage>,
     writes: VecDeque<(WriteId, Vec<Durable>)>,
     staging: BTreeMap<Hash, Staging<MemoryStorage>>,
 }
@@ -243,6 +244,7 @@ impl Cluster {
             sp: machine,
             log: opened.log,
             contents: opened.contents,
+            maintenance: opened.maintenance,
             writes: VecDeque::new(),
             staging: BTreeMap::new(),
         };
@@ -475,6 +477,21 @@ impl Cluster {
         true
     }
 
+    /// The store of `sp` makes a checkpoint, and what its maintenance does besides. False: its disk failed.
+    pub fn maintain(&mut self, sp: SpId) -> bool {
+        let now = self.now;
+        let running = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()).expect("the SP runs");
+        let step = |running: &mut Running| running.maintenance.step_with(now, &mut running.log);
+        running.maintenance.checkpoint(now).is_ok()
+            && loop {
+                match step(running) {
+                    Ok(true) => {}
+                    Ok(false) => break true,
+                    Err(_) => break false,
+                }
+            }
+    }
+
     /// The oldest frame from `from` to `to` arrives. False: there is none.
     pub fn deliver(&mut self, from: SpId, to: SpId) -> bool {
         let Some(bytes) = self.frames.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return false };
@@ -591,16 +608,24 @@ impl Cluster {
 
     /// What an SP would answer for `path`: the UID and the content read back from its store.
     pub fn read(&self, sp: SpId, path: &str) -> Option<(Uid, Option<Vec<u8>>)> {
-        let running = self.nodes[&sp].running.as_ref()?;
-        let entry = running.sp.lookup(&path.parse().expect("a path"))?;
+        self.try_read(sp, path).expect("an indexed content is held")
+    }
+
+    /// The same, or why the store does not have the content as it was published.
+    pub fn try_read(&self, sp: SpId, path: &str) -> Result<Option<(Uid, Option<Vec<u8>>)>, String> {
+        let Some(running) = self.nodes[&sp].running.as_ref() else { return Ok(None) };
+        let Some(entry) = running.sp.lookup(&path.parse().expect("a path")) else { return Ok(None) };
         if entry.flags.deleted {
-            return Some((entry.uid, None));
+            return Ok(Some((entry.uid, None)));
         }
         let content = match entry.size {
             0 => Vec::new(),
-            size => running.contents.read(&entry.hash, 0, size).expect("an indexed content is held").to_vec(),
+            size => running.contents.read(&entry.hash, 0, size).map_err(|error| error.to_string())?.to_vec(),
         };
-        Some((entry.uid, Some(content)))
+        match Hash::of(&content) == entry.hash {
+            true => Ok(Some((entry.uid, Some(content)))),
+            false => Err(format!("{} bytes with another hash", content.len())),
+        }
     }
 }
 
