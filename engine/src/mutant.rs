@@ -97,6 +97,8 @@ mutants! {
     OldStoreBitsCounted = "old-store-bits-counted",
     /// Records count as durable a second before they are written.
     HoldRecords = "hold-records",
+    /// A root counts as merged though the walk down it ended early.
+    MergeFailureForgotten = "merge-failure-forgotten",
     /// A receiver takes an older entry for a newer one.
     ReceiverGoesBack = "receiver-goes-back",
 }

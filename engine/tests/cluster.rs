@@ -4,9 +4,10 @@
 //!
 //!     cluster n=5 [mode=two-phase] [order=fast] [quorum=Q]   a fresh cluster, all connected
 //!     clock sp=2 offset=30m               the wall clock of an SP is off by so much
-//!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K]
+//!     submit NAME sp=1 path=P [content=C | size=N | delete] [key=K] [known=40m]
+//!                                         known: the publisher knows a UID so far ahead of the true time
 //!     run [for=5s]                        everything that can happen (in that time) happens
-//!     flush sp=1                          the oldest write becomes durable
+//!     flush sp=1 [all]                    the oldest write becomes durable (all there are, perhaps none)
 //!     full sp=1   room sp=1               the disk has no room for any write; it has room again
 //!     damage sp=1 path=P                  the content of a path turns out to be damaged there
 //!     deliver from=1 to=2                 the oldest frame arrives
@@ -86,13 +87,15 @@ fn execute(cluster: &mut Cluster, command: &Command<'_>, out: &mut String) {
                 (None, None) if command.words.contains(&"delete") => None,
                 (None, None) => Some(Vec::new()),
             };
-            let extra = Options { key: options.get("key").map(ToString::to_string), known: None };
+            let known = options.get("known").map(|ahead| cluster.uid_ahead(duration(ahead)));
+            let extra = Options { key: options.get("key").map(ToString::to_string), known };
             cluster.submit(command.words[0], command.sp("sp"), options["path"], content.as_deref(), extra);
         }
         "run" => match options.get("for") {
             Some(text) => cluster.run_for(duration(text)),
             None => cluster.run(),
         },
+        "flush" if command.words.contains(&"all") => while cluster.flush(command.sp("sp")) {},
         "flush" => assert!(cluster.flush(command.sp("sp")), "nothing to flush"),
         "fire" => assert!(cluster.fire(command.sp("sp")), "no timer"),
         "full" => assert!(cluster.full.insert(command.sp("sp")), "it is full"),

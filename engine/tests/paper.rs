@@ -8,7 +8,7 @@
 
 mod support;
 
-use acms_engine::protocol::{Mode, Order, Outcome, QuorumSystem, Reason, SpId, Uid};
+use acms_engine::protocol::{Mode, Order, Outcome, QuorumSystem, Reason, SpId, Uid, random::Random};
 use std::time::Duration;
 use support::cluster::{Cluster, Options, Setup};
 
@@ -24,6 +24,16 @@ fn publish(cluster: &mut Cluster, name: &str, sp: u8, path: &str, content: &str)
 
 fn with_key(key: &str) -> Options {
     Options { key: Some(key.into()), ..Options::default() }
+}
+
+/// The next flush, or else the next frame.
+fn go_on(cluster: &mut Cluster) {
+    let (writes, links) = cluster.enabled();
+    match (writes.first(), links.first()) {
+        (Some(sp), _) => drop(cluster.flush(*sp)),
+        (None, Some((from, to))) => drop(cluster.deliver(*from, *to)),
+        (None, None) => panic!("nothing goes on"),
+    }
 }
 
 /// The UID under which `name` was accepted.
@@ -84,12 +94,7 @@ fn vector_exchange_finishes_without_the_accepting_storage_point() {
         // On until some other storage point has its own bit durable or knows of one; then the accepting one is gone.
         let is_known = |cluster: &Cluster| (2..=3).any(|sp| cluster.sp(SpId(sp)).status().agreed_total > 0);
         while !is_known(&cluster) {
-            let (writes, links) = cluster.enabled();
-            match (writes.first(), links.first()) {
-                (Some(sp), _) => drop(cluster.flush(*sp)),
-                (None, Some((from, to))) => drop(cluster.deliver(*from, *to)),
-                (None, None) => panic!("nothing goes on, and nobody knows it agreed"),
-            }
+            go_on(&mut cluster);
         }
         cluster.crash(SpId(1));
         cluster.run_for(Duration::from_secs(10));
@@ -198,29 +203,236 @@ fn no_clock_need_be_right() {
     all_serve(&cluster, 3, "clock/a", "11");
 }
 
+#[test]
+fn a_publication_too_far_in_the_future_is_refused() {
+    for mode in MODES {
+        let mut cluster = cluster(5, mode);
+        let known = Some(cluster.uid_ahead(Duration::from_secs(2 * 3_600)));
+        cluster.submit("far", SpId(1), "future", Some(b"1"), Options { known, ..Options::default() });
+        cluster.run_for(Duration::from_secs(1));
+        let outcome = &cluster.told["far"].outcome;
+        assert!(matches!(outcome, Outcome::Rejected { reason: Reason::ClockAhead { .. } }), "{outcome:?}");
+        // No clock moved for it.
+        publish(&mut cluster, "now", 1, "future", "2");
+        cluster.run();
+        assert!(accepted(&cluster, "now") < cluster.uid_ahead(Duration::from_secs(1)));
+        // What is far ahead of one storage point's clock alone is refused there until it is agreed.
+        cluster.set_clock(SpId(5), -2 * 3_600_000_000);
+        cluster.news.clear();
+        publish(&mut cluster, "ahead of sp5", 1, "future", "3");
+        cluster.run_for(Duration::from_secs(30));
+        accepted(&cluster, "ahead of sp5");
+        assert!(cluster.news.iter().any(|line| line.contains("sp5 refuses to store")), "{:?}", cluster.news);
+        all_serve(&cluster, 5, "future", "3");
+    }
+}
+
+#[test]
+fn messages_may_come_twice_and_in_any_order() {
+    for (mode, seed) in MODES.into_iter().flat_map(|mode| (0..20).map(move |seed| (mode, seed))) {
+        let mut cluster = cluster(3, mode);
+        let mut random = Random::new(seed);
+        for i in 0..4 {
+            publish(&mut cluster, &format!("{i}"), 1 + i % 3, &format!("d/{}", i % 2), &format!("{i}"));
+        }
+        let (mut twice, mut out_of_turn) = (0, 0);
+        for _ in 0..400 {
+            let (writes, links) = cluster.enabled();
+            if !writes.is_empty() && random.below(3) == 0 {
+                cluster.flush(writes[random.below(writes.len() as u64) as usize]);
+            } else if !links.is_empty() {
+                let (from, to) = links[random.below(links.len() as u64) as usize];
+                let (choice, again) = (random.below(4), random.below(4) == 0);
+                (twice, out_of_turn) = (twice + usize::from(again), out_of_turn + usize::from(choice > 0));
+                cluster.deliver_any(from, to, choice, again);
+            }
+        }
+        assert!(twice > 3 && out_of_turn > 10, "{twice} came twice, {out_of_turn} out of turn");
+        cluster.run_for(Duration::from_secs(30));
+        for i in 0..4 {
+            let outcome = &cluster.told[&format!("{i}")].outcome;
+            let is_known =
+                matches!(outcome, Outcome::Accepted { .. } | Outcome::Undetermined { superseded_by: Some(_), .. });
+            assert!(is_known, "seed {seed}: {outcome:?}");
+        }
+        for path in ["d/0", "d/1"] {
+            let newest = cluster.read(SpId(1), path);
+            assert!(newest.is_some());
+            (2..=3).for_each(|sp| assert_eq!(cluster.read(SpId(sp), path), newest, "seed {seed}"));
+        }
+    }
+}
+
+/// A publication through storage point 1 of five whose order query was answered by all, and whose offers are out: frames
+/// of nothing else are on their way.
+fn offered(mode: Mode, options: Options) -> Cluster {
+    let mut cluster = cluster(5, mode);
+    publish(&mut cluster, "before", 1, "before", "1");
+    cluster.run();
+    cluster.submit("offered", SpId(1), "o/a", Some(b"offered"), options);
+    (2..=5).for_each(|sp| assert!(cluster.deliver(SpId(1), SpId(sp))));
+    (2..=5).for_each(|sp| assert!(cluster.deliver(SpId(sp), SpId(1))));
+    cluster
+}
+
+fn isolate(cluster: &mut Cluster, sp: u8) {
+    (1..=5).filter(|other| *other != sp).for_each(|other| cluster.cut(SpId(sp), SpId(other)));
+}
+
+fn rejoin(cluster: &mut Cluster, sp: u8) {
+    (1..=5).filter(|other| *other != sp).for_each(|other| cluster.heal(SpId(sp), SpId(other)));
+}
+
+#[test]
+fn two_phase_rejects_for_good_what_too_few_have_confirmed() {
+    let mut cluster = offered(Mode::TwoPhase, Options::default());
+    // Storage point 2 stores and confirms; the others never hear of it in time.
+    assert!(cluster.deliver(SpId(1), SpId(2)) && cluster.flush(SpId(2)) && cluster.flush(SpId(1)));
+    assert!(cluster.deliver(SpId(2), SpId(1)));
+    isolate(&mut cluster, 1);
+    cluster.run_for(Duration::from_secs(10));
+    let outcome = &cluster.told["offered"].outcome;
+    let Outcome::Rejected { reason: Reason::NoQuorum { answered, .. } } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(answered, &[1, 2], "those that confirmed");
+    rejoin(&mut cluster, 1);
+    cluster.run_for(Duration::from_secs(60));
+    (1..=5).for_each(|sp| assert_eq!(serves(&cluster, sp, "o/a"), None));
+    assert_eq!(cluster.sp(SpId(3)).status().pending, 0, "what was rejected is not offered again");
+    // A newer one of its path takes its place.
+    publish(&mut cluster, "newer", 3, "o/a", "newer");
+    cluster.run_for(Duration::from_secs(1));
+    all_serve(&cluster, 5, "o/a", "newer");
+    (1..=5).for_each(|sp| assert_eq!(cluster.sp(SpId(sp)).status().pending, 0));
+}
+
+#[test]
+fn a_possible_accept_of_a_storage_point_that_failed_is_resolved_later() {
+    for mode in MODES {
+        let mut cluster = offered(mode, with_key("k"));
+        // On until another storage point holds its own bit or knows of one.
+        let began = |cluster: &Cluster| {
+            let knows = |sp: u8| {
+                let seen = cluster.sp(SpId(sp)).inspect();
+                seen.publications.values().any(|one| one.key.is_some() && (one.own_bit || !one.bits.is_empty()))
+            };
+            (2..=5).any(knows)
+        };
+        while !began(&cluster) {
+            go_on(&mut cluster);
+        }
+        cluster.crash(SpId(1));
+        assert!(!cluster.told.contains_key("offered"), "its publisher was told nothing");
+        cluster.run_for(Duration::from_secs(10));
+        (2..=5).for_each(|sp| assert_eq!(serves(&cluster, sp, "o/a").as_deref(), Some("offered"), "{mode:?}"));
+        cluster.submit("asked again", SpId(4), "o/a", Some(b"offered"), with_key("k"));
+        cluster.run_for(Duration::from_secs(1));
+        let served = cluster.read(SpId(4), "o/a").unwrap().0;
+        assert_eq!(accepted(&cluster, "asked again"), served);
+    }
+}
+
+#[test]
+fn an_isolated_storage_point_refuses_and_catches_up_once_healed() {
+    for mode in MODES {
+        let mut cluster = cluster(5, mode);
+        isolate(&mut cluster, 1);
+        publish(&mut cluster, "alone", 1, "i/a", "alone");
+        publish(&mut cluster, "together", 2, "i/b", "together");
+        cluster.run_for(Duration::from_secs(10));
+        let outcome = &cluster.told["alone"].outcome;
+        assert!(matches!(outcome, Outcome::Rejected { reason: Reason::NoQuorum { .. } }), "{outcome:?}");
+        accepted(&cluster, "together");
+        assert_eq!(serves(&cluster, 1, "i/b"), None);
+        rejoin(&mut cluster, 1);
+        cluster.run_for(Duration::from_secs(2));
+        all_serve(&cluster, 5, "i/b", "together");
+        (1..=5).for_each(|sp| assert_eq!(serves(&cluster, sp, "i/a"), None, "rejected is for good"));
+        publish(&mut cluster, "healed", 1, "i/a", "healed");
+        cluster.run();
+        all_serve(&cluster, 5, "i/a", "healed");
+    }
+}
+
+#[test]
+fn undetermined_is_what_may_still_be_agreed() {
+    for mode in MODES {
+        let mut cluster = offered(mode, Options::default());
+        // `two-phase`: on until the exchange has begun.
+        while mode == Mode::TwoPhase
+            && !cluster.sp(SpId(1)).inspect().publications.values().any(|one| one.own_bit_asked)
+        {
+            go_on(&mut cluster);
+        }
+        isolate(&mut cluster, 1);
+        cluster.run_for(Duration::from_secs(10));
+        let outcome = cluster.told["offered"].outcome.clone();
+        let Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason: Reason::NoAgreement { holders } } =
+            outcome
+        else {
+            panic!("{mode:?}: {outcome:?}")
+        };
+        assert_eq!(holders, [1]);
+        rejoin(&mut cluster, 1);
+        cluster.run_for(Duration::from_secs(10));
+        all_serve(&cluster, 5, "o/a", "offered");
+        assert_eq!(cluster.read(SpId(3), "o/a").unwrap().0, uid);
+    }
+}
+
+#[test]
+fn large_files_come_in_chunks_and_go_on_elsewhere_where_their_source_fails() {
+    for mode in MODES {
+        let mut cluster = cluster(3, mode);
+        let content: Vec<u8> = (0..5_000_000u32).map(|i| (i % 251) as u8).collect();
+        cluster.submit("large", SpId(1), "l/a", Some(&content), Options::default());
+        // Storage points 1 and 2 agree on it; then 3 begins to fetch it from 1.
+        loop {
+            let (writes, links) = cluster.enabled();
+            let link = links.iter().find(|(from, to)| *from != SpId(3) && *to != SpId(3));
+            match (writes.iter().find(|sp| **sp != SpId(3)), link) {
+                (Some(sp), _) => drop(cluster.flush(*sp)),
+                (None, Some((from, to))) => drop(cluster.deliver(*from, *to)),
+                (None, None) => break,
+            }
+        }
+        let uid = accepted(&cluster, "large");
+        let is_known = |cluster: &Cluster| cluster.sp(SpId(3)).inspect().publications.contains_key(&uid);
+        while !is_known(&cluster) {
+            assert!(cluster.deliver(SpId(1), SpId(3)));
+        }
+        (0..2).for_each(|_| assert!(cluster.deliver(SpId(3), SpId(1))));
+        assert!(cluster.deliver(SpId(1), SpId(3)) && !cluster.sp(SpId(3)).inspect().publications[&uid].held);
+        cluster.crash(SpId(1));
+        cluster.run_for(Duration::from_secs(30));
+        (2..=3).for_each(|sp| assert!(cluster.read(SpId(sp), "l/a").unwrap().1.as_ref() == Some(&content)));
+    }
+}
+
 // ---- Quorum systems that the paper refers to ----------------------------------------------------------------------
 
 #[test]
 fn weighted_hierarchical_and_explicit_quorums_decide() {
-    let cases: [(u8, &str, &[u8], &[u8]); 3] = [
-        // Weighted: 1 has three of five votes.
-        (3, "weighted:1=3,2=1,3=1", &[2, 3], &[1]),
+    // Storage points, system, who may be missing, and who else may not; through whom each is published.
+    let cases: [(u8, &str, &[u8], &[u8], u8); 4] = [
+        // Weighted: 1 has three of five votes, so 2 and 3 without it are none.
+        (3, "weighted:1=3,2=1,3=1", &[2, 3], &[], 1),
+        (3, "weighted:1=3,2=1,3=1", &[], &[1], 2),
         // Hierarchical: two of three groups by two of three members each.
-        (9, "hierarchical:(1,2,3),(4,5,6),(7,8,9)", &[3, 6, 7, 8, 9], &[4, 5]),
+        (9, "hierarchical:(1,2,3),(4,5,6),(7,8,9)", &[3, 6, 7, 8, 9], &[4, 5], 1),
         // Explicit.
-        (3, "sets:1+2,1+3", &[2], &[3]),
+        (3, "sets:1+2,1+3", &[2], &[3], 1),
     ];
-    for (n, text, dispensable, then_needed) in cases {
+    for (n, text, dispensable, then_needed, via) in cases {
         for mode in MODES {
             let quorum: QuorumSystem = text.parse().unwrap();
             let mut cluster = Cluster::new(n, Setup { mode, order: Order::Strict, quorum });
             dispensable.iter().for_each(|sp| cluster.crash(SpId(*sp)));
-            publish(&mut cluster, "enough", 1, "w/a", "1");
+            publish(&mut cluster, "enough", via, "w/a", "1");
             cluster.run_for(Duration::from_secs(1));
             accepted(&cluster, "enough");
-            then_needed.iter().filter(|sp| **sp != 1).for_each(|sp| cluster.crash(SpId(*sp)));
-            if then_needed != [1] {
-                publish(&mut cluster, "too few", 1, "w/b", "2");
+            if !then_needed.is_empty() {
+                then_needed.iter().for_each(|sp| cluster.crash(SpId(*sp)));
+                publish(&mut cluster, "too few", via, "w/b", "2");
                 cluster.run_for(Duration::from_secs(10));
                 assert!(matches!(cluster.told["too few"].outcome, Outcome::Rejected { .. }), "{text}");
             }

@@ -7,7 +7,8 @@
 //!
 //! How engine and specification meet:
 //! - UIDs are named after the run: their times by rank, so that the order is the same.
-//! - A publication whose manifest has come and that is not durable is one whose write was asked for.
+//! - A publication whose manifest has come and that is not durable is one whose write was asked for; if its content has
+//!   not come, only where it is known agreed: else it is not here at all.
 //! - Writes become durable only in the step that says so. A crash is recorded at the restart; what of the lazy writes
 //!   survived is what is known then.
 //! - An order query's answer counts with what the answering SP knew when it gave it, from the step on in which the

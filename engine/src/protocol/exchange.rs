@@ -167,6 +167,7 @@ impl StoragePoint {
             self.settled(uid);
             return self.pump_wanted();
         }
+        let agreed = agreed || was_wanted.as_ref().is_some_and(|wanted| wanted.agreed);
         if !agreed && self.now.wall.after(self.config.max_drift) < Micros(uid.micros) {
             let clock = self.now.wall;
             self.send(from, Message::Refuse { uid, cause: Refusal::ClockAhead, clock });
@@ -176,7 +177,6 @@ impl StoragePoint {
             Hash::of(&content.bytes) == content.hash || mutant::active(Mutant::UnverifiedHash)
         };
         let right = contents.into_iter().filter(is_right).collect();
-        let agreed = agreed || was_wanted.as_ref().is_some_and(|wanted| wanted.agreed);
         if !agreed {
             self.clock.advance(Micros(uid.micros));
         }
@@ -217,7 +217,7 @@ impl StoragePoint {
         if agreed {
             self.greatest = self.greatest.max(uid);
         }
-        if self.config.mode == Mode::Fused || agreed || mutant::active(Mutant::KeyCompletesUnstarted) {
+        if agreed {
             self.keys.remember(&manifest);
         }
         for entry in &manifest.entries {
@@ -272,6 +272,10 @@ impl StoragePoint {
             .collect();
         let manifest = publication.manifest.clone();
         let own_bit = self.own_bit_with_content(uid);
+        // No sooner: while its contents are still to come nobody may ever hold it, and its key must not name it.
+        if self.config.mode == Mode::Fused || mutant::active(Mutant::KeyCompletesUnstarted) {
+            self.keys.remember(&manifest);
+        }
         if let Some(publication) = self.publications.get_mut(&uid).filter(|_| own_bit) {
             publication.own = OwnBit::Writing;
         }
@@ -311,15 +315,16 @@ impl StoragePoint {
         }
         self.keys.forget(&publication.manifest);
         self.deciding.forget(&publication.manifest);
+        // While nothing may name it, its offer waits here, and leaves no more.
+        let is_rejected = publication.undecided || !self.may_name(uid);
+        self.awaiting_ceiling.retain(|(waiting, _)| *waiting != uid);
         for ticket in publication.tickets {
             let reason = Reason::Store { detail: detail.to_owned() };
-            self.finish(
-                ticket,
-                match publication.undecided {
-                    true => Outcome::Rejected { reason },
-                    false => Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason },
-                },
-            );
+            let outcome = match is_rejected {
+                true => Outcome::Rejected { reason },
+                false => Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason },
+            };
+            self.finish(ticket, outcome);
         }
         let others: Vec<SpId> = publication.bits.iter().filter(|sp| *sp != self.config.me).collect();
         others.into_iter().for_each(|sp| self.want(uid, sp, publication.agreed));
@@ -446,7 +451,7 @@ impl StoragePoint {
             let answered = publication.agreed_at.after(self.config.limits.resend_min) > self.now.instant;
             let newest = publication.superseded_by.unwrap_or(uid);
             publication.bits = known.union(bits);
-            if !answered && publication.hold == Hold::Durable {
+            if !answered && (publication.hold == Hold::Durable || publication.superseded_by.is_some()) {
                 self.send(from, Message::Agreed { uid, newest });
             }
             return;
@@ -474,9 +479,18 @@ impl StoragePoint {
         }
     }
 
-    /// Bits of others are passed on to peers not known to have them.
+    /// Bits of others are passed on to peers not known to have them, in a frame of their own ...
     pub(super) fn relay(&mut self) {
-        if self.relay_at.is_none_or(|at| at > self.now.instant) {
+        self.relay_from(self.now.instant);
+    }
+
+    /// ... or with the frame of a commit, once they have waited half their time: sooner, most peers hear of them anyway.
+    pub(super) fn relay_with_commit(&mut self) {
+        self.relay_from(self.now.instant.after(self.config.limits.relay / 2));
+    }
+
+    fn relay_from(&mut self, due: Instant) {
+        if self.relay_at.is_none_or(|at| at > due) {
             return;
         }
         self.relay_at = None;
@@ -504,7 +518,10 @@ impl StoragePoint {
             if publication.is_pending() && publication.hold == Hold::Durable {
                 publication.interval = (publication.interval * 2).min(self.config.limits.resend_max);
                 let message = publication.reminder();
-                self.send_to_all(&message);
+                // What may not be named yet waits for its ceiling.
+                if self.may_name(uid) {
+                    self.send_to_all(&message);
+                }
                 self.schedule_resend(uid);
             }
         }
@@ -519,9 +536,18 @@ impl StoragePoint {
         self.resends.insert((at, uid));
     }
 
+    /// It is said no more.
+    pub(super) fn unschedule_resend(&mut self, uid: Uid) {
+        let at = self.publications.get_mut(&uid).and_then(|publication| publication.resend_at.take());
+        if let Some(at) = at {
+            self.resends.remove(&(at, uid));
+        }
+    }
+
     /// All that is pending, to a peer that has just connected.
     pub(super) fn exchange_with(&mut self, peer: SpId) {
-        let pending = self.resends.iter().filter_map(|(_, uid)| self.publications.get(uid));
+        let may_be_named = self.resends.iter().filter(|(_, uid)| self.may_name(*uid));
+        let pending = may_be_named.filter_map(|(_, uid)| self.publications.get(uid));
         let reminders: Vec<Message> = pending.map(Publication::reminder).collect();
         reminders.into_iter().for_each(|message| self.send(peer, message));
     }
@@ -540,10 +566,9 @@ impl StoragePoint {
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         publication.agreed = true;
         publication.agreed_at = self.now.instant;
-        if let Some(at) = publication.resend_at.take() {
-            self.resends.remove(&(at, uid));
-        }
+        self.unschedule_resend(uid);
         self.greatest = self.greatest.max(uid);
+        let Some(publication) = self.publications.get(&uid) else { return };
         let (is_held, own, undecided) = (publication.hold == Hold::Durable, publication.own, publication.undecided);
         self.keys.remember(&publication.manifest);
         if undecided {
@@ -656,7 +681,8 @@ impl StoragePoint {
 
     /// Attempts under a key wait for a publication that turns out superseded before it came.
     fn refuse_completion(&mut self, uid: Uid, by: Uid) {
-        for (ticket, _) in self.completing.remove(&uid).unwrap_or_default() {
+        let awaited = self.awaited.remove(uid);
+        for ticket in awaited.into_iter().flat_map(|awaited| awaited.attempts.into_keys()) {
             let reason = Reason::Superseded { by };
             self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: Some(by), reason });
         }
@@ -670,12 +696,10 @@ impl StoragePoint {
         publication.agreed_at = self.now.instant;
         publication.tickets = Vec::new();
         publication.inline = Vec::new();
-        if let Some(at) = publication.resend_at.take() {
-            self.resends.remove(&(at, uid));
-        }
         let manifest = publication.manifest.clone();
         let is_held = publication.hold == Hold::Durable;
         let missing = std::mem::take(&mut publication.missing);
+        self.unschedule_resend(uid);
         self.stop_waiting(uid, &missing);
         if !is_held {
             self.contents.give_up(&manifest);
@@ -719,9 +743,7 @@ impl StoragePoint {
     }
 
     pub(super) fn take_refusal(&mut self, from: SpId, uid: Uid, cause: Refusal, clock: Micros) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.clock_offset_us = Some((clock.0 as i64).wrapping_sub(self.now.wall.0 as i64));
-        }
+        self.note_clock(from, clock);
         self.event(Event::PeerProblem { peer: from, detail: format!("refuses to store {uid}: {cause:?}") });
     }
 
@@ -754,6 +776,9 @@ impl StoragePoint {
         if let Some(publication) = self.publications.get_mut(&uid) {
             publication.hold = Hold::Durable;
             publication.missing = BTreeSet::new();
+            if mutant::active(Mutant::KeyCompletesUnstarted) {
+                self.keys.remember(&publication.manifest);
+            }
         }
         self.greatest = self.greatest.max(uid);
         if own_bit {

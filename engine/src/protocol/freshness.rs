@@ -182,6 +182,7 @@ impl StoragePoint {
     }
 
     pub(super) fn take_as_of_reply(&mut self, from: SpId, request: RequestId, reply: AsOf) {
+        self.note_clock(from, reply.clock);
         let any_request = mutant::active(Mutant::AsOfRepliesOfEarlierRequest);
         let now = self.now.instant;
         let settled: Vec<Uid> = reply.listed.iter().copied().filter(|uid| self.is_settled(*uid)).collect();
@@ -255,12 +256,15 @@ impl StoragePoint {
         }
     }
 
-    /// The walk down `peer`'s index ended early: its reply does not count.
+    /// The walk down `peer`'s index ended early: its reply does not count, and its root is not one that was merged.
     pub(super) fn merge_failed(&mut self, peer: SpId) {
         self.merges.remove(&peer);
         if let Some(round) = self.freshness.round.as_mut().filter(|round| round.merging.contains(peer)) {
-            let peer = SpSet::one(peer);
-            (round.merging, round.replied) = (round.merging.minus(peer), round.replied.minus(peer));
+            let failed = SpSet::one(peer);
+            (round.merging, round.replied) = (round.merging.minus(failed), round.replied.minus(failed));
+            if !mutant::active(Mutant::MergeFailureForgotten) {
+                round.roots.remove(&peer);
+            }
         }
     }
 

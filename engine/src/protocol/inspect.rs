@@ -36,7 +36,9 @@ pub struct Inspection {
 pub struct Known {
     /// Manifest and contents are durable; the contents of what is agreed are kept.
     pub held: bool,
-    /// So is the own bit.
+    /// Their write was asked for; if neither, contents are still missing.
+    pub writing: bool,
+    /// The own bit is durable.
     pub own_bit: bool,
     /// The write of the own bit was asked for, apart from manifest and contents.
     pub own_bit_asked: bool,
@@ -71,6 +73,7 @@ impl StoragePoint {
             let key = publication.manifest.key.clone().map(|key| (publication.manifest.publisher.clone(), key));
             let known = Known {
                 held: publication.hold == Hold::Durable && !(publication.agreed && publication.released),
+                writing: publication.hold == Hold::Writing,
                 own_bit: publication.own == OwnBit::Set,
                 own_bit_asked: publication.hold == Hold::Durable && publication.own == OwnBit::Writing,
                 may_be_named: self.may_name(*uid),
@@ -82,8 +85,9 @@ impl StoragePoint {
             };
             (*uid, known)
         });
-        let queries = self.queries.iter().map(|query| {
-            let tickets = query.waiting.iter().map(|waiting| waiting.tickets.clone()).collect();
+        let queries = self.queries.values().map(|query| {
+            let waiting = |first: &Ticket| self.waiting.get(*first).map(|waiting| waiting.tickets.clone());
+            let tickets = query.places.iter().map(|first| waiting(first).unwrap_or_default()).collect();
             (query.request, Asking { tickets, answered: query.answered() })
         });
         let tickets = self.tickets.iter().map(|(ticket, state)| {

@@ -3,6 +3,7 @@
 //! The same code runs under the runtime, the simulator and the data-driven tests.
 
 pub mod api;
+mod attempts;
 pub mod changes;
 pub mod clock;
 pub mod config;

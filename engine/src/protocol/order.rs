@@ -6,34 +6,35 @@
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
     Duration, Entry, Instant, Manifest, Message, Micros, Order, Outcome, Reason, SpId, SpSet, StoragePoint, Uid,
-    durable::INLINE_LEN_MAX,
+    attempts::{Attempt, Awaited, Waiting},
+    durable::{INLINE_LEN_MAX, InlineContent},
     exchange::Hold,
     io::{Event, Submission, Ticket},
+    keys::Key,
     message::RequestId,
     outcome::ids,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Order queries that may be out at once; further submissions wait and share the next one.
+/// Order queries without a quorum's answers that may be out at once; further submissions wait and share the next one.
 const QUERIES_MAX: usize = 4;
-
-/// A submission that has no UID yet.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// The first attempt and those that joined it under its key.
-    pub(super) tickets: Vec<Ticket>,
-    pub(super) submission: Submission,
-}
 
 /// An order query that is out.
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) request: RequestId,
-    pub(super) waiting: Vec<Waiting>,
+    /// By place: the first attempt of each submission. Some of them wait no more.
+    pub(super) places: Vec<Ticket>,
+    /// How many still wait.
+    open: usize,
+    /// `fast` asks for clocks only, not for keys.
+    asks_keys: bool,
+    /// A quorum has answered; what still waits, waits for clocks.
+    has_quorum: bool,
     greatest: Uid,
     clocks: BTreeMap<SpId, Micros>,
-    /// Publications under the keys asked for, by place in the query; `None` once places no longer mean anything.
-    held: Option<BTreeMap<u32, (Uid, SpId)>>,
+    /// Publications under the keys asked for, by place.
+    held: BTreeMap<u32, (Uid, SpId)>,
 }
 
 /// A submission's answer is due.
@@ -88,11 +89,13 @@ impl StoragePoint {
                 return Err(Reason::ContentMissing { hash: entry.hash });
             }
         }
-        if let Some(key) = &submission.key {
-            if let Some(uid) = self.named_by(&submission.publisher, key) {
-                return self.complete(ticket, uid, &submission.entries);
+        let key = key_of(&submission);
+        if let Some(key) = key {
+            if let Some(uid) = self.named(key).or_else(|| self.awaited.under(key)) {
+                let Submission { entries, contents, .. } = submission;
+                return self.complete(ticket, uid, Attempt { key: Some(key), entries: &entries, contents });
             }
-            if let Some(first) = self.waiting_under(&submission.publisher, key) {
+            if let Some(first) = self.waiting.under(key) {
                 if !same_entries(&first.submission.entries, &submission.entries) {
                     return Err(Reason::KeyConflict { uid: None });
                 }
@@ -106,55 +109,78 @@ impl StoragePoint {
             }
         }
         self.reserve_times();
-        self.waiting.push(Waiting { tickets: vec![ticket], submission });
+        self.waiting.insert(ticket, submission, key);
         Ok(())
     }
 
-    /// The publication that this SP knows under a key: one whose exchange has begun, or its own that still may.
+    /// The publication that this SP knows under a key of a publisher.
     pub(super) fn named_by(&self, publisher: &str, key: &str) -> Option<Uid> {
-        self.keys.of(publisher, key).or_else(|| self.deciding.of(publisher, key))
+        self.named(Key::new(publisher, key))
     }
 
-    fn waiting_under(&mut self, publisher: &str, key: &str) -> Option<&mut Waiting> {
-        let queries = self.queries.iter_mut().flat_map(|query| query.waiting.iter_mut());
-        let is_it = |waiting: &&mut Waiting| {
-            waiting.submission.key.as_deref() == Some(key) && waiting.submission.publisher == publisher
-        };
-        queries.chain(self.waiting.iter_mut()).find(is_it)
+    /// The publication that this SP knows under a key: one whose exchange has begun, or its own that still may.
+    fn named(&self, key: Key) -> Option<Uid> {
+        self.keys.of(key).or_else(|| self.deciding.of(key))
     }
 
     /// All that waits goes with one query.
     pub(super) fn start_query(&mut self) {
-        if self.waiting.is_empty() || self.queries.len() >= QUERIES_MAX || !self.is_serving() {
+        let lack_quorum = self.queries.values().filter(|query| !query.has_quorum);
+        if !self.waiting.has_fresh() || lack_quorum.count() >= QUERIES_MAX || !self.is_serving() {
             return;
         }
-        let waiting = std::mem::take(&mut self.waiting);
-        let is_fast = |waiting: &Waiting| waiting.submission.order.unwrap_or(self.config.order) == Order::Fast;
-        let (fast, strict): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_fast);
+        let fresh = self.waiting.take_fresh();
+        let is_fast = |first: &Ticket| {
+            let order = self.waiting.get(*first).and_then(|waiting| waiting.submission.order);
+            order.unwrap_or(self.config.order) == Order::Fast
+        };
+        let (fast, strict): (Vec<_>, Vec<_>) = fresh.into_iter().partition(is_fast);
         if !strict.is_empty() {
-            self.ask(strict);
+            let greatest = match mutant::active(Mutant::AnswerKnowsAgreedOnly) {
+                true => self.greatest_agreed(),
+                false => self.greatest,
+            };
+            self.ask(strict, Order::Strict, greatest, BTreeMap::from([(self.config.me, self.now.wall)]));
         }
         if !fast.is_empty() {
             self.try_fast(fast);
         }
     }
 
-    fn ask(&mut self, waiting: Vec<Waiting>) {
+    /// A query about these: `strict` asks all, `fast` only where what was heard before is not enough.
+    fn ask(&mut self, places: Vec<Ticket>, order: Order, greatest: Uid, clocks: BTreeMap<SpId, Micros>) {
         let request = self.new_request();
+        self.waiting.ask(&places, request);
         let query = Query {
             request,
-            waiting,
-            greatest: if mutant::active(Mutant::AnswerKnowsAgreedOnly) {
-                self.greatest_agreed()
-            } else {
-                self.greatest
-            },
-            clocks: BTreeMap::from([(self.config.me, self.now.wall)]),
-            held: Some(BTreeMap::new()),
+            open: places.len(),
+            places,
+            asks_keys: order == Order::Strict,
+            has_quorum: false,
+            greatest,
+            clocks,
+            held: BTreeMap::new(),
         };
-        self.send_to_all(&query.message());
-        self.queries.push(query);
+        let message = self.message(&query);
+        if order == Order::Strict {
+            self.send_to_all(&message);
+        }
+        self.queries.insert(request, query);
         self.try_to_order(request);
+        if order == Order::Fast && self.queries.contains_key(&request) {
+            self.send_to_all(&message);
+        }
+    }
+
+    fn message(&self, query: &Query) -> Message {
+        let key = |first: &Ticket| {
+            let waiting = self.waiting.get(*first)?;
+            let Submission { publisher, key, .. } = &waiting.submission;
+            Some((publisher.clone(), key.clone().unwrap_or_default()))
+        };
+        // Places of what waits no more must not move.
+        let keys = query.places.iter().filter(|_| query.asks_keys).map(|first| key(first).unwrap_or_default());
+        Message::OrderQuery { request: query.request, keys: keys.collect() }
     }
 
     pub(super) fn new_request(&mut self) -> RequestId {
@@ -162,27 +188,20 @@ impl StoragePoint {
         RequestId { starts: self.starts, number: self.next_request }
     }
 
-    /// `fast` asks nobody; the clocks heard last say whether a quorum would store the publication. Where too few
-    /// clocks were ever heard, it asks like `strict`.
-    fn try_fast(&mut self, waiting: Vec<Waiting>) {
+    /// `fast` asks nobody: the clocks heard last say whether a quorum would store the publication. Where they do not say
+    /// so, it asks for clocks.
+    fn try_fast(&mut self, places: Vec<Ticket>) {
         let wall = self.now.wall.0 as i64;
         let heard =
             self.peers.iter().filter_map(|(sp, peer)| Some((*sp, Micros((wall + peer.clock_offset_us?) as u64))));
-        let clocks: BTreeMap<SpId, Micros> = heard.chain([(self.config.me, self.now.wall)]).collect();
-        if !self.quorum.is_quorum(clocks.keys().copied().collect()) {
-            return self.ask(waiting);
-        }
-        let query =
-            Query { request: self.new_request(), waiting, greatest: Uid::ZERO, clocks, held: Some(BTreeMap::new()) };
-        let request = query.request;
-        self.queries.push(query);
-        self.try_to_order(request);
+        let clocks = heard.chain([(self.config.me, self.now.wall)]).collect();
+        self.ask(places, Order::Fast, Uid::ZERO, clocks);
     }
 
     /// A peer has (again) connected: it gets the queries that wait for it, and says its clock.
     pub(super) fn ask_again(&mut self, peer: SpId) {
-        let open: Vec<Message> =
-            self.queries.iter().filter(|query| !query.clocks.contains_key(&peer)).map(Query::message).collect();
+        let waits_for_it = |query: &&Query| !query.clocks.contains_key(&peer);
+        let open: Vec<Message> = self.queries.values().filter(waits_for_it).map(|query| self.message(query)).collect();
         if open.is_empty() {
             let request = self.new_request();
             self.send(peer, Message::OrderQuery { request, keys: Vec::new() });
@@ -194,7 +213,9 @@ impl StoragePoint {
         if !self.is_serving() {
             return;
         }
-        let find = |(i, (publisher, key)): (usize, &(String, String))| Some((i as u32, self.keys.of(publisher, key)?));
+        let find = |(i, (publisher, key)): (usize, &(String, String))| {
+            Some((i as u32, self.keys.of(Key::new(publisher, key))?))
+        };
         let held = keys.iter().enumerate().filter_map(find).filter(|(_, uid)| self.may_name(*uid));
         let holds = held.collect();
         let agreed_only = mutant::active(Mutant::AnswerKnowsAgreedOnly);
@@ -216,56 +237,59 @@ impl StoragePoint {
         clock: Micros,
         holds: &[(u32, Uid)],
     ) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.clock_offset_us = Some((clock.0 as i64).wrapping_sub(self.now.wall.0 as i64));
-        }
+        self.note_clock(from, clock);
         let asked = |query: &&mut Query| {
             let earlier = mutant::active(Mutant::AnswersOfEarlierQuery) && request < query.request;
             query.request == request || earlier
         };
-        let Some(query) = self.queries.iter_mut().find(asked) else { return };
+        let Some(query) = self.queries.values_mut().find(asked) else { return };
         let request = query.request;
         query.greatest = query.greatest.max(greatest);
         query.clocks.insert(from, clock);
-        if let Some(held) = &mut query.held {
-            held.extend(holds.iter().map(|(place, uid)| (*place, (*uid, from))));
-        }
+        query.held.extend(holds.iter().map(|(place, uid)| (*place, (*uid, from))));
         self.try_to_order(request);
+    }
+
+    /// A peer has said what its wall clock says.
+    pub(super) fn note_clock(&mut self, from: SpId, clock: Micros) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.clock_offset_us = Some((clock.0 as i64).wrapping_sub(self.now.wall.0 as i64));
+        }
     }
 
     /// With answers from a quorum: a UID for each submission of the query, or what else becomes of it.
     fn try_to_order(&mut self, request: RequestId) {
-        let Some(place) = self.queries.iter().position(|query| query.request == request) else { return };
-        if !self.counts_as_quorum(self.queries[place].answered()) {
+        let answered = self.queries.get(&request).map(Query::answered);
+        if !answered.is_some_and(|answered| self.counts_as_quorum(answered)) {
             return;
         }
-        let mut query = self.queries.swap_remove(place);
-        let mut keep = Vec::new();
-        for (index, waiting) in std::mem::take(&mut query.waiting).into_iter().enumerate() {
-            if waiting.tickets.is_empty() {
+        let Some(mut query) = self.queries.remove(&request) else { return };
+        (query.open, query.has_quorum) = (0, true);
+        for (place, first) in query.places.iter().enumerate() {
+            let Some(waiting) = self.waiting.get(*first) else { continue };
+            let verdict = self.judge(&query, place as u32, &waiting.submission);
+            if let Verdict::NeedMoreClocks = verdict {
+                query.open += 1;
                 continue;
             }
-            match self.judge(&query, index as u32, &waiting.submission) {
-                Verdict::NeedMoreClocks => keep.push(waiting),
+            let Some(waiting) = self.waiting.remove(*first) else { continue };
+            match verdict {
                 Verdict::Take(uid) => self.take_uid(uid, waiting),
                 Verdict::Complete(uid, from) => self.complete_all(uid, from, waiting),
                 Verdict::Reject(reason) => self.reject_all(waiting, &reason),
+                Verdict::NeedMoreClocks => {}
             }
         }
-        if !keep.is_empty() {
-            // The places have moved. A key that was agreed before this query began was found by the quorum.
-            query.held = None;
-            query.waiting = keep;
-            self.queries.push(query);
+        if query.open > 0 {
+            self.queries.insert(request, query);
         }
     }
 
-    fn judge(&self, query: &Query, index: u32, submission: &Submission) -> Verdict {
-        if let Some((uid, from)) = query.held.as_ref().and_then(|held| held.get(&index)) {
+    fn judge(&self, query: &Query, place: u32, submission: &Submission) -> Verdict {
+        if let Some((uid, from)) = query.held.get(&place) {
             return Verdict::Complete(*uid, Some(*from));
         }
-        let named = submission.key.as_ref().and_then(|key| self.named_by(&submission.publisher, key));
-        if let Some(uid) = named {
+        if let Some(uid) = key_of(submission).and_then(|key| self.named(key)) {
             return Verdict::Complete(uid, None);
         }
         let own = if mutant::active(Mutant::AnswerKnowsAgreedOnly) { Uid::ZERO } else { self.greatest };
@@ -313,8 +337,11 @@ impl StoragePoint {
     }
 
     fn complete_all(&mut self, uid: Uid, from: Option<SpId>, waiting: Waiting) {
+        let key = key_of(&waiting.submission);
+        let Submission { entries, mut contents, .. } = waiting.submission;
         for ticket in waiting.tickets {
-            if let Err(reason) = self.complete(ticket, uid, &waiting.submission.entries) {
+            let attempt = Attempt { key, entries: &entries, contents: std::mem::take(&mut contents) };
+            if let Err(reason) = self.complete(ticket, uid, attempt) {
                 self.finish(ticket, Outcome::Rejected { reason });
             }
         }
@@ -324,13 +351,13 @@ impl StoragePoint {
     }
 
     /// The attempt `ticket` is the publication `uid`, which its key names already.
-    fn complete(&mut self, ticket: Ticket, uid: Uid, entries: &[Entry]) -> Result<(), Reason> {
+    fn complete(&mut self, ticket: Ticket, uid: Uid, attempt: Attempt<'_>) -> Result<(), Reason> {
         let Some(publication) = self.publications.get_mut(&uid) else {
             self.name(ticket, uid);
-            self.completing.entry(uid).or_default().push((ticket, entries.to_vec()));
+            self.awaited.insert(uid, ticket, attempt);
             return Ok(());
         };
-        if !same_entries(&publication.manifest.entries, entries) {
+        if !same_entries(&publication.manifest.entries, attempt.entries) {
             return Err(Reason::KeyConflict { uid: Some(uid) });
         }
         let outcome = match publication.superseded_by {
@@ -344,6 +371,7 @@ impl StoragePoint {
                 if mutant::active(Mutant::KeyCompletesUnstarted) {
                     self.set_own_bit(uid);
                 }
+                self.hand_in(uid, &attempt.contents);
                 return Ok(());
             }
         };
@@ -351,12 +379,25 @@ impl StoragePoint {
         Ok(())
     }
 
+    /// An attempt brings the contents of `uid`: those that are missing here need not be fetched.
+    fn hand_in(&mut self, uid: Uid, contents: &[InlineContent]) {
+        let Some(publication) = self.publications.get(&uid).filter(|one| one.hold == Hold::Fetching) else { return };
+        let missing = |entry: &&Entry| publication.missing.contains(&entry.hash);
+        let missing: Vec<Entry> = publication.manifest.entries.iter().filter(missing).cloned().collect();
+        for Entry { hash, size, .. } in missing {
+            let inline = contents.iter().find(|content| content.hash == hash).cloned();
+            if inline.is_some() || size > INLINE_LEN_MAX {
+                self.content_was_handed_in(uid, hash, inline);
+            }
+        }
+    }
+
     /// The publication that attempts under its key waited for is here.
     pub(super) fn complete_those_that_waited(&mut self, uid: Uid) {
-        for (ticket, entries) in self.completing.remove(&uid).unwrap_or_default() {
-            if self.tickets.contains_key(&ticket)
-                && let Err(reason) = self.complete(ticket, uid, &entries)
-            {
+        let Some(Awaited { attempts, mut contents, .. }) = self.awaited.remove(uid) else { return };
+        for (ticket, entries) in attempts {
+            let attempt = Attempt { key: None, entries: &entries, contents: std::mem::take(&mut contents) };
+            if let Err(reason) = self.complete(ticket, uid, attempt) {
                 self.finish(ticket, Outcome::Rejected { reason });
             }
         }
@@ -398,9 +439,7 @@ impl StoragePoint {
 
     /// `two-phase`, before the exchange has begun: it never will, so all attempts are rejected. Else: undetermined.
     fn give_up_named(&mut self, ticket: Ticket, uid: Uid) {
-        if let Some(attempts) = self.completing.get_mut(&uid) {
-            attempts.retain(|(other, _)| *other != ticket);
-        }
+        self.awaited.give_up(uid, ticket);
         let publication = self.publications.get_mut(&uid);
         let too_late =
             mutant::active(Mutant::RejectedAfterOffer) || mutant::active(Mutant::RejectedAfterExchangeStarted);
@@ -422,9 +461,12 @@ impl StoragePoint {
         self.finish(ticket, outcome);
     }
 
-    /// `two-phase`: too few have confirmed in time. Presumed abort: nobody begins the exchange from now on.
+    /// `two-phase`: too few have confirmed in time. Presumed abort: nobody begins the exchange from now on, so nobody
+    /// needs to hear of the publication any more. Those that have stored it keep it until a newer one of its paths is
+    /// agreed: they confirmed it, and cannot know that this SP has not begun.
     fn abort(&mut self, uid: Uid) {
         self.decide(uid);
+        self.unschedule_resend(uid);
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         let (tickets, confirmed) = (std::mem::take(&mut publication.tickets), publication.confirmed);
         let reason = self.no_quorum(confirmed);
@@ -435,29 +477,22 @@ impl StoragePoint {
 
     /// The first attempt takes those that joined it along: they are one publication, which will now never be.
     fn give_up_waiting(&mut self, ticket: Ticket) {
-        let is_it = |waiting: &Waiting| waiting.tickets.contains(&ticket);
-        if let Some(place) = self.waiting.iter().position(is_it) {
-            let waiting = self.waiting.remove(place);
-            return self.reject_all(waiting, &self.no_quorum(SpSet::one(self.config.me)));
+        let nobody = self.no_quorum(SpSet::one(self.config.me));
+        let Some(waiting) = self.waiting.remove(ticket) else {
+            return self.finish(ticket, Outcome::Rejected { reason: nobody });
+        };
+        let query = waiting.query.and_then(|request| self.queries.get_mut(&request));
+        let Some(query) = query else { return self.reject_all(waiting, &nobody) };
+        query.open -= 1;
+        let (request, answered) = (query.request, query.answered());
+        if query.open == 0 {
+            self.queries.remove(&request);
         }
-        let mut found = None;
-        for query in &mut self.queries {
-            if let Some(place) = query.waiting.iter().position(is_it) {
-                // The places of the others in the query must not move.
-                let emptied =
-                    Submission { entries: Vec::new(), contents: Vec::new(), ..query.waiting[place].submission.clone() };
-                let left = Waiting { tickets: Vec::new(), submission: emptied };
-                found = Some((std::mem::replace(&mut query.waiting[place], left), query.answered()));
-            }
-        }
-        self.queries.retain(|query| query.waiting.iter().any(|waiting| !waiting.tickets.is_empty()));
-        if let Some((waiting, answered)) = found {
-            let reason = match self.quorum.is_quorum(answered) {
-                true => Reason::ClockAhead { ahead: self.config.max_drift / 2 },
-                false => self.no_quorum(answered),
-            };
-            self.reject_all(waiting, &reason);
-        }
+        let reason = match self.quorum.is_quorum(answered) {
+            true => Reason::ClockAhead { ahead: self.config.max_drift / 2 },
+            false => self.no_quorum(answered),
+        };
+        self.reject_all(waiting, &reason);
     }
 
     fn no_quorum(&self, answered: SpSet) -> Reason {
@@ -466,14 +501,6 @@ impl StoragePoint {
 }
 
 impl Query {
-    fn message(&self) -> Message {
-        let key = |waiting: &Waiting| {
-            let Submission { publisher, key, .. } = &waiting.submission;
-            (publisher.clone(), key.clone().unwrap_or_default())
-        };
-        Message::OrderQuery { request: self.request, keys: self.waiting.iter().map(key).collect() }
-    }
-
     pub(super) fn answered(&self) -> SpSet {
         self.clocks.keys().copied().collect()
     }
@@ -485,6 +512,10 @@ impl TicketState {
             TicketState::Waiting { deadline } | TicketState::Named { deadline, .. } => deadline,
         }
     }
+}
+
+fn key_of(submission: &Submission) -> Option<Key> {
+    submission.key.as_ref().map(|key| Key::new(&submission.publisher, key))
 }
 
 fn same_entries(a: &[Entry], b: &[Entry]) -> bool {

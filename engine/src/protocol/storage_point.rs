@@ -14,6 +14,7 @@ use crate::mutant::{self, Mutant};
 use crate::protocol::{
     Config, Durable, Duration, Hash, Instant, Message, Now, Path, SpId, SpSet, StoreId, Uid,
     api::Incarnation,
+    attempts::{AwaitedSet, WaitingSet},
     changes::ChangeFeed,
     clock::HybridClock,
     config::ConfigError,
@@ -26,7 +27,7 @@ use crate::protocol::{
     keys::Keys,
     merge::{Merge, WantedSet},
     message::{Header, RequestId},
-    order::{Query, TicketState, Waiting},
+    order::{Query, TicketState},
     quorum::Quorum,
     random::Random,
     transfer::Transfers,
@@ -108,13 +109,13 @@ pub struct StoragePoint {
     pub(super) relay_at: Option<Instant>,
     pub(super) awaiting_ceiling: Vec<(Uid, Message)>,
 
-    pub(super) waiting: Vec<Waiting>,
-    pub(super) queries: Vec<Query>,
+    pub(super) waiting: WaitingSet,
+    pub(super) queries: BTreeMap<RequestId, Query>,
     pub(super) next_request: u64,
     pub(super) next_ticket: u64,
     pub(super) tickets: BTreeMap<Ticket, TicketState>,
     pub(super) deadlines: BTreeSet<(Instant, Ticket)>,
-    pub(super) completing: BTreeMap<Uid, Vec<(Ticket, Vec<crate::protocol::Entry>)>>,
+    pub(super) awaited: AwaitedSet,
 
     pub(super) contents: HeldContents,
     pub(super) transfers: Transfers,
@@ -180,14 +181,14 @@ impl StoragePoint {
             relays: BTreeSet::new(),
             relay_at: None,
             awaiting_ceiling: Vec::new(),
-            waiting: Vec::new(),
-            queries: Vec::new(),
+            waiting: WaitingSet::default(),
+            queries: BTreeMap::new(),
             // Requests of an earlier store of this SP must not be answered to this one.
             next_request: u64::from(config.store.number) << 40,
             next_ticket: 0,
             tickets: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            completing: BTreeMap::new(),
+            awaited: AwaitedSet::default(),
             contents: HeldContents::default(),
             transfers: Transfers::default(),
             wanted: WantedSet::default(),
@@ -414,7 +415,11 @@ impl StoragePoint {
     pub fn handle_persisted(&mut self, now: Now, id: WriteId) {
         self.begin(now);
         self.store_refuses = None;
-        for written in self.writes.remove(&id).unwrap_or_default().done {
+        let done = self.writes.remove(&id).unwrap_or_default().done;
+        if done.iter().any(|written| matches!(written, Written::Held(_) | Written::OwnBit(_))) {
+            self.relay_with_commit();
+        }
+        for written in done {
             match written {
                 Written::Started => self.started = true,
                 Written::Ceiling(micros) => {

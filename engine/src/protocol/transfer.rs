@@ -311,6 +311,20 @@ impl StoragePoint {
         self.content_is_here(hash, Some(inline), &transfer.waiting);
     }
 
+    /// A publisher has handed in a content that `uid` lacks (`inline` none: it is in the store): it is fetched no more.
+    pub(super) fn content_was_handed_in(&mut self, uid: Uid, hash: Hash, inline: Option<InlineContent>) {
+        let mut waiting = BTreeSet::from([uid]);
+        if self.transfers.all.get(&hash).is_some_and(|transfer| !transfer.repairs)
+            && let Some(transfer) = self.transfers.remove(hash)
+        {
+            if transfer.is_staged_on_disk() && transfer.received > 0 {
+                self.output(Output::AbortStage { hash });
+            }
+            waiting.extend(transfer.waiting);
+        }
+        self.content_is_here(hash, inline, &waiting);
+    }
+
     /// What became of a staged part that ends at `offset_end`.
     pub fn handle_staged(&mut self, now: Now, hash: Hash, offset_end: u64, staged: Staged) {
         self.begin(now);

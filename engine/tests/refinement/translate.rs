@@ -132,6 +132,7 @@ impl<'a> Translation<'a> {
             let bits = set(known.bits);
             let known_ = Known {
                 held: known.held,
+                writing: known.writing || (known.agreed && !known.held),
                 own: known.own_bit && known.held,
                 own_asked: known.own_bit_asked,
                 agreed: known.agreed,

@@ -11,7 +11,7 @@ use acms_engine::{
         message::{Header, Wanted},
     },
     runtime::storage_point::parts::{Incoming, read_chunk},
-    store::{Contents, Log, MemoryStorage, Options as StoreOptions, Store, StoreIdentity},
+    store::{self, Contents, Log, Maintenance, MemoryStorage, Options as StoreOptions, Store, StoreIdentity},
     wire::{self, Decoder, Frame},
 };
 use bytes::Bytes;
@@ -61,6 +61,7 @@ struct Running {
     sp: StoragePoint,
     log: Log<MemoryStorage>,
     contents: Contents<MemoryStorage>,
+    maintenance: Maintenance<MemoryStorage>,
     writes: VecDeque<(WriteId, Vec<Durable>)>,
     incoming: Incoming<MemoryStorage, ()>,
 }
@@ -215,6 +216,11 @@ impl Cluster {
         Now { instant: self.now, wall: Micros(wall as u64) }
     }
 
+    /// A UID so far ahead of the true time.
+    pub fn uid_ahead(&self, ahead: Duration) -> Uid {
+        Uid { micros: WALL + self.now.after(ahead).0 / 1_000, sp: SpId(1), store: 0 }
+    }
+
     pub fn is_up(&self, sp: SpId) -> bool {
         self.nodes[&sp].running.is_some()
     }
@@ -253,6 +259,7 @@ impl Cluster {
             log: opened.log,
             incoming: Incoming::new(opened.contents.clone()),
             contents: opened.contents,
+            maintenance: opened.maintenance,
             writes: VecDeque::new(),
         };
         self.nodes.get_mut(&sp).expect("a member").running = Some(running);
@@ -511,6 +518,23 @@ impl Cluster {
         self.nodes[&sp].running.as_ref().map_or(0, |running| running.incoming.fetching())
     }
 
+    /// The store of `sp` makes a checkpoint, and what its maintenance does besides. False: its disk failed.
+    pub fn maintain(&mut self, sp: SpId) -> bool {
+        let now = self.now;
+        let running = self.nodes.get_mut(&sp).and_then(|node| node.running.as_mut()).expect("the SP runs");
+        if running.maintenance.checkpoint(now).is_err() {
+            return false;
+        }
+        loop {
+            match running.maintenance.step(now) {
+                Ok(store::Step::Again) => {}
+                Ok(store::Step::Wait(_)) => return true,
+                Ok(store::Step::Copy(copies)) if running.log.commit_writes([], &copies).is_ok() => {}
+                Ok(store::Step::Copy(_)) | Err(_) => return false,
+            }
+        }
+    }
+
     /// The oldest frame from `from` to `to` arrives. False: there is none.
     pub fn deliver(&mut self, from: SpId, to: SpId) -> bool {
         let Some(bytes) = self.frames.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return false };
@@ -627,16 +651,24 @@ impl Cluster {
 
     /// What an SP would answer for `path`: the UID and the content read back from its store.
     pub fn read(&self, sp: SpId, path: &str) -> Option<(Uid, Option<Vec<u8>>)> {
-        let running = self.nodes[&sp].running.as_ref()?;
-        let entry = running.sp.lookup(&path.parse().expect("a path"))?;
+        self.try_read(sp, path).expect("an indexed content is held")
+    }
+
+    /// The same, or why the store does not have the content as it was published.
+    pub fn try_read(&self, sp: SpId, path: &str) -> Result<Option<(Uid, Option<Vec<u8>>)>, String> {
+        let Some(running) = self.nodes[&sp].running.as_ref() else { return Ok(None) };
+        let Some(entry) = running.sp.lookup(&path.parse().expect("a path")) else { return Ok(None) };
         if entry.flags.deleted {
-            return Some((entry.uid, None));
+            return Ok(Some((entry.uid, None)));
         }
         let content = match entry.size {
             0 => Vec::new(),
-            size => running.contents.read(&entry.hash, 0, size).expect("an indexed content is held").to_vec(),
+            size => running.contents.read(&entry.hash, 0, size).map_err(|error| error.to_string())?.to_vec(),
         };
-        Some((entry.uid, Some(content)))
+        match Hash::of(&content) == entry.hash {
+            true => Ok(Some((entry.uid, Some(content)))),
+            false => Err(format!("{} bytes with another hash", content.len())),
+        }
     }
 }
 

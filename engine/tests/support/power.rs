@@ -8,18 +8,22 @@ use std::time::Duration;
 pub struct Run {
     /// Whether it had that many flushes, so that power was lost.
     pub happened: bool,
+    /// Checkpoints that were made.
+    pub checkpoints: usize,
     /// Promises broken, by name.
     pub broken: Vec<String>,
 }
 
 const PUBLICATIONS: usize = 10;
+/// After one flush in so many the store makes a checkpoint, which counts as a flush.
+const CHECKPOINT_EVERY: u64 = 6;
 
 /// Publications through rotating SPs of three, every order of frames and flushes drawn from `seed`; during flush number
 /// `at` the SP whose flush it is (or all of them) loses power: the write is begun, and torn where the disk says.
 pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
     let mut cluster = Cluster::new(3, Setup::default());
     let mut random = Random::new(seed);
-    let (mut flushes, mut submitted, mut happened) = (0, 0, false);
+    let (mut flushes, mut submitted, mut happened, mut checkpoints) = (0, 0, false, 0);
     // The first publication of each SP waits for its clock's ceiling; the interesting ones do not.
     for _ in cluster.sps().collect::<Vec<_>>() {
         submit(&mut cluster, submitted);
@@ -44,21 +48,27 @@ pub fn lose_power_at(seed: u64, at: usize, whole_cluster: bool) -> Run {
             continue;
         }
         let sp = writes[random.below(writes.len() as u64) as usize];
+        let is_checkpoint = random.below(CHECKPOINT_EVERY) == 0;
+        // A checkpoint is several flushes.
+        let nth = if is_checkpoint { 1 + random.below(4) } else { 1 };
         if flushes == at {
             happened = true;
             let disk = cluster.disk(sp);
-            disk.stop_at_sync(disk.syncs() + 1);
-            cluster.flush(sp);
+            disk.stop_at_sync(disk.syncs() + nth);
+            let _ = if is_checkpoint { cluster.maintain(sp) } else { cluster.flush(sp) };
             let victims: Vec<SpId> = cluster.sps().filter(|other| whole_cluster || *other == sp).collect();
             victims.iter().for_each(|victim| cluster.crash(*victim));
             victims.iter().for_each(|victim| cluster.start(*victim));
+        } else if is_checkpoint {
+            assert!(cluster.maintain(sp), "a healthy disk");
+            checkpoints += 1;
         } else {
             cluster.flush(sp);
         }
         flushes += 1;
     }
     cluster.run_for(Duration::from_secs(30));
-    Run { happened, broken: broken(&cluster) }
+    Run { happened, checkpoints, broken: broken(&cluster) }
 }
 
 fn submit(cluster: &mut Cluster, number: usize) {
@@ -83,6 +93,8 @@ fn broken(cluster: &Cluster) -> Vec<String> {
                             "P1: {name} was accepted as {uid} at sp{}, sp{sp} serves {served:?}",
                             told.sp
                         ));
+                    } else if let Err(why) = cluster.try_read(sp, told.path.as_str()) {
+                        broken.push(format!("P1: {name} was accepted as {uid}, its content at sp{sp}: {why}"));
                     }
                 }
                 Outcome::Rejected { .. } if served.is_some_and(|entry| entry.hash == told.hash) => {

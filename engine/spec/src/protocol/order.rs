@@ -87,12 +87,17 @@ impl Config {
     }
 
     /// A retry completes the publication `q` that has its key instead of making another: one that an answer named, or,
-    /// without asking, one that its accepting SP itself knows. Of that SP it may also be one that is still undecided.
+    /// without asking, one that its accepting SP itself knows. Of that SP it may also be one that is still undecided, or that
+    /// another attempt there has found to be its own.
     pub fn complete_same_key(&self, s: &State, p: usize, q: usize) -> Option<State> {
         let Publication { phase, same_key, .. } = s.publications[p];
         let (at, wanted) = (s.accepting(p), Some(q as Id));
         let undecided = s.publications[q].undecided && s.accepting(q) == at && self.keys[q] == self.keys[p];
-        let known_here = undecided || self.same_keys(s, p, at).contains(&wanted);
+        let joins = |other: &Publication| {
+            let same_key = other.phase == Phase::Completing(q as Id) && self.keys[q] == self.keys[p];
+            same_key && usize::from(other.sp) == at
+        };
+        let known_here = undecided || s.publications.iter().any(joins) || self.same_keys(s, p, at).contains(&wanted);
         if phase != Phase::Asking || !(known_here || (same_key == wanted && self.order_is_known(s, p))) {
             return None;
         }

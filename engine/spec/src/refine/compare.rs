@@ -55,7 +55,7 @@ impl Replay<'_> {
         for (name, known) in &view.publications {
             let p = self.number(*name)?;
             let here = !known.dropped;
-            let facts = [here && known.held, here && !known.held, here && known.own, known.agreed, known.dropped];
+            let facts = [here && known.held, here && known.writing, here && known.own, known.agreed, known.dropped];
             seen.iter_mut().zip(facts).for_each(|(set, fact)| *set |= if fact { one(p) } else { 0 });
             if here && known.held && !known.agreed && known.bits != sp.bits[p] {
                 return Err(format!("the vector of {name:?} is {:#b}, not {:#b}", known.bits, sp.bits[p]));

@@ -68,7 +68,7 @@ impl Replay<'_> {
         if known.agreed && !has(sp.agreed | sp.held, p) && self.state.publications[p].accepted {
             self.may(Action::LearnAgreed { at, p });
         }
-        if !has(sp.held | sp.writing, p) {
+        if (known.held || known.writing) && !has(sp.held | sp.writing, p) {
             self.may(Action::ReceiveOffer { p, at });
         }
     }

@@ -114,7 +114,9 @@ pub enum Told {
 pub struct Known {
     /// Manifest and content are durable.
     pub held: bool,
-    /// The own bit is.
+    /// Their write was asked for, or will be as soon as the content has come: it is known agreed.
+    pub writing: bool,
+    /// The own bit is durable.
     pub own: bool,
     /// Its write was asked for, apart from manifest and content.
     pub own_asked: bool,
