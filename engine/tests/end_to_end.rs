@@ -384,6 +384,35 @@ fn a_damaged_content_is_noticed_and_fetched_again() {
 }
 
 #[test]
+fn a_large_content_that_was_damaged_or_lost_while_a_process_was_down_is_never_served_and_fetched_again() {
+    let mut cluster = Cluster::start(13);
+    let (rotten, lost) = (noise(3_000_000), noise(200_000));
+    for (path, content) in [("rot/large", &rotten), ("rot/lost", &lost)] {
+        cluster.publish(1, path, content);
+        cluster.wait_for(3, path, content, Duration::from_secs(5));
+    }
+    cluster.kill(3);
+    let file = |content: &[u8]| {
+        let name = format!("store/content-{}", acms_engine::protocol::Hash::of(content));
+        cluster.config(3).with_file_name(name)
+    };
+    let mut bytes = fs::read(file(&rotten)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(file(&rotten), bytes).unwrap();
+    fs::remove_file(file(&lost)).unwrap();
+    cluster.start_sp(3);
+    let object = format!("/v1/objects/{}", acms_engine::protocol::Hash::of(&rotten));
+    let first = cluster.get(3, &object, &["Range: bytes=0-9"]);
+    assert_eq!((first.status, first.header("cache-control")), (500, Some("no-store")), "not even a part that is good");
+    cluster.wait_for(3, "rot/large", &rotten, Duration::from_secs(15));
+    cluster.wait_for(3, "rot/lost", &lost, Duration::from_secs(15));
+    let again = cluster.get(3, &format!("{object}?again=1"), &["Range: bytes=0-9"]);
+    assert_eq!((again.status, &again.body[..]), (206, &rotten[..10]));
+    let metrics = cluster.get(3, "/metrics", &[]).text();
+    assert!(metrics.contains("acms_contents_damaged_total 2"), "{metrics}");
+}
+
+#[test]
 fn as_of_follows_the_clock_and_stands_still_without_a_quorum() {
     let mut cluster = Cluster::start(8);
     cluster.publish(1, "fresh/a", b"a");

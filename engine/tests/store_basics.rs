@@ -5,7 +5,7 @@
 mod store;
 
 use acms_engine::{
-    protocol::{Durable, Hash, Micros, SpId, SpSet, StoreId, durable::INLINE_LEN_MAX},
+    protocol::{Durable, Hash, Micros, SpId, StoreId, durable::INLINE_LEN_MAX},
     store::{Contents, DirStorage, Options, Prepare, Storage, Store, StoreError},
 };
 use store::{held, identity, read_back, uid};
@@ -36,7 +36,6 @@ fn what_was_committed_comes_back() {
     let second = vec![
         held(3, &vec![3; INLINE_LEN_MAX as usize]),
         Durable::OwnBit { uid: uid(3) },
-        Durable::Bits { uid: uid(1), bits: SpSet(6) },
         Durable::Agreed { uid: uid(1) },
         Durable::Dropped { uid: uid(2), superseded_by: uid(3) },
     ];

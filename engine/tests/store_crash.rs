@@ -6,7 +6,7 @@
 mod store;
 
 use acms_engine::{
-    protocol::{Durable, Hash, SpId, SpSet, StoreId},
+    protocol::{Durable, Hash, SpId, StoreId},
     store::{
         MaintenanceLimits, MemoryStorage, Opened, Options, Prepare, Storage, StorageFile, Store, StoreError,
         StoreIdentity,
@@ -64,7 +64,7 @@ fn batch(draw: &mut Draw, micros: u64) -> Vec<Durable> {
         let micros = micros * 10 + i;
         match draw.below(4) {
             0 => Durable::Agreed { uid: uid(micros) },
-            1 => Durable::Bits { uid: uid(micros), bits: SpSet(draw.below(64)) },
+            1 => Durable::OwnBit { uid: uid(micros) },
             _ => {
                 let len = [0, 1, 300, 512, 1_500][draw.below(5) as usize];
                 let content: Vec<u8> = (0..len).map(|_| draw.below(256) as u8).collect();

@@ -1,7 +1,7 @@
 //! What a storage point makes durable: the records of its log, in the order in which they replay.
 
 use crate::protocol::{
-    Hash, Manifest, Micros, SpId, SpSet, StoreId, Uid,
+    Hash, Manifest, Micros, SpId, StoreId, Uid,
     encoding::{DecodeError, Reader, Writer},
 };
 use bytes::Bytes;
@@ -36,13 +36,6 @@ pub enum Durable {
     OwnBit {
         /// Of this publication.
         uid: Uid,
-    },
-    /// Bits of others that were seen. Written lazily.
-    Bits {
-        /// Of this publication.
-        uid: Uid,
-        /// Bits seen set, of the stores known at this place in the log.
-        bits: SpSet,
     },
     /// A held publication is agreed. Written lazily.
     Agreed {
@@ -100,7 +93,6 @@ pub enum Durable {
 pub enum Kind {
     Held = 1,
     OwnBit = 2,
-    Bits = 3,
     Agreed = 4,
     Dropped = 5,
     Ceiling = 6,
@@ -127,11 +119,6 @@ impl Durable {
             Durable::OwnBit { uid } => {
                 out.uid(*uid);
                 Kind::OwnBit
-            }
-            Durable::Bits { uid, bits } => {
-                out.uid(*uid);
-                out.sp_set(*bits);
-                Kind::Bits
             }
             Durable::Agreed { uid } => {
                 out.uid(*uid);
@@ -186,7 +173,6 @@ impl Durable {
                 Durable::Held { manifest, contents: Vec::new(), own_bit }
             }
             2 => Durable::OwnBit { uid: input.uid()? },
-            3 => Durable::Bits { uid: input.uid()?, bits: input.sp_set()? },
             4 => Durable::Agreed { uid: input.uid()? },
             5 => Durable::Dropped { uid: input.uid()?, superseded_by: input.uid()? },
             6 => Durable::Ceiling { micros: Micros(input.varint()?) },

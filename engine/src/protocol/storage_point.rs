@@ -231,7 +231,6 @@ impl StoragePoint {
                 Durable::Store { sp, store } => self.recover_store(sp, store),
                 Durable::Held { manifest, own_bit, .. } => self.recover_held(manifest, own_bit),
                 Durable::OwnBit { uid } => self.recover_own_bit(uid),
-                Durable::Bits { uid, bits } => self.recover_bits(uid, bits),
                 Durable::Agreed { uid } => self.recover_agreed(uid),
                 Durable::Dropped { uid, superseded_by } => self.forget_pending(uid, superseded_by),
                 Durable::AsOf { micros } => self.freshness.recover(micros),

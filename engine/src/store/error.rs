@@ -89,6 +89,15 @@ impl StoreError {
         matches!(self, StoreError::Full(_) | StoreError::TooLarge { .. })
     }
 
+    /// Whether the disk fails, which ends the process: what it still holds cannot be known by going on.
+    pub fn is_disk_failure(&self) -> bool {
+        match self {
+            StoreError::Failed(_) | StoreError::Poisoned => true,
+            StoreError::Io { source, .. } => source.raw_os_error() == Some(nix::libc::EIO),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: a full disk, or the failure of `what`.
     pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
         move |source| match source.kind() {

@@ -1,11 +1,10 @@
 //! What the records of the log say, all in all: the fold that a checkpoint writes down.
 //!
 //! Invariant: replaying [`Ledger::records`] leads where replaying all records applied so far leads, and a content is
-//! alive as long as a publication that is neither released nor forgotten names it. Bits are those of the stores known
-//! last: a newer store voids the older one's, and the records of a checkpoint begin with the stores.
+//! alive as long as a publication that is neither released nor forgotten names it.
 
 use super::format::Placed;
-use crate::protocol::{Durable, Hash, Instant, Manifest, Micros, SpId, SpSet, StoreId, Uid};
+use crate::protocol::{Durable, Hash, Instant, Manifest, Micros, SpId, StoreId, Uid};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -50,7 +49,6 @@ struct Known {
     /// Its own bit came with it.
     held_with_bit: bool,
     own_bit: bool,
-    bits: SpSet,
     agreed: bool,
     superseded_by: Option<Uid>,
     released: bool,
@@ -68,9 +66,6 @@ impl Known {
         }
         if self.own_bit {
             out.push(Durable::OwnBit { uid });
-        }
-        if self.bits != SpSet::EMPTY {
-            out.push(Durable::Bits { uid, bits: self.bits });
         }
         if self.agreed {
             out.push(Durable::Agreed { uid });
@@ -126,10 +121,6 @@ impl Ledger {
             Durable::OwnBit { uid } => {
                 let known = self.publications.entry(*uid).or_default();
                 known.own_bit |= !known.held_with_bit;
-            }
-            Durable::Bits { uid, bits } => {
-                let known = self.publications.entry(*uid).or_default();
-                known.bits = known.bits.union(*bits);
             }
             Durable::Agreed { uid } => self.publications.entry(*uid).or_default().agreed = true,
             Durable::Dropped { uid, superseded_by } => {
@@ -195,13 +186,9 @@ impl Ledger {
     }
 
     fn learn_store(&mut self, sp: SpId, store: StoreId) {
-        if self.stores.get(&sp).is_some_and(|known| store.number <= known.number) {
-            return;
-        }
-        if self.stores.insert(sp, store).is_some() {
-            for known in self.publications.values_mut() {
-                known.bits = known.bits.minus(SpSet::one(sp));
-            }
+        let known = self.stores.entry(sp).or_insert(store);
+        if store.number > known.number {
+            *known = store;
         }
     }
 
@@ -350,7 +337,7 @@ impl Ledger {
         self.publications.len()
     }
 
-    /// What comes before the publications: the stores first, for bits are of the stores known where they are.
+    /// What comes before the publications.
     pub(super) fn first_records(&self) -> Vec<Durable> {
         let started = self.starts.map(|starts| Durable::Started { starts });
         let ceiling = self.ceiling.map(|micros| Durable::Ceiling { micros });
@@ -419,7 +406,6 @@ mod tests {
         prop_oneof![
             4 => (0u64..6, 0u8..4, any::<bool>()).prop_map(|(micros, content, own)| held(micros, content, own)),
             1 => one.clone().prop_map(|uid| Durable::OwnBit { uid }),
-            3 => (one.clone(), 0u64..32).prop_map(|(uid, bits)| Durable::Bits { uid, bits: SpSet(bits) }),
             2 => one.clone().prop_map(|uid| Durable::Agreed { uid }),
             1 => (one.clone(), one.clone()).prop_map(|(uid, superseded_by)| Durable::Dropped { uid, superseded_by }),
             1 => (0u64..9).prop_map(|micros| Durable::Ceiling { micros: Micros(micros) }),
@@ -451,14 +437,6 @@ mod tests {
             prop_assert_eq!(records(&again), records(&all));
             prop_assert_eq!(alive(&again), alive(&all));
         }
-    }
-
-    #[test]
-    fn bits_of_a_void_store_stay_void() {
-        let store = |number| Durable::Store { sp: SpId(2), store: StoreId { number, nonce: 1 } };
-        let bits = |bits| Durable::Bits { uid: uid(1), bits: SpSet(bits) };
-        let ledger = ledger(&[store(0), held(1, 1, true), bits(0b1100), store(1), bits(0b0010)]);
-        assert_eq!(records(&ledger), [store(1), held(1, 1, true), bits(0b1010)]);
     }
 
     #[test]

@@ -92,7 +92,6 @@ pub(crate) fn durable() -> impl Strategy<Value = Durable> {
             own_bit
         }),
         uid().prop_map(|uid| Durable::OwnBit { uid }),
-        (uid(), any::<u64>()).prop_map(|(uid, bits)| Durable::Bits { uid, bits: SpSet(bits) }),
         uid().prop_map(|uid| Durable::Agreed { uid }),
         (uid(), uid()).prop_map(|(uid, superseded_by)| Durable::Dropped { uid, superseded_by }),
         any::<u64>().prop_map(|micros| Durable::Ceiling { micros: Micros(micros) }),

@@ -426,7 +426,7 @@ impl Cluster {
             damaged.into_iter().for_each(|(hash, size)| running.sp.handle_damaged(now, hash, size));
             for (hash, offset, total, bytes) in asked.stages {
                 let end = offset + bytes.len() as u64;
-                let result = running.incoming.stage(hash, offset, total, &bytes);
+                let result = running.incoming.stage(hash, offset, total, &bytes).expect("a healthy disk");
                 running.sp.handle_staged(now, hash, end, result);
             }
             for hash in asked.aborted {

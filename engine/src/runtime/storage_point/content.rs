@@ -97,9 +97,11 @@ impl Worker {
         match job {
             Job::Stage { hash, offset, total, bytes } => {
                 self.pace(bytes.len());
-                let staged = self.incoming.stage(hash, offset, total, &bytes);
                 let offset_end = offset + bytes.len() as u64;
-                self.completions.send(Completion::Staged { hash, offset_end, staged });
+                self.completions.send(match self.incoming.stage(hash, offset, total, &bytes) {
+                    Ok(staged) => Completion::Staged { hash, offset_end, staged },
+                    Err(error) => Completion::StoreFailed(error.to_string()),
+                });
             }
             Job::StageAbort { hash } => self.incoming.abort_stage(&hash),
             Job::Read { hash, .. } | Job::Compare { hash } if self.contents.needs_comparing(&hash) => {
@@ -120,8 +122,10 @@ impl Worker {
                 self.completions.send(Completion::UploadWritten { upload, len: bytes.len() });
             }
             Job::UploadFinish { upload } => {
-                let result = self.incoming.finish(&upload).map_err(|error| error.to_string());
-                self.completions.send(Completion::UploadFinished { upload, result });
+                self.completions.send(match self.incoming.finish(&upload) {
+                    Err(error) if error.is_disk_failure() => Completion::StoreFailed(error.to_string()),
+                    result => Completion::UploadFinished { upload, result: result.map_err(|error| error.to_string()) },
+                });
             }
             Job::UploadAbort { upload } => self.incoming.abort(&upload),
         }

@@ -45,12 +45,15 @@ impl<S: Storage, U: Ord> Incoming<S, U> {
         Incoming { contents, fetched: BTreeMap::new(), uploads: BTreeMap::new() }
     }
 
-    /// Appends a part of a content of `total` bytes, which begins anew at offset 0.
-    pub fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Staged {
-        self.try_to_stage(hash, offset, total, bytes).unwrap_or_else(|error| {
-            tracing::error!("content {hash} cannot be stored: {error}");
+    /// Appends a part of a content of `total` bytes, which begins anew at offset 0. An error is a failure of the disk.
+    pub fn stage(&mut self, hash: Hash, offset: u64, total: u64, bytes: &[u8]) -> Result<Staged, StoreError> {
+        self.try_to_stage(hash, offset, total, bytes).or_else(|error| {
             self.fetched.remove(&hash);
-            Staged::Failed
+            if error.is_disk_failure() {
+                return Err(error);
+            }
+            tracing::error!("content {hash} cannot be stored: {error}");
+            Ok(Staged::Failed)
         })
     }
 

@@ -328,12 +328,19 @@ impl StoragePointHost {
             }
             Done::Stage { hash, offset, total, bytes } => {
                 let end = offset + bytes.len() as u64;
-                let staged = running.incoming.stage(hash, offset, total, &bytes);
+                let staged = match running.incoming.stage(hash, offset, total, &bytes) {
+                    Ok(staged) => staged,
+                    Err(error) => return shared.ended.push((me, self.disk.ending(&error))),
+                };
                 running.machine.handle_staged(shared.now_at(me), hash, end, staged);
                 shared.observe(self.sp, Step::Other, &running.machine);
             }
             Done::AbortStage { hash } => running.incoming.abort_stage(&hash),
-            Done::Upload { connection, request } => running.uploaded(shared, me, connection, *request),
+            Done::Upload { connection, request } => {
+                if let Err(error) = running.uploaded(shared, me, connection, *request) {
+                    shared.ended.push((me, self.disk.ending(&error)));
+                }
+            }
             Done::StopNow => shared.ended.push((me, Ending::Stopped)),
         }
     }
@@ -581,15 +588,22 @@ impl Running {
         }
     }
 
-    /// The large content of a request is on the disk, if that takes it.
-    fn uploaded(&mut self, shared: &mut Shared<'_>, me: HostId, connection: ConnectionId, request: PublishRequest) {
+    /// The large content of a request is on the disk, if that takes it. An error is a failure of the disk.
+    fn uploaded(
+        &mut self,
+        shared: &mut Shared<'_>,
+        me: HostId,
+        connection: ConnectionId,
+        request: PublishRequest,
+    ) -> Result<(), StoreError> {
         self.incoming.upload(connection, &request.content.clone().unwrap_or_default());
         let finished = self.incoming.finish(&connection);
         if !self.uploading.remove(&connection) {
             // The publisher is gone.
-            return;
+            return finished.map(|_| ()).or_else(|error| if error.is_disk_failure() { Err(error) } else { Ok(()) });
         }
         match finished {
+            Err(error) if error.is_disk_failure() => return Err(error),
             Ok((hash, size)) => {
                 self.submit(shared, me, connection, request, Content { hash, size, inline: Vec::new() });
             }
@@ -602,6 +616,7 @@ impl Running {
                 shared.send(connection, me, Segment::Published(Box::new(answer)));
             }
         }
+        Ok(())
     }
 
     fn read_for(&mut self, shared: &mut Shared<'_>, me: HostId, to: SpId, hash: Hash, offset: u64, len: u32) {
