@@ -77,6 +77,8 @@ mutants! {
     DropWithoutAgreed = "drop-without-agreed",
     /// An order query is answered with the greatest agreed UID, whatever is held.
     AnswerKnowsAgreedOnly = "answer-knows-agreed-only",
+    /// A newer store is written lazily, and counts as durable at once: its join is answered before.
+    StoreLearnedLazily = "store-learned-lazily",
 
     // Beyond the specification.
     /// Contents are taken without a look at their hash.

@@ -166,11 +166,21 @@ impl StoragePoint {
         match state {
             JoinState::Pending { own_bit: true } => {
                 publication.bits = publication.bits.union(SpSet::one(from));
-                if publication.hold == Hold::Durable {
-                    self.set_own_bit(uid);
+                match (publication.hold, publication.superseded_by) {
+                    (Hold::Durable, _) => self.set_own_bit(uid),
+                    (Hold::Fetching, Some(by)) => self.remember_dropped(uid, by),
+                    _ => {}
                 }
             }
             JoinState::Agreed if publication.is_pending() => self.mark_agreed(uid),
+            // Its exchange had begun, as another replier may not have known: its key counts.
+            JoinState::Dropped { superseded_by } if !is_new => {
+                self.keys.remember(&publication.manifest);
+                match publication.hold {
+                    Hold::Fetching if publication.is_pending() => self.remember_dropped(uid, superseded_by),
+                    _ => self.set_own_bit(uid),
+                }
+            }
             _ => {}
         }
         // What was dropped here since another replier told of it is waited for no more.

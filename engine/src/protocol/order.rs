@@ -210,7 +210,7 @@ impl StoragePoint {
     }
 
     pub(super) fn answer_order_query(&mut self, from: SpId, request: RequestId, keys: &[(String, String)]) {
-        if !self.is_serving() {
+        if !self.is_serving() && !mutant::active(Mutant::JoiningAnswersQueries) {
             return;
         }
         let find = |(i, (publisher, key)): (usize, &(String, String))| {

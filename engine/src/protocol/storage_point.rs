@@ -251,7 +251,10 @@ impl StoragePoint {
         self.freshness.root_was_minted(self.index.root());
         self.ahead_since = None;
         self.changed.clear();
-        self.schedule_recovered();
+        // A store that is not filled sends no bit.
+        if self.join.is_none() {
+            self.schedule_recovered();
+        }
     }
 
     /// Whether the start is durable, so that this SP may speak to its peers.
@@ -616,7 +619,12 @@ impl StoragePoint {
         if known.is_some() && !mutant::active(Mutant::OldStoreBitsCounted) {
             self.void_bits(sp);
         }
-        self.persist(Durable::Store { sp, store }, Some(Written::Store(sp, store.number)));
+        if mutant::active(Mutant::StoreLearnedLazily) {
+            self.persist_lazily(Durable::Store { sp, store });
+            self.store_is_durable(sp, store.number);
+        } else {
+            self.persist(Durable::Store { sp, store }, Some(Written::Store(sp, store.number)));
+        }
         let header = self.header();
         self.output(Output::StoresChanged(header));
     }

@@ -15,9 +15,25 @@ use std::{collections::BTreeMap, time::Duration};
 /// Actions of the driver in a run.
 const ACTIONS: usize = 160;
 
+/// What all runs have in common; the rest is drawn.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// Storage points; none: mostly three, sometimes five.
+    pub(crate) n: Option<u8>,
+    pub(crate) mode: Option<Mode>,
+    pub(crate) order: Option<Order>,
+    /// Changes the faults that were drawn.
+    pub(crate) faults: fn(&mut Faults),
+}
+
+impl Plan {
+    /// Everything is drawn.
+    pub(crate) const ANY: Plan = Plan { n: None, mode: None, order: None, faults: |_| {} };
+}
+
 /// Draws a run from `seed`, and replays it in the specification.
-pub(crate) fn run(seed: u64) -> Result<Summary, NotAllowed> {
-    let (config, steps) = record(seed);
+pub(crate) fn run(seed: u64, plan: Plan) -> Result<Summary, NotAllowed> {
+    let (config, steps) = record(seed, plan);
     refine::replay(&config, &steps)
 }
 
@@ -35,27 +51,32 @@ struct Run {
 }
 
 /// What may happen in a run; drawn, so that quiet runs occur, too.
-struct Faults {
-    crashes: bool,
-    replacements: bool,
-    losses: bool,
-    duplicates: bool,
-    cuts: bool,
-    clocks: bool,
-    slow_flushes: bool,
-    retries: bool,
+pub(crate) struct Faults {
+    pub(crate) crashes: bool,
+    pub(crate) replacements: bool,
+    /// Many more crashes and replacements.
+    pub(crate) often: bool,
+    pub(crate) losses: bool,
+    pub(crate) duplicates: bool,
+    pub(crate) cuts: bool,
+    pub(crate) clocks: bool,
+    pub(crate) slow_flushes: bool,
+    pub(crate) retries: bool,
 }
 
-fn record(seed: u64) -> (Config, Vec<refine::Step>) {
+fn record(seed: u64, plan: Plan) -> (Config, Vec<refine::Step>) {
     let mut random = Random::new(seed);
     let mode = if random.below(2) == 0 { Mode::Fused } else { Mode::TwoPhase };
     let order = if random.below(4) == 0 { Order::Fast } else { Order::Strict };
-    let mut cluster = Cluster::new(3, Setup { mode, order, ..Setup::default() });
+    let n = if random.below(8) == 0 { 5 } else { 3 };
+    let (mode, order, n) = (plan.mode.unwrap_or(mode), plan.order.unwrap_or(order), plan.n.unwrap_or(n));
+    let mut cluster = Cluster::new(n, Setup { mode, order, ..Setup::default() });
     cluster.recording = Some(Recording::default());
     let mut draw = |of: u64| random.below(of) == 0;
-    let faults = Faults {
+    let mut faults = Faults {
         crashes: !draw(3),
         replacements: draw(2),
+        often: draw(8),
         losses: draw(2),
         duplicates: draw(2),
         cuts: draw(2),
@@ -63,6 +84,7 @@ fn record(seed: u64) -> (Config, Vec<refine::Step>) {
         slow_flushes: draw(2),
         retries: draw(2),
     };
+    (plan.faults)(&mut faults);
     let stores = cluster.sps().map(|sp| (sp, 0)).collect();
     let mut run =
         Run { cluster, random, submitted: Vec::new(), down: Vec::new(), agreed: None, seen: 0, stores, faults };
@@ -71,7 +93,7 @@ fn record(seed: u64) -> (Config, Vec<refine::Step>) {
     }
     run.heal();
     let steps = run.cluster.recording.take().expect("recorded").steps;
-    let mut translation = Translation::new(3, &run.submitted);
+    let mut translation = Translation::new(n.into(), &run.submitted);
     let steps: Vec<refine::Step> = steps.iter().map(|step| translation.step(step)).collect();
     let mut keys = PLAIN.keys;
     for (p, submitted) in run.submitted.iter().enumerate() {
@@ -80,6 +102,7 @@ fn record(seed: u64) -> (Config, Vec<refine::Step>) {
     }
     let config = Config {
         name: "a run of the engine",
+        n: n.into(),
         submissions: run.submitted.len(),
         keys,
         mode: if mode == Mode::Fused { state::Mode::Fused } else { state::Mode::TwoPhase },
@@ -110,6 +133,8 @@ impl Run {
             0..8 if self.submitted.len() < P => self.submit(),
             8..12 if self.faults.crashes && self.submitted.len() > 1 => self.crash(),
             12..18 => self.start(),
+            34..38 if self.faults.often => self.crash(),
+            38..46 if self.faults.often => self.start(),
             18..21 if self.faults.losses => self.lose(),
             21..27 => self.fire(),
             27..29 if self.faults.cuts => self.cut(),
@@ -181,7 +206,8 @@ impl Run {
         if self.faults.clocks {
             self.set_clock_of(sp);
         }
-        if self.faults.replacements && self.chance(3) && self.may_replace(sp) {
+        let one_of = if self.faults.often { 1 } else { 3 };
+        if self.faults.replacements && self.chance(one_of) && self.may_replace(sp) {
             self.cluster.replace(sp);
             *self.stores.entry(sp).or_default() += 1;
         }
@@ -189,11 +215,13 @@ impl Run {
         self.cluster.start(sp);
     }
 
-    /// The others are a quorum of filled stores, and know the store that is lost.
+    /// A quorum of the others has filled stores and knows the store that is lost; all others do where that is all of them.
     fn may_replace(&self, sp: SpId) -> bool {
         let knows = |other: SpId| self.cluster.sp(other).inspect().stores.get(&sp) == self.stores.get(&sp);
-        let mut others = self.cluster.sps().filter(|other| *other != sp);
-        others.all(|other| self.cluster.is_up(other) && self.cluster.sp(other).is_serving() && knows(other))
+        let is_good =
+            |other: &SpId| self.cluster.is_up(*other) && self.cluster.sp(*other).is_serving() && knows(*other);
+        let good = self.cluster.sps().filter(|other| *other != sp).filter(is_good).count();
+        good > self.cluster.sps().count() / 2
     }
 
     fn lose(&mut self) {
@@ -211,12 +239,18 @@ impl Run {
     }
 
     fn cut(&mut self) {
-        let (a, b) = [(1, 2), (1, 3), (2, 3)][self.draw(3)];
+        let pairs = self.pairs();
+        let (a, b) = pairs[self.draw(pairs.len())];
         if self.chance(2) {
-            self.cluster.cut(SpId(a), SpId(b));
+            self.cluster.cut(a, b);
         } else {
-            self.cluster.heal(SpId(a), SpId(b));
+            self.cluster.heal(a, b);
         }
+    }
+
+    fn pairs(&self) -> Vec<(SpId, SpId)> {
+        let sps = || self.cluster.sps();
+        sps().flat_map(|a| sps().filter(move |b| *b > a).map(move |b| (a, b))).collect()
     }
 
     fn set_clock(&mut self) {
@@ -242,8 +276,8 @@ impl Run {
 
     /// Faults stop, and everything goes on for a while.
     fn heal(&mut self) {
-        for (a, b) in [(1, 2), (1, 3), (2, 3)] {
-            self.cluster.heal(SpId(a), SpId(b));
+        for (a, b) in self.pairs() {
+            self.cluster.heal(a, b);
         }
         for sp in std::mem::take(&mut self.down) {
             self.cluster.start(sp);

@@ -11,10 +11,11 @@ mod support;
 mod driver;
 mod translate;
 
+use driver::Plan;
 use std::{collections::BTreeMap, ops::Range};
 
 fn seeds() -> Range<u64> {
-    let text = std::env::var("ACMS_REFINEMENT_SEEDS").unwrap_or("0..300".to_owned());
+    let text = std::env::var("ACMS_REFINEMENT_SEEDS").unwrap_or("0..1000".to_owned());
     let parse = || {
         let (from, to) = text.split_once("..")?;
         Some(from.parse().ok()?..to.parse().ok()?)
@@ -27,7 +28,7 @@ fn random_runs_are_runs_of_the_specification() {
     let mut actions: BTreeMap<String, usize> = BTreeMap::new();
     let (mut steps, mut failed) = (0, 0);
     for seed in seeds() {
-        match driver::run(seed) {
+        match driver::run(seed, Plan::ANY) {
             Ok(summary) => {
                 steps += summary.steps;
                 summary.actions.into_iter().for_each(|(name, count)| *actions.entry(name).or_default() += count);
