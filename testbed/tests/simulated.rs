@@ -210,7 +210,7 @@ fn rot_is_mended() {
         held(&judge.finish());
         parts.1
     };
-    let fault = "[[faults]]\nkind = \"disk-rot\"\ntarget = \"sp2\"\nat = \"5s\"\ncount = 5";
+    let fault = "[[faults]]\nkind = \"disk-rot\"\ntarget = \"sp2\"\nat = \"19500ms\"\ncount = 20";
     assert!(parts(fault) > parts(""));
 }
 

@@ -123,6 +123,15 @@ impl<K: Copy + Ord> Links<K> {
         })
     }
 
+    /// What hellos say from now on: a process whose store was replaced must find out from whomever it reaches, and
+    /// nobody sends it anything else.
+    pub fn set_header(&mut self, header: Header) {
+        self.hello.header = header;
+        if let Ok(frame) = encode_hello(&self.hello) {
+            self.hello_frame = frame.into();
+        }
+    }
+
     /// The next thing that a link has to say.
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         self.events.pop_front()

@@ -293,7 +293,7 @@ mod tests {
         refuse("[network]\nloss = 0.1\nqueue = \"1KiB\"", &["line 5:", "network.queue means nothing"]);
         refuse("[network]\ndelivery = \"datagram\"\nqueue = \"1KiB\"", &["line 5:", "without a rate"]);
         refuse("[fleet]\ncache_tiers = 2", &["line 4:", "number of caches, 0"]);
-        refuse("[expect]\nconvergence_99_ms_p98 = 3", &["line 4:", "did you mean \"convergence_99_ms_p99\""]);
+        refuse("[expect]\nconvergance_99_ms_p99 = 3", &["line 4:", "did you mean \"convergence_99_ms_p99\""]);
         let one = "[[workload.publications]]\npath = \"a\"\n";
         refuse(&format!("{one}at = \"1s\"\nto = \"sp9\""), &["line 6:", "did you mean \"sp1\""]);
         refuse(&format!("duration = \"5s\"\n{one}at = \"5s\"\nto = \"sp1\""), &["line 6:", "not within the duration"]);

@@ -193,6 +193,7 @@ impl Environment for Io {
 
     fn stores_changed(&mut self, header: Header) {
         self.send_frames();
+        self.peers.set_header(header.clone());
         self.header = header;
     }
 

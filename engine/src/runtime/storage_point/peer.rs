@@ -1,7 +1,7 @@
 //! Links to the other storage points over TCP: what [`Links`] wants, done with sockets.
 
 use crate::{
-    protocol::{Duration, Instant, SpId},
+    protocol::{Duration, Instant, SpId, message::Header},
     runtime::net,
     wire::{
         Hello, WireError,
@@ -186,6 +186,11 @@ impl Peers {
                 }
             }
         }
+    }
+
+    /// What hellos say from now on.
+    pub(super) fn set_header(&mut self, header: Header) {
+        self.links.set_header(header);
     }
 
     /// Queues messages as frames; those that carry contents go behind all others.

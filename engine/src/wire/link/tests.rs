@@ -129,6 +129,20 @@ fn contents_wait_behind_all_others_but_not_in_the_middle_of_a_frame() {
     assert_eq!(one.up().next(), Some((SpId(2), frame(1, 2_000).len())));
 }
 
+/// Found by the simulator: a process with a void store that was refused everywhere was never told why.
+#[test]
+fn hellos_name_the_stores_that_are_known_now() {
+    let (mut one, mut two) = pair();
+    two.set_header(Header { stores: vec![(SpId(1), StoreId { number: 1, nonce: 9 })], ..header(2, 1) });
+    one.closed(10, "reset", at(10));
+    one.handle_timeout(at(200));
+    one.dialled(SpId(2), 11, at(200));
+    two.accepted(21, at(200));
+    carry(&mut two, 21, &mut one, 11, at(200));
+    let said = events(&mut one);
+    assert!(matches!(&said[..], [_, LinkEvent::Up(_, header)] if header.stores.len() == 1), "{said:?}");
+}
+
 #[test]
 fn silence_is_broken_by_pings_and_ends_the_link() {
     let (mut one, mut two) = pair();

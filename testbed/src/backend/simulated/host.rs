@@ -31,6 +31,8 @@ pub(super) struct Host {
     /// Whether its machine is on; the process may be gone all the same.
     pub(super) is_powered: bool,
     pub(super) process: Process,
+    /// Another process has taken its place.
+    pub(super) is_displaced: bool,
     /// Whether the process takes connections of its peers.
     pub(super) listens_peer: bool,
     /// Whether the process takes HTTP connections.
@@ -54,6 +56,7 @@ impl Host {
             clock,
             is_powered: true,
             process: Process::Ended,
+            is_displaced: false,
             listens_peer: false,
             listens_http: false,
             starts: 0,

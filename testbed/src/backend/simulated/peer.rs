@@ -8,7 +8,7 @@ use super::{
 use crate::workload::Random;
 pub(super) use acms_engine::wire::link::LinkEvent;
 use acms_engine::{
-    protocol::{Instant, SpId},
+    protocol::{Instant, SpId, message::Header},
     wire::{
         Hello,
         link::{Action, Links},
@@ -54,6 +54,11 @@ impl Peers {
     /// Whether messages to `sp` can be sent.
     pub(super) fn is_up(&self, sp: SpId) -> bool {
         self.links.is_up(sp)
+    }
+
+    /// What hellos say from now on.
+    pub(super) fn set_header(&mut self, header: Header) {
+        self.links.set_header(header);
     }
 
     /// Queues frames to a peer whose link is up; those that carry contents go behind all others.

@@ -794,6 +794,7 @@ impl Environment for Effects<'_, '_> {
 
     fn stores_changed(&mut self, header: Header) {
         self.send_frames();
+        self.peers.set_header(header.clone());
         *self.header = header;
     }
 

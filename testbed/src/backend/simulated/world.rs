@@ -285,7 +285,7 @@ impl<'s> World<'s> {
         let mut place = Host::new(&host.name.clone(), host.clock.clone());
         (place.starts, place.undone_when_ready) = (host.starts, std::mem::take(&mut host.undone_when_ready));
         let mut old = std::mem::replace(host, place);
-        old.name = name;
+        (old.name, old.is_displaced) = (name, true);
         self.shared.displaced.insert((id, old.starts), new_id);
         for connection in &old.connections {
             self.shared.move_end(*connection, id, new_id);
@@ -304,8 +304,11 @@ impl<'s> World<'s> {
     /// The end of the run.
     pub(super) fn stop_for_good(&mut self, id: HostId) {
         if self.shared.host(id).process != Process::Ended {
-            let outcome = if self.displaced_runs().is_some() { "unexpected" } else { "stopped" };
-            self.is_gone(id, Kill::Process, outcome, "exit status: 0");
+            // One whose store is void should have found out and stopped.
+            let is_wrong = self.is_displaced(id) && self.shared.host(id).process == Process::Runs;
+            let (outcome, cause) =
+                if is_wrong { ("unexpected", "it still ran at the end") } else { ("stopped", "exit status: 0") };
+            self.is_gone(id, Kill::Process, outcome, cause);
         }
     }
 
@@ -375,6 +378,10 @@ impl Shared<'_> {
     /// An event of a host's process.
     pub(super) fn say(&mut self, id: HostId, kind: Kind, about: Template<'_>) {
         let host = &self.hosts[id.0 as usize];
+        // What a displaced process holds was said under its old name: its as-of cannot be judged.
+        if host.is_displaced && kind == Kind::AsOf {
+            return;
+        }
         self.record.host(self.now_ns, host, kind, about);
     }
 

@@ -23,7 +23,7 @@ impl Dice {
         let bits = |value: u64| u64::from(u64::BITS - value.leading_zeros());
         let length = self.between(bits(low), bits(high));
         let floor = if length == 0 { 0 } else { 1 << (length - 1) };
-        let ceiling = floor.max(1) * 2 - 1;
+        let ceiling = (floor.max(1) - 1) * 2 + 1;
         self.between(floor, ceiling).clamp(low, high)
     }
 

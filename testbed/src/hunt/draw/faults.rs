@@ -19,7 +19,11 @@ pub(super) fn draw(scenario: &mut Scenario, bounds: &Bounds, spared: &Spared, di
     dice.shuffle(&mut first);
     first.truncate(bounds.fault_kinds_min as usize);
     let count = dice.range(bounds.faults) as usize;
-    scenario.faults = if spared.in_turn { losses(scenario, bounds, count, dice) } else { Vec::new() };
+    scenario.faults.clear();
+    if spared.in_turn {
+        let most = count.saturating_sub(bounds.fault_kinds_min as usize).min(3);
+        losses(scenario, bounds, most, dice);
+    }
     for number in 0..count - scenario.faults.len() {
         for tries in 0..TRIES {
             let kind = first.get(number).copied().unwrap_or_else(|| *dice.choice(&kinds));
@@ -39,28 +43,33 @@ pub(super) fn draw(scenario: &mut Scenario, bounds: &Bounds, spared: &Spared, di
 }
 
 /// Disks that are lost one after another, with time in between for the store that takes a lost one's place.
-fn losses(scenario: &Scenario, bounds: &Bounds, count: usize, dice: &mut Dice) -> Vec<Fault> {
+fn losses(scenario: &mut Scenario, bounds: &Bounds, most: usize, dice: &mut Dice) {
     let can_be: Vec<FaultKind> = [FaultKind::DiskLost, FaultKind::StoreReplaced]
         .into_iter()
         .filter(|kind| bounds.fault_kinds.contains(kind))
         .collect();
-    let most = count.saturating_sub(bounds.fault_kinds_min as usize).min(3);
-    let mut faults = Vec::new();
+    if can_be.is_empty() {
+        return;
+    }
     let mut at = Duration::from_millis(dice.between(0, 4_000));
-    while faults.len() < most && !can_be.is_empty() {
+    for _ in 0..TRIES {
         let lasts = Duration::from_millis(dice.log_between(100, 3_000));
         // The last ones need no time, but others want some of it.
-        if at + lasts + Duration::from_secs(20) > scenario.duration.0 && !faults.is_empty() {
+        let is_late = at + lasts + Duration::from_secs(20) > scenario.duration.0;
+        if scenario.faults.len() == most || (is_late && !scenario.faults.is_empty()) {
             break;
         }
         let target = format!("sp{}", dice.between(1, scenario.fleet.storage_points.into()));
         let kind = *dice.choice(&can_be);
         if finds_out(kind, &target, scenario) {
-            faults.push(Fault::new(kind, &*target, Span(at), Some(Span(lasts))));
-            at += lasts + refill(scenario) + Duration::from_millis(2_500 + dice.between(0, 2_000));
+            scenario.faults.push(Fault::new(kind, &*target, Span(at), Some(Span(lasts))));
+            match unsound(scenario) {
+                // Nobody may lose that disk: it has too many votes.
+                Some(_) => drop(scenario.faults.pop()),
+                None => at += lasts + refill(scenario) + Duration::from_millis(2_500 + dice.between(0, 2_000)),
+            }
         }
     }
-    faults
 }
 
 /// Whether a process whose store was replaced would find out: it reaches only those that it dials.
