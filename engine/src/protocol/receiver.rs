@@ -46,9 +46,11 @@ const FULLS_MAX: u32 = 4;
 /// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const FLUSH_AFTER_WALKING: Duration = Duration::from_secs(1);
-/// Time between tries to apply what failed or was blocked.
+/// Time between tries to apply what failed.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Time between tries to apply what is blocked by something that is not the receiver's; at once when that may be gone.
+const BLOCKED_RETRY: Duration = Duration::from_secs(60);
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,6 +116,8 @@ pub struct Receiver {
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
     retry_after: Duration,
+    /// When to see whether what is in the way of blocked entries is gone.
+    blocked_at: Option<Instant>,
     last_request: u64,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -153,6 +157,7 @@ impl Receiver {
             flush_at: None,
             retry_at: None,
             retry_after: RETRY_MIN,
+            blocked_at: None,
             last_request: 0,
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -184,7 +189,7 @@ impl Receiver {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let poll_at = self.session.as_ref().and_then(|session| session.poll_at);
         let flush_at = self.flush_at.filter(|_| self.holdings.applying.is_none());
-        [self.resume_at, poll_at, flush_at, self.retry_at].into_iter().flatten().min()
+        [self.resume_at, poll_at, flush_at, self.retry_at, self.blocked_at].into_iter().flatten().min()
     }
 
     /// The time asked for has come.
@@ -196,7 +201,9 @@ impl Receiver {
         if self.session.as_mut().is_some_and(|session| due(&mut session.poll_at)) {
             self.ask_snapshot(Why::Poll);
         }
-        if due(&mut self.retry_at) {
+        let look = due(&mut self.blocked_at);
+        self.holdings.freed |= look;
+        if due(&mut self.retry_at) || look {
             self.holdings.retry();
         }
         self.pump(now);
@@ -248,7 +255,7 @@ impl Receiver {
     /// A batch has been applied, as far as it could be.
     pub fn handle_applied(&mut self, now: Instant, id: BatchId, results: Vec<(Path, Applied)>) {
         self.holdings.applied(id, results, &mut self.outputs);
-        if self.holdings.stuck.is_empty() {
+        if self.holdings.stuck.is_empty() || self.holdings.freed {
             self.retry_after = RETRY_MIN;
         }
         self.pump(now);
@@ -461,6 +468,13 @@ impl Receiver {
         if self.holdings.wants_retry() && self.retry_at.is_none() {
             self.retry_at = Some(now.after(self.random.jitter(self.retry_after)));
             self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+        }
+        match self.holdings.has_blocked() {
+            true if self.blocked_at.is_none() => {
+                self.blocked_at = Some(now.after(self.random.jitter(BLOCKED_RETRY)));
+            }
+            true => {}
+            false => self.blocked_at = None,
         }
     }
 

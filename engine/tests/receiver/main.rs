@@ -11,9 +11,9 @@ mod source;
 #[test]
 fn scripts() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datadriven");
-    let names = ["receiver_first_walk", "receiver_feeds", "receiver_sources", "receiver_applying", "receiver_polling"];
-    for name in names {
-        let path = directory.join(name).with_extension("txt");
+    for name in ["first_walk", "feeds", "sources", "applying", "polling", "waiting", "blocked", "hidden"] {
+        let name = format!("receiver_{name}");
+        let path = directory.join(&name).with_extension("txt");
         let text = std::fs::read_to_string(&path).unwrap();
         let actual = script::rewrite(&text);
         if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -43,7 +43,12 @@ struct World {
     batch: Option<(BatchId, Vec<Change>)>,
     slow_disk: bool,
     full_disk: bool,
+    /// Large contents find no room.
+    staging_fails: bool,
     blocked: Vec<String>,
+    failing: Vec<String>,
+    /// Files that nobody may find at their places any more.
+    vanished: Vec<String>,
     names_of: BTreeMap<Hash, String>,
     log: String,
 }
@@ -68,7 +73,10 @@ impl World {
             "restart-source" => self.of(words[1]).restart(),
             "mood" => self.set_mood(words[1], words[2]),
             "disk" => (self.slow_disk, self.full_disk) = (words[1] == "slow", words[1] == "full"),
+            "staging" => self.staging_fails = words[1] == "fails",
             "block" => self.blocked = words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            "fail" => self.failing = words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            "vanish" => self.vanished = words[1..].iter().map(|word| (*word).to_owned()).collect(),
             "lose" => self.lose(words[1]),
             "go" => self.go(),
             "wait" => self.wait(duration(words[1])),
@@ -143,6 +151,7 @@ impl World {
             ("stuck", Mood::Stuck),
             ("full", Mood::Full),
             ("overloaded", Mood::Overloaded),
+            ("withholding", Mood::Withholding),
         ];
         self.of(name).mood = moods.iter().find(|(word, _)| *word == mood).unwrap().1;
         if mood == "down" {
@@ -224,6 +233,9 @@ impl World {
             RequestKind::LargeContent { hash } if status == 200 && Hash::of(&body) != hash => {
                 receiver.handle_failure(now, request.id, Failure::WrongHash);
             }
+            RequestKind::LargeContent { .. } if status == 200 && self.staging_fails => {
+                receiver.handle_failure(now, request.id, Failure::Disk("no space left on device".into()));
+            }
             RequestKind::LargeContent { .. } if status == 200 => {
                 receiver.handle_response(now, request.id, status, Body::Staged(StagedId(request.id.0)));
             }
@@ -256,7 +268,11 @@ impl World {
         let Some((id, changes)) = self.batch.take() else { return false };
         let result = |change: &Change| match () {
             () if self.full_disk => Applied::Failed("no space left on device".into()),
-            () if self.blocked.iter().any(|path| path == change.path.as_str()) => Applied::Blocked("in the way".into()),
+            () if is_in(&self.blocked, change) => Applied::Blocked("in the way".into()),
+            () if is_in(&self.failing, change) => Applied::Failed("input/output error".into()),
+            () if is_in(&self.vanished, change) && matches!(change.action, Action::Record | Action::SetMode) => {
+                Applied::Lost
+            }
             () => Applied::Done,
         };
         let results = changes.iter().map(|change| (change.path.clone(), result(change))).collect();
@@ -308,6 +324,10 @@ impl World {
         let next = receiver.poll_timeout().map(|at| at.since(self.now));
         writeln!(self.log, "next time-out: {next:?}").unwrap();
     }
+}
+
+fn is_in(paths: &[String], change: &Change) -> bool {
+    paths.iter().any(|path| path == change.path.as_str())
 }
 
 thread_local! {

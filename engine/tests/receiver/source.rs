@@ -29,6 +29,8 @@ pub(crate) enum Mood {
     Full,
     /// Answers 503.
     Overloaded,
+    /// Takes its time with objects.
+    Withholding,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,9 @@ impl Source {
 
     /// Whether the answer to `target` would be held now.
     pub(crate) fn holds(&self, target: &str) -> bool {
+        if self.mood == Mood::Withholding && target.starts_with("/v1/objects/") {
+            return true;
+        }
         let Some((cursor, prefix)) = changes_target(target) else { return false };
         let restless = matches!(self.mood, Mood::Stuck | Mood::Full | Mood::Garbage | Mood::Overloaded | Mood::Down);
         let here = (SpId(self.sp), Incarnation { store: 0, starts: self.starts });
