@@ -11,7 +11,9 @@ mod source;
 #[test]
 fn scripts() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datadriven");
-    for name in ["first_walk", "feeds", "sources", "applying", "polling", "waiting", "blocked", "hidden"] {
+    let names =
+        ["first_walk", "feeds", "sources", "caches", "applying", "polling", "waiting", "blocked", "hidden", "restarts"];
+    for name in names {
         let name = format!("receiver_{name}");
         let path = directory.join(&name).with_extension("txt");
         let text = std::fs::read_to_string(&path).unwrap();

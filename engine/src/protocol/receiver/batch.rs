@@ -7,7 +7,7 @@ use super::{
     io::{Action, Applied, BatchId, Change, Content, Event, Held, Output, Presence},
 };
 use crate::protocol::{Path, Uid};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most entries of a batch.
 pub(super) const BATCH_COUNT_MAX: usize = 256;
@@ -31,6 +31,11 @@ impl Batch {
     /// What `path` will have.
     pub(super) fn entry(&self, path: &str) -> Option<&Held> {
         self.changes.get(path).map(|change| &change.entry)
+    }
+
+    /// The orders of its entries.
+    pub(super) fn orders(&self) -> BTreeSet<u64> {
+        self.changes.values().filter_map(|change| change.want.as_ref().map(|want| want.order)).collect()
     }
 
     /// Gives the entry of `path` another order; returns its order before, if it has one.
@@ -112,8 +117,7 @@ impl<T> Holdings<T> {
         if removals.is_empty() {
             return None;
         }
-        let id = self.next_batch;
-        self.next_batch.0 += 1;
+        let id = self.next_batch();
         self.applying = Some(Batch { id, changes });
         Some((id, removals))
     }

@@ -54,6 +54,7 @@ pub(super) struct Stuck {
 /// Reached once every entry wanted before it is applied.
 #[derive(Debug)]
 pub(super) struct Mark<T> {
+    number: u64,
     order: u64,
     what: T,
 }
@@ -84,10 +85,11 @@ pub(super) struct Holdings<T> {
     pub(super) freed: bool,
     pub(super) open: BTreeSet<u64>,
     marks: VecDeque<Mark<T>>,
+    marks_made: u64,
     next_order: u64,
     /// Of what is wanted again: below every other order, for every snapshot so far has it.
     next_again: u64,
-    pub(super) next_batch: BatchId,
+    last_batch: BatchId,
 }
 
 /// Every proper prefix of `path` by whole segments, from the root.
@@ -119,9 +121,10 @@ impl<T> Holdings<T> {
             freed: false,
             open: BTreeSet::new(),
             marks: VecDeque::new(),
+            marks_made: 0,
             next_order: FIRST_ORDER,
             next_again: 1,
-            next_batch: BatchId(1),
+            last_batch: BatchId(0),
         };
         holdings.settle_recovered();
         holdings
@@ -364,18 +367,30 @@ impl<T> Holdings<T> {
 
     /// `what` is reached once everything wanted so far is applied.
     pub(super) fn mark(&mut self, what: T) {
-        self.marks.push_back(Mark { order: self.next_order, what });
+        self.marks_made += 1;
+        self.marks.push_back(Mark { number: self.marks_made, order: self.next_order, what });
     }
 
-    /// What has been reached since. As long as a file is missing, nothing is.
-    pub(super) fn reached(&mut self) -> Option<T> {
+    /// What has been reached since, with its number. As long as a file is missing, nothing is.
+    pub(super) fn reached(&mut self) -> Option<(u64, T)> {
         let mark = self.marks.front()?;
         let open = self.open.first().is_some_and(|order| *order <= mark.order);
-        if open || self.has_missing() { None } else { self.marks.pop_front().map(|mark| mark.what) }
+        if open || self.has_missing() { None } else { self.marks.pop_front().map(|mark| (mark.number, mark.what)) }
+    }
+
+    /// The last mark that will be reached if all of the batch at hand is applied.
+    pub(super) fn foreseen(&self) -> Option<(u64, &T)> {
+        let batch = self.applying.as_ref()?;
+        let orders = batch.orders();
+        let left = self.open.iter().find(|order| !orders.contains(order)).copied().unwrap_or(u64::MAX);
+        let mark = self.marks.iter().take_while(|mark| mark.order < left).last()?;
+        Some((mark.number, &mark.what))
     }
 
     fn has_missing(&self) -> bool {
-        self.missing.iter().any(|path| !self.is_hidden(path.as_str(), self.held[path].uid))
+        // As-of stands still for what is blocked; nothing else waits for it.
+        let is_blocked = |path: &Path| self.stuck.get(path).is_some_and(|stuck| stuck.is_blocked);
+        self.missing.iter().any(|path| !is_blocked(path) && !self.is_hidden(path.as_str(), self.held[path].uid))
     }
 
     /// The entry is what is held of the path.
@@ -391,6 +406,12 @@ impl<T> Holdings<T> {
         if self.prefixes.iter().any(|prefix| prefix.covers(path.as_str())) {
             self.missing.insert(path.clone());
         }
+    }
+
+    /// Names a batch.
+    pub(super) fn next_batch(&mut self) -> BatchId {
+        self.last_batch.0 += 1;
+        self.last_batch
     }
 
     /// Wants `path` again, whose entry is held but whose file is not. Every mark so far waits for it, or for the newer
