@@ -40,10 +40,10 @@ struct Member {
 }
 
 /// A cluster with receivers.
-pub struct Fleet {
-    pub cluster: Cluster,
+pub(crate) struct Fleet {
+    pub(crate) cluster: Cluster,
     /// Storage points whose objects come damaged.
-    pub corrupt: BTreeSet<u8>,
+    pub(crate) corrupt: BTreeSet<u8>,
     members: Vec<Member>,
     /// Path, UID and the true time by which it was accepted.
     accepted: Vec<(Path, Uid, u64)>,
@@ -51,13 +51,13 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn new(storage_points: u8) -> Fleet {
+    pub(crate) fn new(storage_points: u8) -> Fleet {
         let cluster = Cluster::new(storage_points, Setup::default());
         Fleet { cluster, corrupt: BTreeSet::new(), members: Vec::new(), accepted: Vec::new(), published: 0 }
     }
 
     /// Adds a receiver and gives its number.
-    pub fn add(&mut self, sources: &[u8], prefixes: &[&str], poll: Option<Duration>) -> usize {
+    pub(crate) fn add(&mut self, sources: &[u8], prefixes: &[&str], poll: Option<Duration>) -> usize {
         let config = ReceiverConfig {
             id: format!("receiver {}", self.members.len()),
             sources: sources.iter().map(|sp| format!("http://sp{sp}")).collect(),
@@ -82,7 +82,7 @@ impl Fleet {
     }
 
     /// Publishes and waits for *accepted*; no content is a deletion.
-    pub fn publish(&mut self, sp: u8, path: &str, content: Option<&str>) {
+    pub(crate) fn publish(&mut self, sp: u8, path: &str, content: Option<&str>) {
         self.published += 1;
         let name = format!("publication {}", self.published);
         self.cluster.submit(&name, SpId(sp), path, content.map(str::as_bytes), Options::default());
@@ -98,7 +98,7 @@ impl Fleet {
     }
 
     /// Lets time pass for all.
-    pub fn run_for(&mut self, duration: Duration) {
+    pub(crate) fn run_for(&mut self, duration: Duration) {
         let end = self.cluster.now.after(duration);
         while self.cluster.now < end {
             self.cluster.run_for(STEP);
@@ -109,7 +109,7 @@ impl Fleet {
     }
 
     /// Ends a receiver in the middle of whatever it does, and starts it from what it has.
-    pub fn restart(&mut self, number: usize) {
+    pub(crate) fn restart(&mut self, number: usize) {
         self.stop(number);
         let member = &mut self.members[number];
         let held = member.held.iter().map(|(path, (held, _))| (path.clone(), held.clone())).collect();
@@ -117,7 +117,7 @@ impl Fleet {
         member.receiver = Some(Receiver::new(member.config.clone(), self.cluster.now.0, recovered).unwrap());
     }
 
-    pub fn stop(&mut self, number: usize) {
+    pub(crate) fn stop(&mut self, number: usize) {
         let member = &mut self.members[number];
         (member.receiver, member.batch) = (None, None);
         member.waiting.clear();
@@ -125,31 +125,31 @@ impl Fleet {
     }
 
     /// Its disk takes a batch and says no more.
-    pub fn hang(&mut self, number: usize) {
+    pub(crate) fn hang(&mut self, number: usize) {
         self.members[number].disk = DiskMood::Hangs;
     }
 
-    pub fn fill_disk(&mut self, number: usize) {
+    pub(crate) fn fill_disk(&mut self, number: usize) {
         self.members[number].disk = DiskMood::IsFull;
     }
 
     /// What is in the directory.
-    pub fn files(&self, number: usize) -> Vec<(&str, &str)> {
+    pub(crate) fn files(&self, number: usize) -> Vec<(&str, &str)> {
         let files = self.members[number].held.iter().filter_map(|(path, (_, file))| Some((path, file.as_ref()?)));
         files.map(|(path, bytes)| (path.as_str(), std::str::from_utf8(bytes).unwrap())).collect()
     }
 
     /// The storage point that it turned to last.
-    pub fn source(&self, number: usize) -> u8 {
+    pub(crate) fn source(&self, number: usize) -> u8 {
         self.members[number].source
     }
 
     /// What it said last.
-    pub fn as_of_us(&self, number: usize) -> u64 {
+    pub(crate) fn as_of_us(&self, number: usize) -> u64 {
         self.members[number].as_of_us
     }
 
-    pub fn counters(&self, number: usize) -> Counters {
+    pub(crate) fn counters(&self, number: usize) -> Counters {
         self.members[number].receiver.as_ref().unwrap().counters()
     }
 }
