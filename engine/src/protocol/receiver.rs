@@ -9,13 +9,14 @@ mod batch;
 mod feeds;
 mod holdings;
 mod io;
+mod progress;
 mod sources;
 mod walk;
 
 pub use io::{
     Action, Applied, BatchId, Body, CONTENT_LEN_MAX, Change, Content, Counters, Event, Failure, Held,
-    IN_MEMORY_LEN_MAX, Output, Presence, ReceiverConfig, ReceiverConfigError, Request, RequestId, RequestKind,
-    StagedId,
+    IN_MEMORY_LEN_MAX, Output, Presence, Reached, ReceiverConfig, ReceiverConfigError, Recovered, Request, RequestId,
+    RequestKind, StagedId,
 };
 
 use crate::{
@@ -29,8 +30,9 @@ use crate::{
 use bytes::Bytes;
 use feeds::{Feed, Step};
 use holdings::{Holdings, READY_LEN_MAX};
+use progress::Progress;
 use sources::Sources;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use walk::{Complete, Walk, Walked};
 
 /// Most nodes and contents asked for at once.
@@ -46,9 +48,11 @@ const FULLS_MAX: u32 = 4;
 /// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const FLUSH_AFTER_WALKING: Duration = Duration::from_secs(1);
-/// Time between tries to apply what failed or was blocked.
+/// Time between tries to apply what failed.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Time between tries to apply what is blocked by something that is not the receiver's; at once when that may be gone.
+const BLOCKED_RETRY: Duration = Duration::from_secs(60);
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,14 +110,18 @@ pub struct Receiver {
     /// When to turn to the source of choice.
     resume_at: Option<Instant>,
     cluster: Option<String>,
+    /// Sources of another cluster, in a row.
+    strangers: BTreeSet<usize>,
     complete: Complete,
     holdings: Holdings<Place>,
     /// How often each of these objects came with a wrong hash.
     spoilt: BTreeMap<Hash, u32>,
-    as_of_us: u64,
+    progress: Progress,
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
     retry_after: Duration,
+    /// When to see whether what is in the way of blocked entries is gone.
+    blocked_at: Option<Instant>,
     last_request: u64,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -128,31 +136,30 @@ enum Leave {
 }
 
 impl Receiver {
-    /// A receiver that holds `recovered` already. It turns to its first source at its first time-out, which is due.
-    pub fn new(
-        config: ReceiverConfig,
-        seed: u64,
-        recovered: BTreeMap<Path, Held>,
-    ) -> Result<Receiver, ReceiverConfigError> {
+    /// A receiver that goes on from `recovered`. It turns to its first source at its first time-out, which is due.
+    pub fn new(config: ReceiverConfig, seed: u64, recovered: Recovered) -> Result<Receiver, ReceiverConfigError> {
         if config.sources.is_empty() {
             return Err(ReceiverConfigError::NoSource);
         }
         if config.prefixes.is_empty() {
             return Err(ReceiverConfigError::NoPrefix);
         }
+        let Recovered { held, reached } = recovered;
         Ok(Receiver {
             random: Random::new(seed),
             sources: Sources::new(&config.id, &config.sources),
             session: None,
             resume_at: Some(Instant(0)),
-            cluster: None,
+            cluster: reached.as_ref().map(|reached| reached.snapshot.cluster.clone()),
+            strangers: BTreeSet::new(),
             complete: Complete::default(),
-            holdings: Holdings::new(config.prefixes.clone(), recovered),
+            holdings: Holdings::new(config.prefixes.clone(), held),
             spoilt: BTreeMap::new(),
-            as_of_us: 0,
+            progress: Progress::new(config.prefixes.clone(), reached),
             flush_at: None,
             retry_at: None,
             retry_after: RETRY_MIN,
+            blocked_at: None,
             last_request: 0,
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -183,8 +190,8 @@ impl Receiver {
     /// When to call [`handle_timeout`](Receiver::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let poll_at = self.session.as_ref().and_then(|session| session.poll_at);
-        let flush_at = self.flush_at.filter(|_| self.holdings.applying.is_none());
-        [self.resume_at, poll_at, flush_at, self.retry_at].into_iter().flatten().min()
+        let flush_at = self.flush_at.filter(|_| !self.is_applying());
+        [self.resume_at, poll_at, flush_at, self.retry_at, self.blocked_at].into_iter().flatten().min()
     }
 
     /// The time asked for has come.
@@ -196,8 +203,11 @@ impl Receiver {
         if self.session.as_mut().is_some_and(|session| due(&mut session.poll_at)) {
             self.ask_snapshot(Why::Poll);
         }
-        if due(&mut self.retry_at) {
+        let look = due(&mut self.blocked_at);
+        self.holdings.freed |= look;
+        if due(&mut self.retry_at) || look {
             self.holdings.retry();
+            self.progress.has_failed = false;
         }
         self.pump(now);
     }
@@ -245,13 +255,19 @@ impl Receiver {
         self.pump(now);
     }
 
-    /// A batch has been applied, as far as it could be.
-    pub fn handle_applied(&mut self, now: Instant, id: BatchId, results: Vec<(Path, Applied)>) {
+    /// A batch has been applied, as far as it could be; `is_noted`: and what was reached with it is durable.
+    pub fn handle_applied(&mut self, now: Instant, id: BatchId, results: Vec<(Path, Applied)>, is_noted: bool) {
         self.holdings.applied(id, results, &mut self.outputs);
-        if self.holdings.stuck.is_empty() {
+        let (marks, may_rise) = (self.take_reached(), !self.holdings.has_blocked());
+        self.progress.noted(id, is_noted, marks, may_rise, &mut self.outputs);
+        if (self.holdings.stuck.is_empty() || self.holdings.freed) && !self.progress.has_failed {
             self.retry_after = RETRY_MIN;
         }
         self.pump(now);
+    }
+
+    fn is_applying(&self) -> bool {
+        self.holdings.applying.is_some() || self.progress.is_noting()
     }
 
     fn begin(&mut self) {
@@ -342,7 +358,13 @@ impl Receiver {
     fn check_cluster(&mut self, snapshot: &Snapshot) -> Result<(), Leave> {
         let known = self.cluster.get_or_insert_with(|| snapshot.cluster.clone());
         if *known == snapshot.cluster {
+            self.strangers.clear();
             return Ok(());
+        }
+        self.strangers.insert(self.sources.current());
+        if self.strangers.len() == self.config.sources.len() {
+            let (held, found) = (known.clone(), snapshot.cluster.clone());
+            self.outputs.push_back(Output::Event(Event::OtherCluster { held, found }));
         }
         Err(Leave::Failed(format!("it is of the cluster {:?}, not {known:?}", snapshot.cluster)))
     }
@@ -350,7 +372,7 @@ impl Receiver {
     fn on_snapshot(&mut self, now: Instant, why: Why, snapshot: Snapshot) -> Result<(), Leave> {
         self.check_cluster(&snapshot)?;
         if mutant::active(Mutant::StaleAnswerRaisesAsOf) {
-            self.say_current(snapshot.clone());
+            self.progress.say_wrongly(snapshot.clone(), &mut self.outputs);
         }
         let Some(session) = &mut self.session else { return Ok(()) };
         if let Some(interval) = self.config.poll {
@@ -449,28 +471,36 @@ impl Receiver {
     /// Asks for all that may be asked for now, and hands on what has become ready.
     fn pump(&mut self, now: Instant) {
         self.finish_walk();
+        let may_rise = !self.holdings.has_blocked();
+        for (_, snapshot) in self.take_reached() {
+            self.progress.reach(snapshot, may_rise, &mut self.outputs);
+        }
         self.apply(now);
         self.ask_feeds(now);
         self.ask_objects();
-        while let Some(place) = self.holdings.reached() {
-            self.sources.succeed();
-            self.session.iter_mut().for_each(|session| session.restarts = 0);
-            place.walked.into_iter().for_each(|walked| self.complete.add(walked));
-            self.say_current(place.snapshot);
-        }
-        if self.holdings.wants_retry() && self.retry_at.is_none() {
+        if (self.holdings.wants_retry() || self.progress.has_failed) && self.retry_at.is_none() {
             self.retry_at = Some(now.after(self.random.jitter(self.retry_after)));
             self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
         }
+        match self.holdings.has_blocked() {
+            true if self.blocked_at.is_none() => {
+                self.blocked_at = Some(now.after(self.random.jitter(BLOCKED_RETRY)));
+            }
+            true => {}
+            false => self.blocked_at = None,
+        }
     }
 
-    /// All of `snapshot` is applied.
-    fn say_current(&mut self, snapshot: Snapshot) {
-        if !self.holdings.has_blocked() {
-            self.as_of_us = self.as_of_us.max(snapshot.as_of_us);
+    /// The snapshots of which all is applied by now, by the numbers of their marks.
+    fn take_reached(&mut self) -> Vec<(u64, Snapshot)> {
+        let mut marks = Vec::new();
+        while let Some((mark, place)) = self.holdings.reached() {
+            self.sources.succeed();
+            self.session.iter_mut().for_each(|session| session.restarts = 0);
+            place.walked.into_iter().for_each(|walked| self.complete.add(walked));
+            marks.push((mark, place.snapshot));
         }
-        let snapshot = Snapshot { as_of_us: self.as_of_us, ..snapshot };
-        self.outputs.push_back(Output::Event(Event::Current { snapshot }));
+        marks
     }
 
     fn ask_feeds(&mut self, now: Instant) {
@@ -541,14 +571,14 @@ impl Receiver {
     }
 
     fn apply(&mut self, now: Instant) {
-        let holdings = &mut self.holdings;
-        if holdings.applying.is_some() {
+        if self.is_applying() {
             return;
         }
-        if holdings.ready.is_empty() {
+        if self.holdings.ready.is_empty() {
             self.flush_at = None;
-            return;
+            return self.note();
         }
+        let holdings = &mut self.holdings;
         let walking = self.session.as_ref().is_some_and(|session| session.walk.is_some());
         let full = holdings.ready_len >= READY_LEN_MAX || holdings.ready.len() >= batch::BATCH_COUNT_MAX;
         let more_to_come = walking || holdings.unfetched() > 0;
@@ -558,7 +588,17 @@ impl Receiver {
             && let Some((id, changes)) = holdings.take_batch(&mut self.outputs)
         {
             self.flush_at = None;
-            self.outputs.push_back(Output::Apply { id, changes });
+            let foreseen = holdings.foreseen().map(|(mark, place)| (mark, place.snapshot.clone()));
+            let reached = self.progress.note_with(id, foreseen, !holdings.has_blocked());
+            self.outputs.push_back(Output::Apply { id, changes, reached });
+        }
+    }
+
+    /// Makes durable what is reached without any entry.
+    fn note(&mut self) {
+        let id = self.holdings.next_batch();
+        if let Some(reached) = self.progress.note_alone(id) {
+            self.outputs.push_back(Output::Apply { id, changes: Vec::new(), reached: Some(reached) });
         }
     }
 }

@@ -9,9 +9,9 @@ use acms_engine::protocol::{
     index::Index,
     message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
     node::{Item, Part},
-    receiver::{Held, Presence},
+    receiver::{Held, Presence, Reached},
 };
-use acms_engine::runtime::receive::state_line;
+use acms_engine::runtime::receive::{format_line, reached_line, state_line};
 use acms_engine::wire::{Decoder, Frame, HEAD_LEN, Hello, encode_frame, encode_hello, encode_ping};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -311,7 +311,7 @@ fn json(document: &mut Document) {
         ListedEntry::of_publication(NEWER, &smallest().entries[0]),
     ];
     let next = Cursor { sp: SpId(2), incarnation, sequence: 42 };
-    document.json("changes", &Changes { snapshot, entries: entries.clone(), next, full: false });
+    document.json("changes", &Changes { snapshot: snapshot.clone(), entries: entries.clone(), next, full: false });
     let no_quorum = Reason::NoQuorum { answered: vec![1, 2], needed: 3, members: 5 };
     let no_agreement = Reason::NoAgreement { holders: vec![1, 2] };
     for outcome in [
@@ -339,6 +339,7 @@ fn json(document: &mut Document) {
     let ListedEntry { ref path, uid, hash, size, flags, .. } = entry;
     let held = |presence| Held { uid, hash, size, flags, presence };
     let hidden = state_line(&"bin".parse().unwrap(), &held(Presence::Hidden));
-    let line = state_line(path, &held(Presence::Whole)) + &hidden;
+    let reached = Reached { snapshot, prefixes: vec!["bin".parse().unwrap(), "etc".parse().unwrap()] };
+    let line = format_line() + &state_line(path, &held(Presence::Whole)) + &hidden + &reached_line(&reached);
     document.actual.insert("json receiver-state".into(), line);
 }

@@ -11,9 +11,11 @@ mod source;
 #[test]
 fn scripts() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datadriven");
-    let names = ["receiver_first_walk", "receiver_feeds", "receiver_sources", "receiver_applying", "receiver_polling"];
+    let names =
+        ["first_walk", "feeds", "sources", "caches", "applying", "polling", "waiting", "blocked", "hidden", "restarts"];
     for name in names {
-        let path = directory.join(name).with_extension("txt");
+        let name = format!("receiver_{name}");
+        let path = directory.join(&name).with_extension("txt");
         let text = std::fs::read_to_string(&path).unwrap();
         let actual = script::rewrite(&text);
         if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -1,20 +1,20 @@
-//! Any sequence of publications, failures, stale and broken answers: no path ever goes back, and once the sources are
-//! well again everything newest is held.
+//! Any sequence of publications, failures, stale and broken answers: no path ever goes back, nothing from before an as-of
+//! that was said is missing, as-of never falls, and once the sources are well again everything newest is held.
 
 use super::source::{Mood, Source};
 use acms_engine::protocol::{
     Duration, Hash, Instant, Path, Prefix, Receiver, Uid,
     receiver::{
-        Action, Applied, BatchId, Body, Change, Failure, Held, Output, Presence, ReceiverConfig, Request, RequestKind,
-        StagedId,
+        Action, Applied, BatchId, Body, Change, Event, Failure, Held, Output, Presence, Reached, ReceiverConfig,
+        Recovered, Request, RequestKind, StagedId,
     },
 };
 use bytes::Bytes;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PATHS: [&str; 7] = ["a", "a/b", "a/b/c", "a/d", "e/f", "e/g", "h"];
-const MOODS: [Mood; 9] = [
+const MOODS: [Mood; 12] = [
     Mood::Good,
     Mood::Down,
     Mood::Silent,
@@ -24,6 +24,9 @@ const MOODS: [Mood; 9] = [
     Mood::Stuck,
     Mood::Full,
     Mood::Overloaded,
+    Mood::Withholding,
+    Mood::Stale,
+    Mood::Poisoned,
 ];
 
 #[derive(Clone, Debug)]
@@ -38,6 +41,10 @@ enum Step {
     /// How many of the next batches' entries fail, by turns: 0 none.
     Disk(u8),
     RestartReceiver,
+    /// The same, and the file of a path is gone.
+    Lose(usize),
+    /// The third source is a cache, which asks this storage point from now on.
+    Front(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -50,6 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1..20_000u64).prop_map(Step::Wait),
         1 => (0..3u8).prop_map(Step::Disk),
         1 => Just(Step::RestartReceiver),
+        1 => (0..PATHS.len()).prop_map(Step::Lose),
+        2 => (0..3usize).prop_map(Step::Front),
     ]
 }
 
@@ -62,8 +71,17 @@ struct World {
     /// What the directory has: as the batches said.
     disk: BTreeMap<Path, (Held, Option<Hash>)>,
     staged: BTreeMap<StagedId, Hash>,
-    batch: Option<(BatchId, Vec<Change>)>,
+    batch: Option<(BatchId, Vec<Change>, Option<Reached>)>,
+    /// What is durable beside the entries.
+    reached: Option<Reached>,
     disk_fails: u8,
+    /// Which of the sources answers for the third.
+    front: usize,
+    /// All that was published, and when.
+    published: Vec<(Path, Uid, Instant)>,
+    blocked: BTreeSet<Path>,
+    /// The greatest as-of that was said.
+    as_of_us: u64,
 }
 
 fn content(byte: u8) -> Option<Vec<u8>> {
@@ -88,13 +106,18 @@ impl World {
         World {
             now: Instant(0),
             sources: (1..=3).map(Source::new).collect(),
-            receiver: Receiver::new(config.clone(), 7, BTreeMap::new()).unwrap(),
+            receiver: Receiver::new(config.clone(), 7, Recovered::default()).unwrap(),
             config,
             waiting: Vec::new(),
             disk: BTreeMap::new(),
             staged: BTreeMap::new(),
             batch: None,
+            reached: None,
             disk_fails: 0,
+            front: 2,
+            published: Vec::new(),
+            blocked: BTreeSet::new(),
+            as_of_us: 0,
         }
     }
 
@@ -105,7 +128,14 @@ impl World {
                 for source in self.sources.iter_mut().filter(|source| to & (1 << (source.sp - 1)) != 0) {
                     source.publish(&path, uid, bytes.as_deref(), executable);
                 }
+                self.published.push((path, uid, self.now));
+                self.be_honest();
             }
+            Step::Lose(path) => {
+                self.disk.get_mut(PATHS[path]).into_iter().for_each(|(_, file)| *file = None);
+                self.restart();
+            }
+            Step::Front(source) => self.front = source,
             Step::Mood(source, mood) => self.sources[source].mood = MOODS[mood],
             Step::Mint(source) => self.sources[source].mint(),
             Step::Forget(source) => self.sources[source].forget_changes(),
@@ -117,9 +147,40 @@ impl World {
         self.go();
     }
 
+    /// No source says an as-of above the time of something that it does not have.
+    fn be_honest(&mut self) {
+        for source in &mut self.sources {
+            let missing = self.published.iter().filter(|(path, uid, _)| !source.has(path, *uid));
+            source.as_of_max = missing.map(|(_, _, at)| *at).min();
+        }
+    }
+
+    /// All from before this as-of is there, and the as-of is durable.
+    fn check_current(&mut self, as_of_us: u64) {
+        assert!(as_of_us >= self.as_of_us, "as-of falls from {} to {as_of_us}", self.as_of_us);
+        self.as_of_us = as_of_us;
+        assert!(as_of_us == 0 || self.reached.as_ref().is_some_and(|r| r.snapshot.as_of_us >= as_of_us), "not durable");
+        let clash = |a: &Path, b: &Path| a.is_above(b.as_str()) || b.is_above(a.as_str());
+        let subscribed = |path: &Path| self.config.prefixes.iter().any(|prefix| prefix.covers(path.as_str()));
+        let before = self.published.iter().filter(|(_, _, at)| at.0 / 1000 < as_of_us);
+        for (path, uid, _) in before.filter(|(path, ..)| subscribed(path) && !self.blocked.contains(path)) {
+            let Some((held, file)) = self.disk.get(path) else { panic!("{path}@{uid} is missing, as of {as_of_us}") };
+            assert!(held.uid >= *uid, "{path}@{uid} is missing, as of {as_of_us}: {held:?}");
+            let hidden = || self.published.iter().any(|(other, newer, _)| clash(other, path) && *newer > held.uid);
+            let has_file = held.presence == Presence::Whole && !held.flags.deleted;
+            assert!(!has_file || file.is_some() || hidden(), "{path}@{uid} has no file, as of {as_of_us}");
+        }
+    }
+
     fn restart(&mut self) {
-        let held = self.disk.iter().map(|(path, (held, _))| (path.clone(), held.clone())).collect();
-        self.receiver = Receiver::new(self.config.clone(), 7, held).unwrap();
+        let as_found = |held: &Held, file: Option<Hash>| {
+            let is_lost = held.presence == Presence::Whole && !held.flags.deleted && file.is_none();
+            let presence = if is_lost { Presence::Missing } else { held.presence };
+            Held { presence, ..held.clone() }
+        };
+        let held = self.disk.iter().map(|(path, (held, file))| (path.clone(), as_found(held, *file))).collect();
+        let recovered = Recovered { held, reached: self.reached.clone() };
+        self.receiver = Receiver::new(self.config.clone(), 7, recovered).unwrap();
         self.waiting.clear();
         self.batch = None;
         self.staged.clear();
@@ -157,7 +218,12 @@ impl World {
                     Output::Request(request) => self.waiting.push((now, request)),
                     Output::CancelRequests => self.waiting.clear(),
                     Output::Discard(id) => drop(self.staged.remove(&id).expect("staged and not yet used")),
-                    Output::Apply { id, changes } => assert!(self.batch.replace((id, changes)).is_none()),
+                    Output::Apply { id, changes, reached } => {
+                        assert!(self.batch.replace((id, changes, reached)).is_none());
+                    }
+                    Output::Event(Event::Blocked { path, .. }) => drop(self.blocked.insert(path)),
+                    Output::Event(Event::Applied { path, .. }) => drop(self.blocked.remove(&path)),
+                    Output::Event(Event::Current { snapshot }) => self.check_current(snapshot.as_of_us),
                     Output::Event(_) => {}
                 }
             }
@@ -168,14 +234,20 @@ impl World {
         panic!("the receiver asks without end");
     }
 
+    /// Who answers a request.
+    fn behind(&self, request: &Request) -> usize {
+        if request.source == 2 { self.front } else { request.source }
+    }
+
     fn answer_one(&mut self) -> bool {
         let ready = |(_, request): &(Instant, Request)| {
-            let source = &self.sources[request.source];
+            let source = &self.sources[self.behind(request)];
             source.mood != Mood::Silent && !source.holds(&request.target)
         };
         let Some(at) = self.waiting.iter().position(ready) else { return false };
         let (_, request) = self.waiting.remove(at);
-        let source = &mut self.sources[request.source];
+        let behind = self.behind(&request);
+        let source = &mut self.sources[behind];
         if source.mood == Mood::Down {
             self.receiver.handle_failure(self.now, request.id, Failure::Unreachable("refused".into()));
             return true;
@@ -197,7 +269,7 @@ impl World {
     }
 
     fn apply(&mut self) -> bool {
-        let Some((id, changes)) = self.batch.take() else { return false };
+        let Some((id, changes, reached)) = self.batch.take() else { return false };
         let mut results = Vec::new();
         for (at, change) in changes.into_iter().enumerate() {
             let staged = change.staged().map(|id| self.staged.remove(&id).expect("staged and not yet used"));
@@ -214,7 +286,11 @@ impl World {
             }
             results.push((change.path, result));
         }
-        self.receiver.handle_applied(self.now, id, results);
+        let is_noted = reached.is_some() && results.iter().all(|(_, result)| *result == Applied::Done);
+        if is_noted {
+            self.reached = reached;
+        }
+        self.receiver.handle_applied(self.now, id, results, is_noted);
         true
     }
 
@@ -278,12 +354,8 @@ fn check(steps: &[Step], prefixes: &[&str], poll: bool) {
             source.publish(&PATHS[*path].parse().unwrap(), *uid, content(*byte).as_deref(), *executable);
         }
     }
-    world.wait(Duration::from_secs(200));
-    if world.receiver.has_blocked() {
-        // Nothing tells a receiver that room was made; a restart makes it try.
-        world.restart();
-        world.wait(Duration::from_secs(200));
-    }
+    world.be_honest();
+    world.wait(Duration::from_secs(300));
     let prefixes: Vec<Prefix> = prefixes.iter().map(|text| text.parse().unwrap()).collect();
     let files = world.disk.iter().filter_map(|(path, (_, file))| Some((path.clone(), (*file)?)));
     assert_eq!(files.collect::<BTreeMap<_, _>>(), newest(&published, &prefixes));

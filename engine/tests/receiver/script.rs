@@ -5,12 +5,15 @@ use acms_engine::protocol::{
     Duration, Hash, Instant, Path, Receiver,
     api::Changes,
     receiver::{
-        Action, Applied, BatchId, Body, Change, Content, Event, Failure, Held, Output, Presence, ReceiverConfig,
-        Request, RequestKind, StagedId,
+        Action, Applied, BatchId, Body, Change, Content, Event, Failure, Held, Output, Presence, Reached,
+        ReceiverConfig, Recovered, Request, RequestKind, StagedId,
     },
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+};
 
 /// The script with its results as they are now.
 pub(crate) fn rewrite(text: &str) -> String {
@@ -40,10 +43,19 @@ struct World {
     receiver: Option<Receiver>,
     config: Option<ReceiverConfig>,
     waiting: Vec<Request>,
-    batch: Option<(BatchId, Vec<Change>)>,
+    batch: Option<(BatchId, Vec<Change>, Option<Reached>)>,
+    /// What is durable beside the entries.
+    reached: Option<Reached>,
+    /// Caches, and the sources that answer for them: of several each one question for changes, the last one all others.
+    fronts: BTreeMap<String, VecDeque<String>>,
     slow_disk: bool,
     full_disk: bool,
+    /// Large contents find no room.
+    staging_fails: bool,
     blocked: Vec<String>,
+    failing: Vec<String>,
+    /// Files that nobody may find at their places any more.
+    vanished: Vec<String>,
     names_of: BTreeMap<Hash, String>,
     log: String,
 }
@@ -61,14 +73,23 @@ impl World {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[0] {
             "receiver" => self.new_receiver(&words),
-            "restart" => self.restart(),
+            "restart" => self.restart(&words),
+            "front" => {
+                let behind = words[2].split(',').map(str::to_owned).collect();
+                self.fronts.insert(words[1].to_owned(), behind);
+            }
+            "rewind" => self.of(words[1]).behind = duration(words[2]),
+            "cluster" => self.of(words[1]).cluster = words[2].to_owned(),
             "publish" => self.publish(&words[1..]),
             "mint" => self.of(words[1]).mint(),
             "forget-changes" => self.of(words[1]).forget_changes(),
             "restart-source" => self.of(words[1]).restart(),
             "mood" => self.set_mood(words[1], words[2]),
             "disk" => (self.slow_disk, self.full_disk) = (words[1] == "slow", words[1] == "full"),
+            "staging" => self.staging_fails = words[1] == "fails",
             "block" => self.blocked = words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            "fail" => self.failing = words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            "vanish" => self.vanished = words[1..].iter().map(|word| (*word).to_owned()).collect(),
             "lose" => self.lose(words[1]),
             "go" => self.go(),
             "wait" => self.wait(duration(words[1])),
@@ -98,23 +119,35 @@ impl World {
             prefixes: prefixes.collect(),
             poll: option(words, "poll").map(duration),
         };
-        self.receiver = Some(Receiver::new(config.clone(), 1, BTreeMap::new()).unwrap());
+        self.receiver = Some(Receiver::new(config.clone(), 1, Recovered::default()).unwrap());
+        self.waiting.clear();
+        (self.batch, self.reached) = (None, None);
         self.config = Some(config);
     }
 
-    fn restart(&mut self) {
+    /// Starts it anew; options that are given are new.
+    fn restart(&mut self, words: &[&str]) {
         let held = self.receiver.take().unwrap().held().clone();
-        self.receiver = Some(Receiver::new(self.config.clone().unwrap(), 2, held).unwrap());
-        self.waiting.clear();
-        self.batch = None;
+        let mut config = self.config.clone().unwrap();
+        if let Some(prefixes) = option(words, "subscribe") {
+            config.prefixes = prefixes.split(',').map(|text| text.parse().unwrap()).collect();
+        }
+        self.start(config, held);
     }
 
     /// The file of a path is found missing at a restart.
     fn lose(&mut self, path: &str) {
         let mut held = self.receiver.take().unwrap().held().clone();
         held.get_mut(path).unwrap().presence = Presence::Missing;
-        self.receiver = Some(Receiver::new(self.config.clone().unwrap(), 2, held).unwrap());
+        self.start(self.config.clone().unwrap(), held);
+    }
+
+    fn start(&mut self, config: ReceiverConfig, held: BTreeMap<Path, Held>) {
+        let recovered = Recovered { held, reached: self.reached.clone() };
+        self.receiver = Some(Receiver::new(config.clone(), 2, recovered).unwrap());
+        self.config = Some(config);
         self.waiting.clear();
+        self.batch = None;
     }
 
     fn publish(&mut self, words: &[&str]) {
@@ -143,6 +176,9 @@ impl World {
             ("stuck", Mood::Stuck),
             ("full", Mood::Full),
             ("overloaded", Mood::Overloaded),
+            ("withholding", Mood::Withholding),
+            ("stale", Mood::Stale),
+            ("poisoned", Mood::Poisoned),
         ];
         self.of(name).mood = moods.iter().find(|(word, _)| *word == mood).unwrap().1;
         if mood == "down" {
@@ -198,13 +234,19 @@ impl World {
         }
     }
 
+    /// Who answers a request.
+    fn behind(&self, request: &Request) -> &String {
+        let name = &self.names[request.source];
+        self.fronts.get(name).and_then(VecDeque::front).unwrap_or(name)
+    }
+
     fn asked_at(&self, request: &Request) -> Instant {
         ASKED.with_borrow(|asked| asked.get(&request.id.0).copied()).unwrap_or(self.now)
     }
 
     fn answer_one(&mut self) -> bool {
         let answerable = |request: &Request| {
-            let source = &self.sources[&self.names[request.source]];
+            let source = &self.sources[self.behind(request)];
             source.mood != Mood::Silent && !source.holds(&request.target)
         };
         let Some(at) = self.waiting.iter().position(answerable) else { return false };
@@ -215,7 +257,13 @@ impl World {
             self.receiver.as_mut().unwrap().handle_failure(now, request.id, failure);
             return true;
         }
-        let (status, body) = self.of(&name).answer(now, &request.target);
+        let behind = self.behind(&request).clone();
+        let (status, body) = self.of(&behind).answer(now, &request.target);
+        if let Some(front) = self.fronts.get_mut(&name).filter(|front| front.len() > 1)
+            && request.target.starts_with("/v1/changes/")
+        {
+            front.pop_front();
+        }
         assert!(body.len() as u64 <= request.body_len_max || status != 200);
         let told = if status == 200 { String::new() } else { format!(" -> {status}") };
         writeln!(self.log, "{name}: {}{told}{}", self.short(&request.target), self.gist(&body)).unwrap();
@@ -223,6 +271,9 @@ impl World {
         match request.kind {
             RequestKind::LargeContent { hash } if status == 200 && Hash::of(&body) != hash => {
                 receiver.handle_failure(now, request.id, Failure::WrongHash);
+            }
+            RequestKind::LargeContent { .. } if status == 200 && self.staging_fails => {
+                receiver.handle_failure(now, request.id, Failure::Disk("no space left on device".into()));
             }
             RequestKind::LargeContent { .. } if status == 200 => {
                 receiver.handle_response(now, request.id, status, Body::Staged(StagedId(request.id.0)));
@@ -242,10 +293,11 @@ impl World {
     }
 
     fn short(&self, target: &str) -> String {
-        let Some(hash) = target.strip_prefix("/v1/objects/") else { return target.to_owned() };
+        let Some(name) = target.strip_prefix("/v1/objects/") else { return target.to_owned() };
+        let (hash, again) = name.split_at_checked(64).unwrap();
         match self.names_of.get(&hash.parse().unwrap()) {
-            Some(content) => format!("content {content:?}"),
-            None => "node".to_owned(),
+            Some(content) => format!("content {content:?}{again}"),
+            None => format!("node{again}"),
         }
     }
 
@@ -253,14 +305,23 @@ impl World {
         if self.slow_disk {
             return false;
         }
-        let Some((id, changes)) = self.batch.take() else { return false };
+        let Some((id, changes, reached)) = self.batch.take() else { return false };
         let result = |change: &Change| match () {
             () if self.full_disk => Applied::Failed("no space left on device".into()),
-            () if self.blocked.iter().any(|path| path == change.path.as_str()) => Applied::Blocked("in the way".into()),
+            () if is_in(&self.blocked, change) => Applied::Blocked("in the way".into()),
+            () if is_in(&self.failing, change) => Applied::Failed("input/output error".into()),
+            () if is_in(&self.vanished, change) && matches!(change.action, Action::Record | Action::SetMode) => {
+                Applied::Lost
+            }
             () => Applied::Done,
         };
-        let results = changes.iter().map(|change| (change.path.clone(), result(change))).collect();
-        self.receiver.as_mut().unwrap().handle_applied(self.now, id, results);
+        let results: Vec<_> = changes.iter().map(|change| (change.path.clone(), result(change))).collect();
+        let done = results.iter().all(|(_, result)| *result == Applied::Done) && !self.full_disk;
+        let is_noted = reached.is_some() && done;
+        if is_noted {
+            self.reached = reached;
+        }
+        self.receiver.as_mut().unwrap().handle_applied(self.now, id, results, is_noted);
         true
     }
 
@@ -272,10 +333,13 @@ impl World {
                 self.waiting.push(request);
             }
             Output::CancelRequests => self.waiting.clear(),
-            Output::Apply { id, changes } => {
+            Output::Apply { id, changes, reached } => {
                 let words: Vec<String> = changes.iter().map(describe).collect();
-                writeln!(log, "apply: {}", words.join(", ")).unwrap();
-                assert!(self.batch.replace((id, changes)).is_none(), "one batch at a time");
+                if !changes.is_empty() {
+                    let note = reached.as_ref().map(|_| ", and note").unwrap_or_default();
+                    writeln!(log, "apply: {}{note}", words.join(", ")).unwrap();
+                }
+                assert!(self.batch.replace((id, changes, reached)).is_none(), "one batch at a time");
             }
             Output::Discard(id) => writeln!(log, "discard {}", id.0).unwrap(),
             Output::Event(event) => {
@@ -308,6 +372,10 @@ impl World {
         let next = receiver.poll_timeout().map(|at| at.since(self.now));
         writeln!(self.log, "next time-out: {next:?}").unwrap();
     }
+}
+
+fn is_in(paths: &[String], change: &Change) -> bool {
+    paths.iter().any(|path| path == change.path.as_str())
 }
 
 thread_local! {

@@ -29,6 +29,12 @@ pub(crate) enum Mood {
     Full,
     /// Answers 503.
     Overloaded,
+    /// Takes its time with objects.
+    Withholding,
+    /// A cache that keeps whatever it has answered, the snapshot too.
+    Stale,
+    /// A cache that damages objects and keeps them so, by their URLs, for good.
+    Poisoned,
 }
 
 #[derive(Debug)]
@@ -36,6 +42,15 @@ pub(crate) struct Source {
     pub(crate) sp: u8,
     pub(crate) starts: u32,
     pub(crate) mood: Mood,
+    pub(crate) cluster: String,
+    /// Its as-of lies so far in the past.
+    pub(crate) behind: Duration,
+    /// Nor does it pass this, as there is something that the source does not have.
+    pub(crate) as_of_max: Option<Instant>,
+    /// Answers of a stale cache.
+    kept: BTreeMap<String, (u16, Vec<u8>)>,
+    /// Damaged objects, by their URLs.
+    poisoned: BTreeMap<String, Vec<u8>>,
     sequence: u64,
     oldest: u64,
     index: Index,
@@ -50,6 +65,11 @@ impl Source {
             sp,
             starts: 1,
             mood: Mood::Good,
+            cluster: "demo".into(),
+            behind: Duration::ZERO,
+            as_of_max: None,
+            kept: BTreeMap::new(),
+            poisoned: BTreeMap::new(),
             sequence: 1,
             oldest: 1,
             index: Index::new(Duration::from_secs(300)),
@@ -96,20 +116,36 @@ impl Source {
         visible.map(|entry| (entry.path, entry.hash)).collect()
     }
 
+    /// Whether it has this entry of the path, or a newer one.
+    pub(crate) fn has(&self, path: &Path, uid: Uid) -> bool {
+        self.index.lookup(path.as_str()).is_some_and(|entry| entry.uid >= uid)
+    }
+
+    fn as_of(&self, now: Instant) -> Duration {
+        let now = self.as_of_max.map_or(now, |most| most.min(now));
+        now.since(Instant(0)).saturating_sub(self.behind)
+    }
+
     fn snapshot(&mut self, now: Instant) -> Snapshot {
         Snapshot {
-            cluster: "demo".into(),
+            cluster: self.cluster.clone(),
             sp: self.sp,
             incarnation: Incarnation { store: 0, starts: self.starts },
             sequence: self.sequence,
             root: self.index.mint_root(now),
-            as_of_us: now.0 / 1000,
+            as_of_us: self.as_of(now).as_micros() as u64,
             issued_at_us: now.0 / 1000,
         }
     }
 
     /// Whether the answer to `target` would be held now.
     pub(crate) fn holds(&self, target: &str) -> bool {
+        if self.mood == Mood::Withholding && target.starts_with("/v1/objects/") {
+            return true;
+        }
+        if self.mood == Mood::Stale && self.kept.contains_key(target) {
+            return false;
+        }
         let Some((cursor, prefix)) = changes_target(target) else { return false };
         let restless = matches!(self.mood, Mood::Stuck | Mood::Full | Mood::Garbage | Mood::Overloaded | Mood::Down);
         let here = (SpId(self.sp), Incarnation { store: 0, starts: self.starts });
@@ -122,6 +158,22 @@ impl Source {
 
     /// Status and body.
     pub(crate) fn answer(&mut self, now: Instant, target: &str) -> (u16, Vec<u8>) {
+        if let Some(kept) = self.kept.get(target).filter(|_| self.mood == Mood::Stale) {
+            return kept.clone();
+        }
+        if let Some(body) = self.poisoned.get(target) {
+            return (200, body.clone());
+        }
+        let answer = self.answer_itself(now, target);
+        if self.mood == Mood::Stale {
+            self.kept.insert(target.to_owned(), answer.clone());
+        } else {
+            self.kept.clear();
+        }
+        answer
+    }
+
+    fn answer_itself(&mut self, now: Instant, target: &str) -> (u16, Vec<u8>) {
         if self.mood == Mood::Overloaded {
             return (503, b"{}".to_vec());
         }
@@ -140,6 +192,10 @@ impl Source {
         };
         match self.mood {
             Mood::Corrupt if target.starts_with("/v1/objects/") => body[0] ^= 1,
+            Mood::Poisoned if target.starts_with("/v1/objects/") && status == 200 && !body.is_empty() => {
+                body[0] ^= 1;
+                self.poisoned.insert(target.to_owned(), body.clone());
+            }
             Mood::Garbage => body.truncate(body.len() / 2),
             _ => {}
         }

@@ -649,6 +649,21 @@ impl Cluster {
         (as_of > 0).then(|| Duration::from_micros(now.saturating_sub(as_of)))
     }
 
+    /// The true time.
+    pub fn wall(&self) -> Micros {
+        Micros(WALL + self.now.0 / 1_000)
+    }
+
+    /// An index node or a content that an SP has.
+    pub fn object(&self, sp: SpId, hash: &Hash) -> Option<Vec<u8>> {
+        let running = self.nodes[&sp].running.as_ref()?;
+        if let Some(node) = running.sp.node(hash) {
+            return Some(node.to_vec());
+        }
+        let len = running.contents.len(hash)?;
+        Some(running.contents.read(hash, 0, len).expect("what is there can be read").to_vec())
+    }
+
     /// What an SP would answer for `path`: the UID and the content read back from its store.
     pub fn read(&self, sp: SpId, path: &str) -> Option<(Uid, Option<Vec<u8>>)> {
         self.try_read(sp, path).expect("an indexed content is held")

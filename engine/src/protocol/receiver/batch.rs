@@ -7,7 +7,7 @@ use super::{
     io::{Action, Applied, BatchId, Change, Content, Event, Held, Output, Presence},
 };
 use crate::protocol::{Path, Uid};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most entries of a batch.
 pub(super) const BATCH_COUNT_MAX: usize = 256;
@@ -31,6 +31,18 @@ impl Batch {
     /// What `path` will have.
     pub(super) fn entry(&self, path: &str) -> Option<&Held> {
         self.changes.get(path).map(|change| &change.entry)
+    }
+
+    /// The orders of its entries.
+    pub(super) fn orders(&self) -> BTreeSet<u64> {
+        self.changes.values().filter_map(|change| change.want.as_ref().map(|want| want.order)).collect()
+    }
+
+    /// Gives the entry of `path` another order; returns its order before, if it has one.
+    pub(super) fn reorder(&mut self, path: &Path, order: u64) -> Option<u64> {
+        let want = self.changes.get_mut(path)?.want.as_mut()?;
+        want.again = true;
+        Some(std::mem::replace(&mut want.order, order))
     }
 }
 
@@ -105,8 +117,7 @@ impl<T> Holdings<T> {
         if removals.is_empty() {
             return None;
         }
-        let id = self.next_batch;
-        self.next_batch.0 += 1;
+        let id = self.next_batch();
         self.applying = Some(Batch { id, changes });
         Some((id, removals))
     }
@@ -136,7 +147,11 @@ impl<T> Holdings<T> {
     pub(super) fn applied(&mut self, id: BatchId, results: Vec<(Path, Applied)>, out: &mut VecDeque<Output>) {
         let Some(mut batch) = self.applying.take_if(|batch| batch.id == id) else { return };
         let mut results: BTreeMap<Path, Applied> = results.into_iter().collect();
-        let mut tried = Vec::new();
+        let failed =
+            |(path, change): (&Path, &InBatch)| change.want.is_none() && results.get(path) != Some(&Applied::Done);
+        // Then what is in the way is the receiver's own, and the disk's failure.
+        let hiding_failed = batch.changes.iter().any(failed);
+        let (mut tried, mut missing) = (Vec::new(), Vec::new());
         while let Some((path, InBatch { entry, removes, want })) = batch.changes.pop_first() {
             tried.push(path.clone());
             let result = results.remove(&path).unwrap_or_else(|| Applied::Failed("no result".into()));
@@ -144,55 +159,53 @@ impl<T> Holdings<T> {
                 (Applied::Done, want) => {
                     self.freed |= removes;
                     if let Some(want) = want {
-                        self.close(&path, want.order);
+                        self.open.remove(&want.order);
                         let Held { uid, hash, flags, .. } = entry;
                         if entry.presence == Presence::Whole {
                             let event = Event::Applied { path: path.clone(), uid, hash, deleted: flags.deleted };
                             out.push_back(Output::Event(event));
                         }
                     }
-                    self.held.insert(path, entry);
+                    self.hold(path, entry);
                 }
-                // What it was to make room for will have been blocked.
-                (_, None) => self.freed = true,
-                (Applied::Lost, Some(want)) => {
-                    if let Some(held) = self.held.get_mut(&path) {
-                        held.presence = Presence::Missing;
-                    }
-                    match self.wanted.contains_key(&path) {
-                        true => drop(self.open.remove(&want.order)),
-                        false => self.requeue(want),
-                    }
+                (_, None) => {
+                    missing
+                        .extend(self.held.get(&path).is_some_and(|h| h.presence == Presence::Missing).then_some(path));
                 }
-                (Applied::Blocked(cause), Some(want)) => {
-                    self.close(&path, want.order);
-                    out.push_back(Output::Event(Event::Blocked { path: path.clone(), cause }));
-                    self.set_aside(path, Stuck { entry: want.entry, order: None });
+                (Applied::Blocked(cause), Some(want)) if hiding_failed => {
+                    self.not_applied(path, want, Applied::Failed(cause), out);
                 }
-                (Applied::Failed(cause), Some(want)) => {
-                    out.push_back(Output::Event(Event::Problem {
-                        cause: format!("{path} cannot be applied: {cause}"),
-                    }));
-                    let order = Some(want.order);
-                    self.set_aside(path, Stuck { entry: want.entry, order });
-                }
+                (result, Some(want)) => self.not_applied(path, want, result, out),
             }
         }
+        missing.iter().for_each(|path| self.want_again(path));
         tried.iter().for_each(|path| self.settle(path));
     }
 
-    /// The entry of this order is applied, unless a newer one has taken its order over.
-    fn close(&mut self, path: &Path, order: u64) {
-        if self.wanted.get(path).is_none_or(|want| want.order != order) {
-            self.open.remove(&order);
+    /// An entry of a batch is not in place. If a newer one of its path has come meanwhile, that one is to be waited for.
+    fn not_applied(&mut self, path: Path, want: Want, result: Applied, out: &mut VecDeque<Output>) {
+        match &result {
+            Applied::Blocked(cause) if !want.was_blocked => {
+                out.push_back(Output::Event(Event::Blocked { path: path.clone(), cause: cause.clone() }));
+            }
+            Applied::Failed(cause) => {
+                let cause = format!("{path} cannot be applied: {cause}");
+                out.push_back(Output::Event(Event::Problem { cause }));
+            }
+            Applied::Lost => self.miss(&path),
+            Applied::Blocked(_) | Applied::Done => {}
         }
-    }
-
-    fn set_aside(&mut self, path: Path, stuck: Stuck) {
-        match self.wanted.contains_key(&path) {
-            true => drop(stuck.order.map(|order| self.open.remove(&order))),
-            false => drop(self.stuck.insert(path, stuck)),
+        if self.hand_over(&path, want.order, want.again) {
+            return;
         }
+        if result == Applied::Lost {
+            return self.requeue(want);
+        }
+        let is_blocked = matches!(result, Applied::Blocked(_));
+        if is_blocked {
+            self.open.remove(&want.order);
+        }
+        self.stuck.insert(path, Stuck { entry: want.entry, order: want.order, is_blocked });
     }
 
     /// Whether a held file is hidden and should not be, or the other way round.
@@ -210,12 +223,12 @@ impl<T> Holdings<T> {
         unsettled.iter().for_each(|other| self.want_again(other));
     }
 
-    /// At the start: what hid a file, or should have, may have changed just before the end.
+    /// At the start: files may be missing, and what hid a file, or should have, may have changed just before the end.
     pub(super) fn settle_recovered(&mut self) {
-        let unsettled = self.held.iter().filter(|(path, held)| self.is_unsettled(path, held));
-        for path in unsettled.map(|(path, _)| path.clone()).collect::<Vec<Path>>() {
-            self.held.get_mut(&path).expect("taken from it").presence = Presence::Missing;
-        }
+        let is_missing = |path: &Path, held: &Held| held.presence == Presence::Missing || self.is_unsettled(path, held);
+        let missing = self.held.iter().filter(|(path, held)| is_missing(path, held));
+        let missing: Vec<Path> = missing.map(|(path, _)| path.clone()).collect();
+        missing.iter().for_each(|path| self.miss(path));
     }
 }
 

@@ -20,8 +20,10 @@ pub(super) struct Want {
     /// When it was first wanted, counted in entries; kept when a newer entry of its path takes its place.
     pub(super) order: u64,
     pub(super) supply: Supply,
-    /// Tried before, or once held: a walk may take its directory for complete.
+    /// It, or an older one that it supersedes, was tried before or once held: a walk may take its directory for complete.
     pub(super) again: bool,
+    /// The last try found it blocked.
+    pub(super) was_blocked: bool,
 }
 
 /// Where its content comes from.
@@ -43,13 +45,16 @@ pub(super) enum Supply {
 #[derive(Debug)]
 pub(super) struct Stuck {
     pub(super) entry: ListedEntry,
-    /// Open for a failure; none if blocked.
-    pub(super) order: Option<u64>,
+    /// As it was wanted. Open after a failure.
+    pub(super) order: u64,
+    /// The file system cannot hold it: marks do not wait for it meanwhile, but as-of stands still.
+    pub(super) is_blocked: bool,
 }
 
 /// Reached once every entry wanted before it is applied.
 #[derive(Debug)]
 pub(super) struct Mark<T> {
+    number: u64,
     order: u64,
     what: T,
 }
@@ -65,6 +70,8 @@ const FIRST_ORDER: u64 = 1 << 32;
 pub(super) struct Holdings<T> {
     prefixes: Vec<Prefix>,
     pub(super) held: BTreeMap<Path, Held>,
+    /// Subscribed paths of `held` whose file is missing.
+    missing: BTreeSet<Path>,
     /// Files above a subscription: not held, but they may hide what is. (UID, deleted)
     pub(super) above: BTreeMap<Path, (Uid, bool)>,
     pub(super) wanted: BTreeMap<Path, Want>,
@@ -74,14 +81,15 @@ pub(super) struct Holdings<T> {
     pub(super) ready_len: u64,
     pub(super) applying: Option<super::batch::Batch>,
     pub(super) stuck: BTreeMap<Path, Stuck>,
-    /// Something was removed, or could not be, since blocked entries were last tried.
+    /// Something may have been removed since blocked entries were last tried.
     pub(super) freed: bool,
     pub(super) open: BTreeSet<u64>,
     marks: VecDeque<Mark<T>>,
+    marks_made: u64,
     next_order: u64,
     /// Of what is wanted again: below every other order, for every snapshot so far has it.
     next_again: u64,
-    pub(super) next_batch: BatchId,
+    last_batch: BatchId,
 }
 
 /// Every proper prefix of `path` by whole segments, from the root.
@@ -101,6 +109,7 @@ impl<T> Holdings<T> {
         let mut holdings = Holdings {
             prefixes,
             held,
+            missing: BTreeSet::new(),
             above: BTreeMap::new(),
             wanted: BTreeMap::new(),
             queued: BTreeMap::new(),
@@ -112,9 +121,10 @@ impl<T> Holdings<T> {
             freed: false,
             open: BTreeSet::new(),
             marks: VecDeque::new(),
+            marks_made: 0,
             next_order: FIRST_ORDER,
             next_again: 1,
-            next_batch: BatchId(1),
+            last_batch: BatchId(0),
         };
         holdings.settle_recovered();
         holdings
@@ -147,23 +157,50 @@ impl<T> Holdings<T> {
         }
         let inline = entry.inline.take();
         let supply = self.supply(&entry, inline)?;
-        let mut order = self.stuck.remove(&path).and_then(|stuck| stuck.order);
-        if let Some(superseded) = self.take_want(&path) {
-            order = Some(superseded.order);
-            if let Supply::Ready(Content::Staged(id)) = superseded.supply {
-                out.push_back(Output::Discard(id));
-            }
-        }
-        let order = order.unwrap_or_else(|| {
-            self.next_order += 1;
-            self.next_order
-        });
+        let (order, again) = self.supersede(&path, out);
         self.open.insert(order);
         if matches!(supply, Supply::Ready(_) | Supply::Same) || entry.flags.deleted {
             out.push_back(verified(&entry));
         }
-        self.put_want(path, Want { entry, order, supply, again: false });
+        self.put_want(path, Want { entry, order, supply, again, was_blocked: false });
         Ok(())
+    }
+
+    /// What was wanted of the path gives way to something newer. Gives since when that is to be counted as wanted, and
+    /// whether a walk may pass it by.
+    fn supersede(&mut self, path: &Path, out: &mut VecDeque<Output>) -> (u64, bool) {
+        if let Some(stuck) = self.stuck.remove(path) {
+            return (stuck.order, true);
+        }
+        if let Some(want) = self.take_want(path) {
+            if let Supply::Ready(Content::Staged(id)) = want.supply {
+                out.push_back(Output::Discard(id));
+            }
+            return (want.order, want.again);
+        }
+        self.next_order += 1;
+        (self.next_order, false)
+    }
+
+    /// Whatever waited for an older entry of the path, of this order, waits for the newer one that is wanted or was set
+    /// aside. False if there is none.
+    pub(super) fn hand_over(&mut self, path: &Path, order: u64, again: bool) -> bool {
+        if let Some(mut want) = self.take_want(path) {
+            self.open.remove(&order.max(want.order));
+            want.order = order.min(want.order);
+            want.again |= again;
+            self.open.insert(want.order);
+            self.put_want(path.clone(), want);
+            return true;
+        }
+        let Some(stuck) = self.stuck.get_mut(path) else { return false };
+        self.open.remove(&order);
+        self.open.remove(&stuck.order);
+        stuck.order = order.min(stuck.order);
+        if !stuck.is_blocked {
+            self.open.insert(stuck.order);
+        }
+        true
     }
 
     /// A file above a subscription is not held, but it may hide what is.
@@ -278,7 +315,7 @@ impl<T> Holdings<T> {
         let fetching = |want: &Want| matches!(want.supply, Supply::Fetching(by) if by == id);
         if self.wanted.get(path).is_some_and(fetching) {
             let want = self.take_want(path).expect("looked up above");
-            self.stuck.insert(path.clone(), Stuck { entry: want.entry, order: Some(want.order) });
+            self.stuck.insert(path.clone(), Stuck { entry: want.entry, order: want.order, is_blocked: false });
         }
     }
 
@@ -291,38 +328,36 @@ impl<T> Holdings<T> {
         for path in paths {
             if let Some(want) = self.take_want(&path) {
                 self.open.remove(&want.order);
-                again |= want.again || self.held.get(&path).is_some_and(|held| held.uid >= want.entry.uid);
+                // What is missing may be known as complete by an older entry than the one that was wanted.
+                again |= want.again || self.missing.contains(&path);
             }
         }
         self.marks.clear();
         again
     }
 
-    /// Takes up again what could not be applied: what failed, and, if there is more room now, what was blocked.
+    /// Takes up again what could not be applied: what failed, and, if there may be more room now, what was blocked. Marks
+    /// wait for it again.
     pub(super) fn retry(&mut self) {
         let freed = std::mem::take(&mut self.freed);
-        let again = |stuck: &Stuck| freed || stuck.order.is_some();
+        let again = |stuck: &Stuck| freed || !stuck.is_blocked;
         let paths: Vec<Path> = self.stuck.iter().filter(|(_, s)| again(s)).map(|(path, _)| path.clone()).collect();
         for path in paths {
-            let Some(Stuck { entry, order }) = self.stuck.remove(&path) else { continue };
-            let order = order.unwrap_or_else(|| {
-                self.next_order += 1;
-                self.next_order
-            });
+            let Some(Stuck { entry, order, is_blocked }) = self.stuck.remove(&path) else { continue };
             self.open.insert(order);
             let supply = self.supply(&entry, None).unwrap_or(Supply::Queued);
-            self.put_want(path, Want { entry, order, supply, again: true });
+            self.put_want(path, Want { entry, order, supply, again: true, was_blocked: is_blocked });
         }
     }
 
     /// Whether an entry that could not be applied should be tried again.
     pub(super) fn wants_retry(&self) -> bool {
-        self.stuck.values().any(|stuck| self.freed || stuck.order.is_some())
+        self.stuck.values().any(|stuck| self.freed || !stuck.is_blocked)
     }
 
     /// Whether an entry is blocked.
     pub(super) fn has_blocked(&self) -> bool {
-        self.stuck.values().any(|stuck| stuck.order.is_none())
+        self.stuck.values().any(|stuck| stuck.is_blocked)
     }
 
     /// Contents to fetch and being fetched.
@@ -332,32 +367,76 @@ impl<T> Holdings<T> {
 
     /// `what` is reached once everything wanted so far is applied.
     pub(super) fn mark(&mut self, what: T) {
-        self.marks.push_back(Mark { order: self.next_order, what });
+        self.marks_made += 1;
+        self.marks.push_back(Mark { number: self.marks_made, order: self.next_order, what });
     }
 
-    /// What has been reached since.
-    pub(super) fn reached(&mut self) -> Option<T> {
+    /// What has been reached since, with its number. As long as a file is missing, nothing is.
+    pub(super) fn reached(&mut self) -> Option<(u64, T)> {
         let mark = self.marks.front()?;
         let open = self.open.first().is_some_and(|order| *order <= mark.order);
-        if open { None } else { self.marks.pop_front().map(|mark| mark.what) }
+        if open || self.has_missing() { None } else { self.marks.pop_front().map(|mark| (mark.number, mark.what)) }
     }
 
-    /// Wants `path` again, whose entry is held but whose file is not.
-    pub(super) fn want_again(&mut self, path: &Path) {
+    /// The last mark that will be reached if all of the batch at hand is applied.
+    pub(super) fn foreseen(&self) -> Option<(u64, &T)> {
+        let batch = self.applying.as_ref()?;
+        let orders = batch.orders();
+        let left = self.open.iter().find(|order| !orders.contains(order)).copied().unwrap_or(u64::MAX);
+        let mark = self.marks.iter().take_while(|mark| mark.order < left).last()?;
+        Some((mark.number, &mark.what))
+    }
+
+    fn has_missing(&self) -> bool {
+        // As-of stands still for what is blocked; nothing else waits for it.
+        let is_blocked = |path: &Path| self.stuck.get(path).is_some_and(|stuck| stuck.is_blocked);
+        self.missing.iter().any(|path| !is_blocked(path) && !self.is_hidden(path.as_str(), self.held[path].uid))
+    }
+
+    /// The entry is what is held of the path.
+    pub(super) fn hold(&mut self, path: Path, held: Held) {
+        self.missing.remove(&path);
+        self.held.insert(path, held);
+    }
+
+    /// The file of a held entry is missing.
+    pub(super) fn miss(&mut self, path: &Path) {
         let Some(held) = self.held.get_mut(path) else { return };
         held.presence = Presence::Missing;
+        if self.prefixes.iter().any(|prefix| prefix.covers(path.as_str())) {
+            self.missing.insert(path.clone());
+        }
+    }
+
+    /// Names a batch.
+    pub(super) fn next_batch(&mut self) -> BatchId {
+        self.last_batch.0 += 1;
+        self.last_batch
+    }
+
+    /// Wants `path` again, whose entry is held but whose file is not. Every mark so far waits for it, or for the newer
+    /// entry that is on its way already.
+    pub(super) fn want_again(&mut self, path: &Path) {
+        self.miss(path);
+        let Some(held) = self.held.get(path) else { return };
         let Held { uid, hash, size, flags, .. } = *held;
-        let newer = self.wanted.contains_key(path) || self.stuck.contains_key(path);
-        if newer || self.applying.as_ref().is_some_and(|batch| batch.entry(path.as_str()).is_some()) {
+        let order = self.next_again;
+        self.next_again += 1;
+        if self.hand_over(path, order, true) {
+            return;
+        }
+        if let Some(batch) = self.applying.as_mut().filter(|batch| batch.entry(path.as_str()).is_some()) {
+            if let Some(before) = batch.reorder(path, order) {
+                self.open.remove(&before);
+                self.open.insert(order);
+            }
             return;
         }
         let entry =
             ListedEntry { path: path.clone(), uid, hash, size, content_type: String::new(), flags, inline: None };
-        let order = self.next_again;
-        self.next_again += 1;
         self.open.insert(order);
         let supply = self.supply(&entry, None).unwrap_or(Supply::Queued);
-        self.put_want(path.clone(), Want { entry, order, supply, again: true });
+        self.put_want(path.clone(), Want { entry, order, supply, again: true, was_blocked: false });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::protocol::{Duration, Flags, Hash, Path, Prefix, Uid, api::Snapshot};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// Contents above this are streamed to disk while they are hashed ([`RequestKind::LargeContent`]).
 pub const IN_MEMORY_LEN_MAX: u64 = 128 << 10;
@@ -57,6 +58,24 @@ pub struct Held {
     pub flags: Flags,
     /// What is on disk.
     pub presence: Presence,
+}
+
+/// The last snapshot of which a receiver held everything that it subscribed to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reached {
+    /// The snapshot, but that `as_of_us` is the receiver's own: it never falls.
+    pub snapshot: Snapshot,
+    /// What was subscribed to.
+    pub prefixes: Vec<Prefix>,
+}
+
+/// What a receiver finds on its disk.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// Entries.
+    pub held: BTreeMap<Path, Held>,
+    /// How far it had come; none if nothing was ever reached.
+    pub reached: Option<Reached>,
 }
 
 /// Names a request; never used twice.
@@ -196,8 +215,10 @@ pub enum Output {
     Apply {
         /// Comes back.
         id: BatchId,
-        /// No path twice.
+        /// No path twice; may be empty.
         changes: Vec<Change>,
+        /// What the receiver has come to if all of them are applied: to be made durable with them, and not otherwise.
+        reached: Option<Reached>,
     },
     /// Throw a staged content away.
     Discard(StagedId),
@@ -248,10 +269,18 @@ pub enum Event {
         /// What.
         cause: String,
     },
-    /// Everything subscribed of this snapshot is applied. Its `as_of_us` is the receiver's: it never falls.
+    /// Everything subscribed of this snapshot is applied, which is durable. Its `as_of_us` is the receiver's: it never
+    /// falls.
     Current {
         /// The snapshot.
         snapshot: Snapshot,
+    },
+    /// What is held is of one cluster, and every source of another: nothing will ever come. The receiver goes on asking.
+    OtherCluster {
+        /// The cluster of what is held.
+        held: String,
+        /// The cluster of the source that was asked last.
+        found: String,
     },
 }
 

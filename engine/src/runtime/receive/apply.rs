@@ -2,7 +2,7 @@
 //! and the receiver's memory not behind its files.
 //!
 //! The order of a batch: contents into temporaries, and the intent; flush; removals and renames; flush of the
-//! directories; the state's lines; flush. Batches of more than a few files flush the file system instead of each file.
+//! directories; the state's lines, with what the receiver has come to by them; flush. Batches of more than a few files flush the file system instead of each file.
 
 use super::{
     disk::{Disk, DiskError, Line},
@@ -12,7 +12,7 @@ use crate::{
     mutant::{self, Mutant},
     protocol::{
         Path,
-        receiver::{Action, Applied, Change, Held, Presence},
+        receiver::{Action, Applied, Change, Held, Presence, Reached, Recovered},
     },
 };
 use std::{
@@ -58,7 +58,9 @@ pub(super) enum Step {
 pub struct Applier<D> {
     pub(super) disk: D,
     held: BTreeMap<Path, Held>,
-    /// Lines that could not be appended although their files are in place.
+    /// The last that is durable.
+    reached: Option<Reached>,
+    /// Lines that are not in the state although their files are in place, or may be.
     unrecorded: Vec<Line>,
     /// On a file system that ignores case: folded path -> path.
     folded: Option<BTreeMap<String, Path>>,
@@ -73,12 +75,13 @@ impl<D: Disk> Applier<D> {
         let mut applier = Applier {
             disk,
             held: BTreeMap::new(),
+            reached: None,
             unrecorded: Vec::new(),
             folded: None,
             #[cfg(test)]
             goes_on: |_, _| true,
         };
-        applier.held = applier.disk.load_state()?;
+        Recovered { held: applier.held, reached: applier.reached } = applier.disk.load_state()?;
         match applier.recover() {
             Ok(adopted) => Ok((applier, adopted)),
             Err(error) => Err(OpenError::System { file: applier.disk.name(), error }),
@@ -88,6 +91,11 @@ impl<D: Disk> Applier<D> {
     /// What is held.
     pub fn held(&self) -> &BTreeMap<Path, Held> {
         &self.held
+    }
+
+    /// What a receiver goes on from.
+    pub fn recovered(&self) -> Recovered {
+        Recovered { held: self.held.clone(), reached: self.reached.clone() }
     }
 
     /// The disk.
@@ -114,22 +122,27 @@ impl<D: Disk> Applier<D> {
                 continue;
             }
             let in_place = self.is_in_place(&path, &intended)?;
-            if known == Some(intended.uid) {
-                if let Some(held) = self.held.get_mut(&path).filter(|_| !in_place) {
-                    held.presence = Presence::Missing;
+            if known != Some(intended.uid) {
+                if in_place {
+                    self.held.insert(path.clone(), intended.clone());
+                    adopted.push((path, intended));
                 }
-            } else if in_place {
-                self.held.insert(path.clone(), intended.clone());
-                adopted.push((path, intended));
+                continue;
+            }
+            // What should not be there is no concern of the receiver's any more.
+            let has_file = |held: &&mut Held| held.presence == Presence::Whole && !held.flags.deleted;
+            if let Some(held) = self.held.get_mut(&path).filter(has_file).filter(|_| !in_place) {
+                held.presence = Presence::Missing;
             }
         }
         if !adopted.is_empty() {
             self.disk.flush_all()?;
-            self.record(&adopted, D::flush_state)?;
+            self.unrecorded.clone_from(&adopted);
+            self.record(None, D::flush_state)?;
         }
         for (path, held) in &mut self.held {
             let has_file = held.presence == Presence::Whole && !held.flags.deleted;
-            if has_file && !self.disk.is_file_of(path, held.size)? {
+            if has_file && !self.disk.is_file_of(path, held.size, held.flags.executable)? {
                 held.presence = Presence::Missing;
             }
         }
@@ -145,23 +158,31 @@ impl<D: Disk> Applier<D> {
         if intended.flags.deleted || intended.presence == Presence::Hidden {
             return self.disk.is_absent(path);
         }
-        Ok(self.disk.is_file_of(path, intended.size)? && self.disk.hash_of(path)? == intended.hash)
+        let is_file = self.disk.is_file_of(path, intended.size, intended.flags.executable)?;
+        Ok(is_file && self.disk.hash_of(path)? == intended.hash)
     }
 
-    /// Applies a batch; a result for each path. Staged contents of the batch are used up, whatever becomes of it.
-    pub fn apply(&mut self, changes: Vec<Change>) -> Vec<(Path, Applied)> {
-        let result = self.try_apply(&changes);
+    /// Applies a batch; a result for each path, and whether `reached` is durable: it is if all of them are done. Staged
+    /// contents of the batch are used up, whatever becomes of it.
+    pub fn apply(&mut self, changes: Vec<Change>, reached: Option<Reached>) -> (Vec<(Path, Applied)>, bool) {
+        let expected = reached.clone();
+        let result = self.try_apply(&changes, reached);
+        let is_noted = result.is_ok() && expected.is_some() && self.reached == expected;
         for id in changes.iter().filter_map(Change::staged) {
             self.disk.remove_staged(id);
         }
-        match result {
+        let results = match result {
             Ok(results) => changes.into_iter().map(|change| change.path).zip(results).collect(),
             Err(error) => {
                 (0..changes.len()).for_each(|at| self.disk.remove_temporary(at));
                 let failed = |change: Change| (change.path, Applied::Failed(error.to_string()));
+                if changes.is_empty() {
+                    tracing::warn!("what was reached cannot be noted: {error}");
+                }
                 changes.into_iter().map(failed).collect()
             }
-        }
+        };
+        (results, is_noted)
     }
 
     #[cfg_attr(not(test), allow(clippy::unused_self, reason = "only tests stop a batch half way"))]
@@ -174,7 +195,10 @@ impl<D: Disk> Applier<D> {
         Ok(())
     }
 
-    fn try_apply(&mut self, changes: &[Change]) -> io::Result<Vec<Applied>> {
+    fn try_apply(&mut self, changes: &[Change], reached: Option<Reached>) -> io::Result<Vec<Applied>> {
+        if changes.is_empty() {
+            return self.record(reached, D::flush_state).map(|()| Vec::new());
+        }
         let temporaries = self.prepare(changes)?;
         self.passes(Step::Prepared, 0)?;
         let late = mutant::active(Mutant::RenameBeforeFlush);
@@ -184,7 +208,7 @@ impl<D: Disk> Applier<D> {
             self.flush_temporaries(&temporaries)?;
         }
         self.passes(Step::Flushed, 0)?;
-        let (mut results, mut lines, mut touched) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut results, mut touched) = (Vec::new(), Vec::new());
         for (at, change) in changes.iter().enumerate() {
             let result = match self.place(at, change, &mut touched) {
                 Ok(applied) => applied,
@@ -192,7 +216,10 @@ impl<D: Disk> Applier<D> {
                 Err(DiskError::System(error)) => Applied::Failed(error.to_string()),
             };
             if result == Applied::Done {
-                lines.push((change.path.clone(), change.entry.clone()));
+                // Whatever fails from here on, the file may be there to stay.
+                let is_same = |(path, held): &Line| *path == change.path && held.uid == change.entry.uid;
+                self.unrecorded.retain(|line| !is_same(line));
+                self.unrecorded.push((change.path.clone(), change.entry.clone()));
             } else if matches!(change.action, Action::Write(_)) {
                 self.disk.remove_temporary(at);
             }
@@ -200,17 +227,15 @@ impl<D: Disk> Applier<D> {
             self.passes(Step::Placed, at)?;
         }
         let touched: BTreeSet<String> = touched.into_iter().collect();
+        let reached = reached.filter(|_| results.iter().all(|result| *result == Applied::Done));
         if late || touched.len() > SINGLE_FLUSHES_MAX {
-            self.record(&lines, D::flush_all)?;
+            self.record(reached, D::flush_all)?;
         } else {
             touched.iter().try_for_each(|directory| self.disk.flush_directory(directory))?;
-            self.record(&lines, D::flush_state)?;
+            self.record(reached, D::flush_state)?;
         }
         self.passes(Step::Recorded, 0)?;
-        lines.into_iter().for_each(|line| self.remember(line));
-        if self.unrecorded.is_empty()
-            && let Err(error) = self.disk.tidy_state(&self.held)
-        {
+        if let Err(error) = self.disk.tidy_state(&self.held, self.reached.as_ref()) {
             tracing::warn!("the state could not be written anew: {error}");
         }
         Ok(results)
@@ -238,16 +263,20 @@ impl<D: Disk> Applier<D> {
         self.disk.flush_intent()
     }
 
-    /// Adds lines to the state, and makes them durable by `flush`. On failure they are kept for the next time.
-    fn record(&mut self, lines: &[Line], flush: impl FnOnce(&mut D) -> io::Result<()>) -> io::Result<()> {
-        self.unrecorded.extend_from_slice(lines);
-        let written = self.disk.append_state(&self.unrecorded).and_then(|()| flush(&mut self.disk));
-        if written.is_ok() {
-            self.unrecorded.clear();
-        } else {
+    /// Adds what is not recorded to the state, and what was reached, and makes them durable by `flush`. On failure the
+    /// lines are kept for the next time.
+    fn record(&mut self, reached: Option<Reached>, flush: impl FnOnce(&mut D) -> io::Result<()>) -> io::Result<()> {
+        let appended = self.disk.append_state(&self.unrecorded, reached.as_ref());
+        let written = appended.and_then(|()| flush(&mut self.disk));
+        if written.is_err() {
             self.disk.undo_append();
+            return written;
         }
-        written
+        std::mem::take(&mut self.unrecorded).into_iter().for_each(|line| self.remember(line));
+        if reached.is_some() {
+            self.reached = reached;
+        }
+        Ok(())
     }
 
     fn remember(&mut self, (path, entry): Line) {
@@ -276,7 +305,9 @@ impl<D: Disk> Applier<D> {
             // A file that was never put there by a receiver is left alone.
             Action::Delete | Action::Hide => {
                 let whole = |held: &Held| held.presence == Presence::Whole && !held.flags.deleted;
-                if self.held.get(path).is_some_and(|held| whole(held) || held.presence == Presence::Missing) {
+                let unrecorded = self.unrecorded.iter().any(|(placed, held)| placed == path && whole(held));
+                let is_own = |held: &Held| whole(held) || held.presence == Presence::Missing;
+                if unrecorded || self.held.get(path).is_some_and(is_own) {
                     self.disk.remove(path, touched)?;
                 }
             }
@@ -286,7 +317,7 @@ impl<D: Disk> Applier<D> {
                 }
             }
             Action::Record => {
-                if !self.disk.is_file_of(path, change.entry.size)? {
+                if !self.disk.is_file_of(path, change.entry.size, change.entry.flags.executable)? {
                     return Ok(Applied::Lost);
                 }
             }

@@ -87,10 +87,10 @@ fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them(
         let directory = tempfile::tempdir().unwrap();
         let (mut applier, adopted) = open(directory.path()).unwrap();
         assert!(adopted.is_empty());
-        assert!(done(&applier.apply(first())));
+        assert!(done(&applier.apply(first(), None).0));
         applier.goes_on = counted;
         LEFT.set(steps);
-        let finished = done(&applier.apply(second()));
+        let finished = done(&applier.apply(second(), None).0);
         drop(applier);
         // Files are the old or the new version.
         let versions: BTreeSet<Hash> = first().iter().chain(&second()).map(|change| change.entry.hash).collect();
@@ -103,7 +103,7 @@ fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them(
         assert_eq!(applier.held()["a/one"].uid.micros, if new { 2 } else { 1 });
         assert!(adopted.iter().all(|(_, held)| held.uid.micros == 2));
         // And the batch can be applied again.
-        assert!(done(&applier.apply(second())));
+        assert!(done(&applier.apply(second(), None).0));
         let expected: BTreeMap<String, Hash> =
             [("a/one", "X"), ("a/two", "2"), ("d/four", "4"), ("p/q", "p is a directory")]
                 .map(|(path, text)| (path.to_owned(), Hash::of(text.as_bytes())))
@@ -122,7 +122,7 @@ fn a_batch_cut_short_at_any_step_leaves_whole_files_and_a_state_that_knows_them(
 fn a_file_changed_behind_the_receivers_back_is_fetched_again() {
     let directory = tempfile::tempdir().unwrap();
     let (mut applier, _) = open(directory.path()).unwrap();
-    assert!(done(&applier.apply(first())));
+    assert!(done(&applier.apply(first(), None).0));
     drop(applier);
     std::fs::write(directory.path().join("a/one"), "longer").unwrap();
     std::fs::remove_file(directory.path().join("a/two")).unwrap();
@@ -136,7 +136,7 @@ fn a_file_nobody_published_survives_a_deletion_of_its_path() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("mine"), "x").unwrap();
     let (mut applier, _) = open(directory.path()).unwrap();
-    assert!(done(&applier.apply(vec![change("mine", 1, None, None)])));
+    assert!(done(&applier.apply(vec![change("mine", 1, None, None)], None).0));
     assert!(directory.path().join("mine").exists());
 }
 
@@ -144,10 +144,10 @@ fn a_file_nobody_published_survives_a_deletion_of_its_path() {
 fn a_file_that_is_gone_is_told_when_only_its_entry_changes() {
     let directory = tempfile::tempdir().unwrap();
     let (mut applier, _) = open(directory.path()).unwrap();
-    assert!(done(&applier.apply(first())));
+    assert!(done(&applier.apply(first(), None).0));
     std::fs::remove_file(directory.path().join("a/one")).unwrap();
     for action in [Action::Record, Action::SetMode] {
-        let results = applier.apply(vec![change("a/one", 2, Some("1"), Some(action))]);
+        let (results, _) = applier.apply(vec![change("a/one", 2, Some("1"), Some(action))], None);
         assert_eq!(results[0].1, Applied::Lost);
     }
 }
@@ -157,20 +157,93 @@ fn on_a_file_system_that_ignores_case_the_second_spelling_is_blocked() {
     let directory = tempfile::tempdir().unwrap();
     let (mut applier, _) = open(directory.path()).unwrap();
     applier.folded = Some(BTreeMap::new());
-    assert!(done(&applier.apply(first())));
-    let results = applier.apply(vec![change("A/One", 2, Some("1"), None), change("a/five", 2, Some("5"), None)]);
+    assert!(done(&applier.apply(first(), None).0));
+    let batch = vec![change("A/One", 2, Some("1"), None), change("a/five", 2, Some("5"), None)];
+    let (results, _) = applier.apply(batch, None);
     assert!(matches!(&results[0].1, Applied::Blocked(cause) if cause.contains("a/one")));
     assert_eq!(results[1].1, Applied::Done);
-    assert!(done(&applier.apply(vec![change("a/one", 3, None, None)])));
-    assert!(done(&applier.apply(vec![change("A/One", 2, Some("1"), None)])));
+    assert!(done(&applier.apply(vec![change("a/one", 3, None, None)], None).0));
+    assert!(done(&applier.apply(vec![change("A/One", 2, Some("1"), None)], None).0));
 }
 
 #[test]
 fn damage_in_the_middle_of_the_state_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    drop(open(directory.path()).unwrap().0.apply(first()));
+    open(directory.path()).unwrap().0.apply(first(), None);
     let state = directory.path().join(OWN).join("state");
     let text = std::fs::read_to_string(&state).unwrap();
     std::fs::write(&state, text.replacen("\"uid\"", "\"u?d\"", 1)).unwrap();
-    assert!(matches!(open(directory.path()), Err(OpenError::State(StateError::Damaged { line: 1, .. }))));
+    assert!(matches!(open(directory.path()), Err(OpenError::State(StateError::Damaged { line: 2, .. }))));
+}
+
+#[test]
+fn an_executable_bit_that_a_crash_kept_from_the_file_is_set_afterwards() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a/one");
+    let executable = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o100 != 0;
+    let set_mode = || {
+        let mut change = change("a/one", 2, Some("1"), Some(Action::SetMode));
+        change.entry.flags.executable = true;
+        vec![change]
+    };
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert!(done(&applier.apply(first(), None).0));
+    // The intent is durable, and nothing more.
+    applier.goes_on = |step, _| step != Step::Flushed;
+    assert!(!done(&applier.apply(set_mode(), None).0));
+    drop(applier);
+    let (mut applier, adopted) = open(directory.path()).unwrap();
+    assert!(adopted.is_empty() && !executable());
+    assert_eq!(applier.held()["a/one"].uid.micros, 1);
+    assert!(done(&applier.apply(set_mode(), None).0));
+    assert!(executable());
+    drop(applier);
+    // Lost behind the receiver's back, it is noticed, too.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(open(directory.path()).unwrap().0.held()["a/one"].presence, Presence::Missing);
+}
+
+fn reached(as_of_us: u64) -> Reached {
+    let (cluster, root) = ("demo".to_owned(), Hash::of(b""));
+    let incarnation = Default::default();
+    let snapshot =
+        crate::protocol::api::Snapshot { cluster, sp: 1, incarnation, sequence: 1, root, as_of_us, issued_at_us: 0 };
+    Reached { snapshot, prefixes: vec!["a".parse().unwrap()] }
+}
+
+#[test]
+fn what_was_reached_is_recovered_and_only_noted_with_all_of_its_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert_eq!(applier.recovered().reached, None);
+    assert!(applier.apply(first(), Some(reached(1))).1);
+    assert!(applier.apply(Vec::new(), Some(reached(2))).1);
+    drop(applier);
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert_eq!(applier.recovered().reached, Some(reached(2)));
+    // A file is in the way of one of the entries.
+    let (results, is_noted) =
+        applier.apply(vec![change("a/one/x", 3, Some("x"), None), change("y", 3, Some("y"), None)], Some(reached(3)));
+    assert!(matches!(results[..], [(_, Applied::Blocked(_)), (_, Applied::Done)]) && !is_noted);
+    drop(applier);
+    let (applier, _) = open(directory.path()).unwrap();
+    assert_eq!(applier.recovered().reached, Some(reached(2)));
+    assert_eq!(applier.held()["y"].uid.micros, 3);
+}
+
+#[test]
+fn a_state_of_the_first_format_is_read_and_one_of_a_later_version_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).unwrap().0.apply(first(), Some(reached(1)));
+    let state = directory.path().join(OWN).join("state");
+    let text = std::fs::read_to_string(&state).unwrap();
+    let entries: Vec<&str> = text.lines().filter(|line| line.starts_with("{\"path\"")).collect();
+    std::fs::write(&state, entries.join("\n") + "\n").unwrap();
+    let (applier, _) = open(directory.path()).unwrap();
+    assert_eq!((applier.held().len(), applier.recovered().reached), (first().len(), None));
+    drop(applier);
+    assert!(std::fs::read_to_string(&state).unwrap().starts_with("{\"format\":2}\n"));
+    std::fs::write(&state, "{\"format\":3}\n{\"anything\":1}\n").unwrap();
+    assert!(matches!(open(directory.path()), Err(OpenError::State(StateError::Format { format: 3, .. }))));
 }

@@ -4,7 +4,7 @@
 use super::state::StateError;
 use crate::protocol::{
     Hash, Path,
-    receiver::{Content, Held, StagedId},
+    receiver::{Content, Held, Reached, Recovered, StagedId},
 };
 use std::{collections::BTreeMap, io};
 
@@ -34,21 +34,21 @@ pub trait Disk {
     /// What errors call it.
     fn name(&self) -> String;
     /// The state that was recorded, later lines first to last put together. A torn end is cut off.
-    fn load_state(&mut self) -> Result<BTreeMap<Path, Held>, StateError>;
-    /// The lines of the last intent, as far as they are whole.
+    fn load_state(&mut self) -> Result<Recovered, StateError>;
+    /// The lines of the last durable intent, and of one that may have come before or after it, as far as they are whole.
     fn intended(&mut self) -> io::Result<Vec<Line>>;
-    /// Overwrites the intent.
+    /// Writes an intent. The last one that is durable stays until this one is.
     fn write_intent(&mut self, lines: &[Line]) -> io::Result<()>;
     /// Makes the intent durable.
     fn flush_intent(&mut self) -> io::Result<()>;
-    /// Adds lines to the state.
-    fn append_state(&mut self, lines: &[Line]) -> io::Result<()>;
+    /// Adds lines to the state, and what the receiver has come to.
+    fn append_state(&mut self, lines: &[Line], reached: Option<&Reached>) -> io::Result<()>;
     /// Makes the state durable.
     fn flush_state(&mut self) -> io::Result<()>;
     /// Takes the lines appended last out of the state again: they could not be made durable.
     fn undo_append(&mut self);
-    /// Writes the state anew, durably and whole or not at all, if most of it is superseded. It says `held`.
-    fn tidy_state(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()>;
+    /// Writes the state anew, durably and whole or not at all, if most of it is superseded. It says `held` and `reached`.
+    fn tidy_state(&mut self, held: &BTreeMap<Path, Held>, reached: Option<&Reached>) -> io::Result<()>;
 
     /// Writes a content to the temporary of this number in the batch. A staged content becomes it.
     fn write_temporary(&mut self, at: usize, content: &Content, executable: bool) -> io::Result<()>;
@@ -72,8 +72,8 @@ pub trait Disk {
 
     /// Whether nothing is at `path`.
     fn is_absent(&self, path: &Path) -> io::Result<bool>;
-    /// Whether a regular file of `size` bytes is at `path`.
-    fn is_file_of(&self, path: &Path, size: u64) -> io::Result<bool>;
+    /// Whether a regular file of `size` bytes is at `path`, executable or not.
+    fn is_file_of(&self, path: &Path, size: u64, executable: bool) -> io::Result<bool>;
     /// Hash of the file at `path`.
     fn hash_of(&self, path: &Path) -> io::Result<Hash>;
     /// Whether two names that differ only in case are one.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::protocol::{
     Hash, Path,
-    receiver::{Content, Held, StagedId},
+    receiver::{Content, Held, Reached, Recovered, StagedId},
 };
 use nix::{
     fcntl::{OFlag, openat, renameat},
@@ -60,7 +60,12 @@ impl FileDisk {
         }
         let tree = Tree::open(directory).map_err(|error| system(directory, error))?;
         let tmp = clear(&tmp_path).and_then(|()| File::open(&tmp_path)).map_err(|error| system(&tmp_path, error))?;
-        let state = StateFile::open(own_path)?;
+        let state = StateFile::open(own_path.clone())?;
+        // What was made just now must not be lost with what will be written into it.
+        let above = std::path::absolute(directory).ok().and_then(|directory| Some(directory.parent()?.to_owned()));
+        for made in [Some(own_path), Some(directory.to_owned()), above].into_iter().flatten() {
+            File::open(&made).and_then(|made| made.sync_all()).map_err(|error| system(&made, error))?;
+        }
         Ok(FileDisk { tree, tmp: tmp.into(), tmp_path, state, temporaries: BTreeMap::new(), _lock: lock })
     }
 
@@ -75,7 +80,7 @@ impl Disk for FileDisk {
         self.tmp_path.ancestors().nth(2).unwrap_or(&self.tmp_path).display().to_string()
     }
 
-    fn load_state(&mut self) -> Result<BTreeMap<Path, Held>, StateError> {
+    fn load_state(&mut self) -> Result<Recovered, StateError> {
         self.state.load()
     }
 
@@ -91,8 +96,8 @@ impl Disk for FileDisk {
         self.state.flush_intent()
     }
 
-    fn append_state(&mut self, lines: &[Line]) -> io::Result<()> {
-        self.state.append(lines)
+    fn append_state(&mut self, lines: &[Line], reached: Option<&Reached>) -> io::Result<()> {
+        self.state.append(lines, reached)
     }
 
     fn flush_state(&mut self) -> io::Result<()> {
@@ -103,8 +108,8 @@ impl Disk for FileDisk {
         self.state.undo_append();
     }
 
-    fn tidy_state(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()> {
-        self.state.tidy(held)
+    fn tidy_state(&mut self, held: &BTreeMap<Path, Held>, reached: Option<&Reached>) -> io::Result<()> {
+        self.state.tidy(held, reached)
     }
 
     fn write_temporary(&mut self, at: usize, content: &Content, executable: bool) -> io::Result<()> {
@@ -159,15 +164,17 @@ impl Disk for FileDisk {
     }
 
     fn flush_all(&mut self) -> io::Result<()> {
-        self.tree.sync_all()
+        self.tree.sync_all()?;
+        self.state.intent_is_durable();
+        Ok(())
     }
 
     fn is_absent(&self, path: &Path) -> io::Result<bool> {
         Ok(self.tree.stat(path.as_str())?.is_none())
     }
 
-    fn is_file_of(&self, path: &Path, size: u64) -> io::Result<bool> {
-        self.tree.is_file_of(path.as_str(), size)
+    fn is_file_of(&self, path: &Path, size: u64, executable: bool) -> io::Result<bool> {
+        self.tree.is_file_of(path.as_str(), size, executable)
     }
 
     fn hash_of(&self, path: &Path) -> io::Result<Hash> {

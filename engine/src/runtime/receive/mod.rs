@@ -11,13 +11,13 @@ mod tree;
 
 pub use apply::{Applier, OpenError};
 pub use disk::{Disk, DiskError, Line};
-pub use state::{StateError, line as state_line};
+pub use state::{StateError, format_line, line as state_line, reached_line};
 
 use crate::{
     client::Url,
     protocol::{
         Hash, Path, Prefix,
-        receiver::{Applied, BatchId, Change, Event, Output, Receiver, ReceiverConfig, ReceiverConfigError},
+        receiver::{Applied, BatchId, Change, Event, Output, Reached, Receiver, ReceiverConfig, ReceiverConfigError},
     },
     runtime::{clock, events::EventStream, process, signal::StopSignals},
 };
@@ -66,6 +66,16 @@ pub enum ReceiveError {
     /// The options make no receiver.
     #[error(transparent)]
     Config(#[from] ReceiverConfigError),
+    /// The directory holds what another cluster published.
+    #[error("{directory} is of the cluster {held:?}, and all sources are of {found:?}; choose another directory")]
+    OtherCluster {
+        /// Which directory.
+        directory: String,
+        /// The cluster of what it holds.
+        held: String,
+        /// The cluster of the sources.
+        found: String,
+    },
     /// The system refused something that an event loop needs.
     #[error("the event loop cannot go on: {0}")]
     System(#[from] io::Error),
@@ -82,8 +92,8 @@ pub enum Ended {
     Blocked,
 }
 
-type Batch = (BatchId, Vec<Change>);
-type Results = (BatchId, Vec<(Path, Applied)>);
+type Batch = (BatchId, Vec<Change>, Option<Reached>);
+type Results = (BatchId, Vec<(Path, Applied)>, bool);
 
 struct Loop {
     poll: Poll,
@@ -92,7 +102,8 @@ struct Loop {
     sources: Vec<Url>,
     events: EventStream,
     once: bool,
-    ended: Option<Ended>,
+    directory: PathBuf,
+    ended: Option<Result<Ended, ReceiveError>>,
     batches: Option<Sender<Batch>>,
     results: Incoming<Results>,
     applier: Option<JoinHandle<()>>,
@@ -110,7 +121,7 @@ pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<
         poll: options.poll,
         id,
     };
-    let receiver = Receiver::new(config, process::random_seed()?, applier.held().clone())?;
+    let receiver = Receiver::new(config, process::random_seed()?, applier.recovered())?;
     let staging = StagingArea::new(applier.disk().staging_directory());
     let connections = Connections::new(options.sources.clone(), FIRST_CONNECTION, staging);
     let waker = Waker::new(poll.registry(), APPLIED)?;
@@ -127,6 +138,7 @@ pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<
         sources: options.sources,
         events,
         once: options.once,
+        directory: options.into,
         ended: None,
         batches: Some(batches),
         results,
@@ -142,8 +154,9 @@ pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<
 }
 
 fn apply_all(mut applier: Applier<FileDisk>, todo: &Incoming<Batch>, done: &Sender<Results>, waker: &Waker) {
-    while let Ok((id, changes)) = todo.recv() {
-        if done.send((id, applier.apply(changes))).is_err() || waker.wake().is_err() {
+    while let Ok((id, changes, reached)) = todo.recv() {
+        let (results, is_noted) = applier.apply(changes, reached);
+        if done.send((id, results, is_noted)).is_err() || waker.wake().is_err() {
             return;
         }
     }
@@ -162,8 +175,8 @@ impl Loop {
         self.receiver.handle_timeout(clock::monotonic());
         loop {
             self.turn();
-            if let Some(ended) = self.ended {
-                return Ok(ended);
+            if let Some(ended) = self.ended.take() {
+                return ended;
             }
             if self.events.is_broken() {
                 return Ok(Ended::Stopped);
@@ -212,12 +225,12 @@ impl Loop {
     }
 
     fn take_results(&mut self) {
-        while let Ok((id, results)) = self.results.try_recv() {
+        while let Ok((id, results, is_noted)) = self.results.try_recv() {
             let applied = results.iter().filter(|(_, result)| *result == Applied::Done).count();
-            if !self.events.is_on() {
+            if !self.events.is_on() && !results.is_empty() {
                 tracing::info!("{applied} of {} entries are in place", results.len());
             }
-            self.receiver.handle_applied(clock::monotonic(), id, results);
+            self.receiver.handle_applied(clock::monotonic(), id, results, is_noted);
         }
     }
 
@@ -227,10 +240,10 @@ impl Loop {
                 self.connections.begin(self.poll.registry(), clock::monotonic(), request);
             }
             Output::CancelRequests => self.connections.cancel_all(),
-            Output::Apply { id, changes } => {
-                if self.batches.as_ref().is_none_or(|batches| batches.send((id, changes)).is_err()) {
+            Output::Apply { id, changes, reached } => {
+                if self.batches.as_ref().is_none_or(|batches| batches.send((id, changes, reached)).is_err()) {
                     tracing::error!("the thread that applies entries has ended");
-                    self.ended = Some(Ended::Blocked);
+                    self.ended = Some(Ok(Ended::Blocked));
                 }
             }
             Output::Discard(id) => self.connections.staging.discard(id),
@@ -267,8 +280,12 @@ impl Loop {
                     fields.number("sequence", snapshot.sequence).number("as_of_us", snapshot.as_of_us);
                 });
                 if self.once {
-                    self.ended = Some(if self.receiver.has_blocked() { Ended::Blocked } else { Ended::Current });
+                    self.ended = Some(Ok(if self.receiver.has_blocked() { Ended::Blocked } else { Ended::Current }));
                 }
+            }
+            Event::OtherCluster { held, found } => {
+                let directory = self.directory.display().to_string();
+                self.ended = Some(Err(ReceiveError::OtherCluster { directory, held, found }));
             }
         }
     }

@@ -1,12 +1,14 @@
 //! What a receiver holds, durably: `DIR/~acms/state`, one JSON object per line, later lines win (engine/docs/FORMATS.md).
 //!
-//! `DIR/~acms/intent` has the lines of the batch that is being applied, written before any of its files is put in
-//! place: after a crash it tells which files are newer than the state says, so that no path can go back.
+//! `DIR/~acms/intent` and `intent-2` have, by turns, the lines of the batch that is being applied, written before any of
+//! its files is put in place: after a crash they tell which files are newer than the state says, so that no path can go
+//! back. One is only overwritten once the other is durable.
 
 use super::disk::Line as Entry;
 use crate::protocol::{
-    Flags, Hash, Path, Uid,
-    receiver::{Held, Presence},
+    Flags, Hash, Path, Prefix, Uid,
+    api::Snapshot,
+    receiver::{Held, Presence, Reached, Recovered},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -19,6 +21,20 @@ use std::{
 
 /// The state is written anew when it is longer than this and mostly superseded.
 const REWRITE_LEN_MIN: u64 = 4 << 20;
+/// The format, which the first line names. A state without that line is of format 1, which had entries only.
+const FORMAT: u32 = 2;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FormatLine {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReachedLine {
+    snapshot: Snapshot,
+    subscribed: Vec<String>,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -41,9 +57,30 @@ pub fn line(path: &Path, held: &Held) -> String {
         size: held.size,
         hidden: held.presence == Presence::Hidden,
     };
-    let mut text = serde_json::to_string(&line).expect("a line of plain values");
+    json_line(&line)
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).expect("a line of plain values");
     text.push('\n');
     text
+}
+
+/// The first line of a state, its end included.
+pub fn format_line() -> String {
+    json_line(&FormatLine { format: FORMAT })
+}
+
+/// The line of what was reached, its end included.
+pub fn reached_line(reached: &Reached) -> String {
+    let subscribed = reached.prefixes.iter().map(|prefix| prefix.as_str().to_owned()).collect();
+    json_line(&ReachedLine { snapshot: reached.snapshot.clone(), subscribed })
+}
+
+fn parse_reached(text: &[u8]) -> Option<Reached> {
+    let line: ReachedLine = serde_json::from_slice(text).ok()?;
+    let prefixes: Result<Vec<Prefix>, _> = line.subscribed.iter().map(|prefix| prefix.parse()).collect();
+    Some(Reached { snapshot: line.snapshot, prefixes: prefixes.ok()? })
 }
 
 fn parse(text: &[u8]) -> Option<(Path, Held)> {
@@ -80,6 +117,14 @@ pub enum StateError {
         /// Which line, from 1.
         line: usize,
     },
+    /// A later version wrote it.
+    #[error("{file} is of format {format}, and this version knows none above {FORMAT}")]
+    Format {
+        /// Which file.
+        file: String,
+        /// Of which format.
+        format: u32,
+    },
 }
 
 /// State and intent, open for writing.
@@ -91,7 +136,11 @@ pub(super) struct StateFile {
     len: u64,
     /// The same, before the last append.
     len_before: u64,
-    intent: File,
+    intents: [File; 2],
+    /// Which intent was made durable last; the other one is written next.
+    durable: usize,
+    /// That is written and not durable yet.
+    is_written: bool,
 }
 
 fn text(lines: &[Entry]) -> String {
@@ -106,52 +155,83 @@ impl StateFile {
             let opened = File::options().read(true).write(true).create(true).truncate(false).open(&file);
             opened.map_err(|error| StateError::System { file: file.display().to_string(), error })
         };
-        let (file, intent) = (open("state")?, open("intent")?);
-        Ok(StateFile { file, len: 0, len_before: 0, intent, directory })
+        let (file, intents) = (open("state")?, [open("intent")?, open("intent-2")?]);
+        Ok(StateFile { file, len: 0, len_before: 0, intents, durable: 1, is_written: false, directory })
     }
 
     /// The state. A torn last line, which was never durable, is cut off.
-    pub(super) fn load(&mut self) -> Result<BTreeMap<Path, Held>, StateError> {
+    pub(super) fn load(&mut self) -> Result<Recovered, StateError> {
         let file = self.directory.join("state").display().to_string();
         let mut text = Vec::new();
         if let Err(error) = (&self.file).read_to_end(&mut text) {
             return Err(StateError::System { file, error });
         }
-        let (mut held, mut len, mut lines) = (BTreeMap::new(), 0, 0);
+        let (mut recovered, mut len, mut lines) = (Recovered::default(), 0, 0);
+        let mut is_current = false;
         for piece in text.split_inclusive(|byte| *byte == b'\n') {
             lines += 1;
-            match parse(piece).filter(|_| piece.ends_with(b"\n")) {
-                Some((path, entry)) => drop(held.insert(path, entry)),
-                None if len + piece.len() == text.len() => break,
-                None => return Err(StateError::Damaged { file, line: lines }),
+            let whole = piece.ends_with(b"\n");
+            if let Some((path, entry)) = parse(piece).filter(|_| whole) {
+                recovered.held.insert(path, entry);
+            } else if let Some(reached) = parse_reached(piece).filter(|_| whole) {
+                recovered.reached = Some(reached);
+            } else if let Some(format) = serde_json::from_slice::<FormatLine>(piece).ok().filter(|_| lines == 1) {
+                if format.format > FORMAT {
+                    return Err(StateError::Format { file, format: format.format });
+                }
+                is_current = format.format == FORMAT;
+            } else if len + piece.len() == text.len() {
+                break;
+            } else {
+                return Err(StateError::Damaged { file, line: lines });
             }
             len += piece.len();
         }
         (self.len, self.len_before) = (len as u64, len as u64);
-        if lines != held.len() || len != text.len() {
-            self.rewrite(&held).map_err(|error| StateError::System { file, error })?;
+        let needed = 1 + recovered.held.len() + usize::from(recovered.reached.is_some());
+        if !is_current || lines != needed || len != text.len() {
+            let Recovered { held, reached } = &recovered;
+            self.rewrite(held, reached.as_ref()).map_err(|error| StateError::System { file, error })?;
         }
-        Ok(held)
+        Ok(recovered)
     }
 
-    /// The entries of the last intent, as far as they are whole.
+    /// The entries of both intents, as far as they are whole.
     pub(super) fn intended(&mut self) -> io::Result<Vec<Entry>> {
-        let mut text = Vec::new();
-        self.intent.read_to_end(&mut text)?;
-        Ok(text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).filter_map(parse).collect())
+        let mut entries = Vec::new();
+        for intent in &mut self.intents {
+            let mut text = Vec::new();
+            intent.read_to_end(&mut text)?;
+            let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+            entries.extend(whole.filter_map(parse));
+        }
+        Ok(entries)
     }
 
     pub(super) fn write_intent(&mut self, lines: &[Entry]) -> io::Result<()> {
-        self.intent.set_len(0)?;
-        self.intent.write_all_at(text(lines).as_bytes(), 0)
+        let intent = &self.intents[1 - self.durable];
+        intent.set_len(0)?;
+        intent.write_all_at(text(lines).as_bytes(), 0)?;
+        self.is_written = true;
+        Ok(())
     }
 
     pub(super) fn flush_intent(&mut self) -> io::Result<()> {
-        self.intent.sync_data()
+        self.intents[1 - self.durable].sync_data()?;
+        self.intent_is_durable();
+        Ok(())
     }
 
-    pub(super) fn append(&mut self, lines: &[Entry]) -> io::Result<()> {
-        let text = text(lines);
+    /// The intent that was written has been flushed: the other one is not needed any more.
+    pub(super) fn intent_is_durable(&mut self) {
+        if std::mem::take(&mut self.is_written) {
+            self.durable = 1 - self.durable;
+        }
+    }
+
+    pub(super) fn append(&mut self, lines: &[Entry], reached: Option<&Reached>) -> io::Result<()> {
+        let mut text = text(lines);
+        text.extend(reached.map(reached_line));
         self.len_before = self.len;
         self.file.write_all_at(text.as_bytes(), self.len)?;
         self.len += text.len() as u64;
@@ -168,18 +248,18 @@ impl StateFile {
     }
 
     /// Writes the state anew if most of it is superseded.
-    pub(super) fn tidy(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()> {
+    pub(super) fn tidy(&mut self, held: &BTreeMap<Path, Held>, reached: Option<&Reached>) -> io::Result<()> {
         let live = held.len() as u64 * 256;
-        if self.len > REWRITE_LEN_MIN && self.len > 4 * live { self.rewrite(held) } else { Ok(()) }
+        if self.len > REWRITE_LEN_MIN && self.len > 4 * live { self.rewrite(held, reached) } else { Ok(()) }
     }
 
-    fn rewrite(&mut self, held: &BTreeMap<Path, Held>) -> io::Result<()> {
+    fn rewrite(&mut self, held: &BTreeMap<Path, Held>, reached: Option<&Reached>) -> io::Result<()> {
         let name = self.directory.join("state.new");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&name)?;
         let mut out = io::BufWriter::new(&file);
         let mut len = 0;
-        for (path, held) in held {
-            let line = line(path, held);
+        let lines = std::iter::once(format_line()).chain(held.iter().map(|(path, held)| line(path, held)));
+        for line in lines.chain(reached.map(reached_line)) {
             len += line.len() as u64;
             out.write_all(line.as_bytes())?;
         }

@@ -91,11 +91,13 @@ impl Tree {
         fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(Some).or_else(absent)
     }
 
-    /// Whether a regular file of `size` bytes is at `path`.
-    pub(super) fn is_file_of(&self, path: &str, size: u64) -> io::Result<bool> {
-        let regular =
-            |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
-        Ok(self.stat(path)?.is_some_and(|stat| regular(&stat) && u64::try_from(stat.st_size) == Ok(size)))
+    /// Whether a regular file of `size` bytes is at `path`, executable or not for its owner.
+    pub(super) fn is_file_of(&self, path: &str, size: u64, executable: bool) -> io::Result<bool> {
+        let Some(stat) = self.stat(path)? else { return Ok(false) };
+        let regular = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
+        let mode = |mode: Mode| mode.contains(Mode::S_IXUSR);
+        let right = mode(Mode::from_bits_truncate(stat.st_mode)) == mode(self.mode(executable));
+        Ok(regular && right && u64::try_from(stat.st_size) == Ok(size))
     }
 
     /// Opens the regular file at `path` for reading.

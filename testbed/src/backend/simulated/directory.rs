@@ -7,7 +7,7 @@ use crate::workload::Random;
 use acms_engine::{
     protocol::{
         Hash, Path,
-        receiver::{Content, Held, StagedId},
+        receiver::{Content, Held, Reached, Recovered, StagedId},
     },
     runtime::receive::{Disk, DiskError, Line, StateError},
 };
@@ -75,6 +75,13 @@ enum Unflushed {
     Made { directory: String },
 }
 
+/// A line of the state.
+#[derive(Debug)]
+enum Appended {
+    Entry(Line),
+    Reached(Reached),
+}
+
 /// What faults do to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Faults {
@@ -100,10 +107,13 @@ pub(super) struct Directory {
     staged: BTreeMap<StagedId, Bytes>,
     next_staged: u64,
     state: BTreeMap<Path, Held>,
-    appended: Vec<Line>,
+    reached: Option<Reached>,
+    appended: Vec<Appended>,
     /// Of `appended`, how many were there before the last append.
     appended_before: usize,
-    intent: Vec<Line>,
+    /// The last durable one, and the other one.
+    intents: [Vec<Line>; 2],
+    /// What the other one was before it was written and not flushed.
     intent_before: Option<Vec<Line>>,
     /// So many more operations take effect; then the machine stops.
     operations_left: Option<u64>,
@@ -129,17 +139,19 @@ impl Directory {
             staged: BTreeMap::new(),
             next_staged: 1,
             state: BTreeMap::new(),
+            reached: None,
             appended: Vec::new(),
             appended_before: 0,
-            intent: Vec::new(),
+            intents: [Vec::new(), Vec::new()],
             intent_before: None,
             operations_left: None,
         }
     }
 
     /// Time that a batch of so many contents takes with so many bytes in all.
-    pub(super) fn batch_ns(&self, contents: usize, bytes: u64) -> u64 {
-        let flushes = 2 + contents.clamp(1, 2) as u64;
+    /// One of no changes only notes what was reached.
+    pub(super) fn batch_ns(&self, changes: usize, contents: usize, bytes: u64) -> u64 {
+        let flushes = if changes == 0 { 1 } else { 2 + contents.clamp(1, 2) as u64 };
         flushes * (self.flush_ns + self.faults.slower_by_ns) + bytes.saturating_mul(1_000_000_000) / BYTES_PER_S
     }
 
@@ -173,10 +185,11 @@ impl Directory {
         let kept = self.random.below(self.appended.len() as u64 + 1) as usize;
         self.appended.truncate(kept);
         if let Some(before) = self.intent_before.take() {
+            let written = &mut self.intents[1];
             match self.random.below(3) {
-                0 => self.intent = before,
+                0 => *written = before,
                 1 => {}
-                _ => self.intent.truncate(self.random.below(self.intent.len() as u64 + 1) as usize),
+                _ => written.truncate(self.random.below(written.len() as u64 + 1) as usize),
             }
         }
         let exposed = self.lose_entries();
@@ -248,7 +261,11 @@ impl Directory {
 
     /// What the state says.
     pub(super) fn state(&self) -> BTreeMap<&Path, &Held> {
-        self.state.iter().chain(self.appended.iter().map(|(path, held)| (path, held))).collect()
+        let appended = self.appended.iter().filter_map(|line| match line {
+            Appended::Entry((path, held)) => Some((path, held)),
+            Appended::Reached(_) => None,
+        });
+        self.state.iter().chain(appended).collect()
     }
 
     /// Whether the next operation takes effect.
@@ -269,8 +286,19 @@ impl Directory {
     }
 
     fn flush_state_lines(&mut self) {
-        self.state.extend(self.appended.drain(..));
+        for line in self.appended.drain(..) {
+            match line {
+                Appended::Entry((path, held)) => drop(self.state.insert(path, held)),
+                Appended::Reached(reached) => self.reached = Some(reached),
+            }
+        }
         self.appended_before = 0;
+    }
+
+    fn intent_is_durable(&mut self) {
+        if self.intent_before.take().is_some() {
+            self.intents.swap(0, 1);
+        }
     }
 
     fn change(&mut self, path: &Path, after: Option<File>, touched: &mut Vec<String>) {
@@ -310,32 +338,33 @@ impl Disk for Directory {
         "the simulated directory".to_owned()
     }
 
-    fn load_state(&mut self) -> Result<BTreeMap<Path, Held>, StateError> {
+    fn load_state(&mut self) -> Result<Recovered, StateError> {
         self.flush_state_lines();
-        Ok(self.state.clone())
+        Ok(Recovered { held: self.state.clone(), reached: self.reached.clone() })
     }
 
     fn intended(&mut self) -> io::Result<Vec<Line>> {
-        Ok(self.intent.clone())
+        Ok(self.intents.concat())
     }
 
     fn write_intent(&mut self, lines: &[Line]) -> io::Result<()> {
         self.goes_on()?;
-        let before = std::mem::replace(&mut self.intent, lines.to_vec());
+        let before = std::mem::replace(&mut self.intents[1], lines.to_vec());
         self.intent_before.get_or_insert(before);
         Ok(())
     }
 
     fn flush_intent(&mut self) -> io::Result<()> {
         self.flushes()?;
-        self.intent_before = None;
+        self.intent_is_durable();
         Ok(())
     }
 
-    fn append_state(&mut self, lines: &[Line]) -> io::Result<()> {
+    fn append_state(&mut self, lines: &[Line], reached: Option<&Reached>) -> io::Result<()> {
         self.goes_on()?;
         self.appended_before = self.appended.len();
-        self.appended.extend_from_slice(lines);
+        self.appended.extend(lines.iter().cloned().map(Appended::Entry));
+        self.appended.extend(reached.cloned().map(Appended::Reached));
         Ok(())
     }
 
@@ -351,7 +380,7 @@ impl Disk for Directory {
         }
     }
 
-    fn tidy_state(&mut self, _held: &BTreeMap<Path, Held>) -> io::Result<()> {
+    fn tidy_state(&mut self, _held: &BTreeMap<Path, Held>, _reached: Option<&Reached>) -> io::Result<()> {
         // Superseded lines are never kept here.
         Ok(())
     }
@@ -430,7 +459,7 @@ impl Disk for Directory {
                 file.is_flushed = true;
             }
         }
-        self.intent_before = None;
+        self.intent_is_durable();
         self.flush_state_lines();
         Ok(())
     }
@@ -439,8 +468,9 @@ impl Disk for Directory {
         Ok(!self.files.contains_key(path) && !self.directories.contains(path.as_str()))
     }
 
-    fn is_file_of(&self, path: &Path, size: u64) -> io::Result<bool> {
-        Ok(self.files.get(path).is_some_and(|file| file.content.len() as u64 == size))
+    fn is_file_of(&self, path: &Path, size: u64, executable: bool) -> io::Result<bool> {
+        let right = |file: &File| file.content.len() as u64 == size && file.executable == executable;
+        Ok(self.files.get(path).is_some_and(right))
     }
 
     fn hash_of(&self, path: &Path) -> io::Result<Hash> {

@@ -18,7 +18,7 @@ use acms_engine::{
     protocol::{
         Hash, Path, Prefix, Uid,
         receiver::{
-            Action, BatchId, Body, Change, Content, Event, Failure, Output, Receiver, ReceiverConfig, Request,
+            Action, BatchId, Body, Change, Content, Event, Failure, Output, Reached, Receiver, ReceiverConfig, Request,
             RequestId, RequestKind,
         },
     },
@@ -53,7 +53,7 @@ struct Running {
     applier: Applier<Directory>,
     client: Client<Asked>,
     /// The batch that is being applied.
-    batch: Option<(BatchId, Vec<Change>)>,
+    batch: Option<(BatchId, Vec<Change>, Option<Reached>)>,
     is_stopping: bool,
 }
 
@@ -104,10 +104,10 @@ impl ReceiverHost {
     pub(super) fn end(&mut self, loses_power: bool) -> Vec<(Path, Uid, Hash)> {
         let mut uids: BTreeMap<Path, Uid> = BTreeMap::new();
         if let Some(mut running) = self.running.take() {
-            if let Some((_, changes)) = running.batch.take() {
+            if let Some((_, changes, reached)) = running.batch.take() {
                 uids.extend(changes.iter().map(|change| (change.path.clone(), change.entry.uid)));
                 running.applier.disk_mut().stop_within(changes.len());
-                running.applier.apply(changes);
+                running.applier.apply(changes, reached);
             }
             self.directory = Some(Box::new(running.applier.into_disk()));
         }
@@ -167,7 +167,7 @@ impl ReceiverHost {
             poll: None,
         };
         let mut random = shared.random(me, &format!("process {}", shared.host(me).starts));
-        let mut receiver = match Receiver::new(config, random.bits(), applier.held().clone()) {
+        let mut receiver = match Receiver::new(config, random.bits(), applier.recovered()) {
             Ok(receiver) => receiver,
             Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
         };
@@ -243,9 +243,9 @@ impl Running {
 
     /// The time that a batch takes is over.
     fn applied(&mut self, shared: &mut Shared<'_>) {
-        if let Some((id, changes)) = self.batch.take() {
-            let results = self.applier.apply(changes);
-            self.receiver.handle_applied(shared.instant(), id, results);
+        if let Some((id, changes, reached)) = self.batch.take() {
+            let (results, is_noted) = self.applier.apply(changes, reached);
+            self.receiver.handle_applied(shared.instant(), id, results, is_noted);
         }
     }
 
@@ -262,7 +262,7 @@ impl Running {
                     self.client.ask(shared, me, sources[source], target.into(), timeout, asked);
                 }
                 Output::CancelRequests => self.client.cancel_all(shared, me),
-                Output::Apply { id, changes } => {
+                Output::Apply { id, changes, reached } => {
                     let written = |change: &Change| match &change.action {
                         Action::Write(Content::Bytes(bytes)) => Some(bytes.len() as u64),
                         Action::Write(Content::Staged(_)) => Some(change.entry.size),
@@ -270,11 +270,11 @@ impl Running {
                     };
                     let (count, bytes) =
                         (changes.iter().filter_map(written).count(), changes.iter().filter_map(written).sum());
-                    let took_ns = self.applier.disk().batch_ns(count, bytes);
+                    let took_ns = self.applier.disk().batch_ns(changes.len(), count, bytes);
                     if self.applier.disk().faults.slower_by_ns > 0 {
                         shared.bite(me, FaultKind::DiskSlow);
                     }
-                    self.batch = Some((id, changes));
+                    self.batch = Some((id, changes, reached));
                     begun = Some(took_ns);
                     shared.later(me, took_ns, Input::Applied);
                 }
