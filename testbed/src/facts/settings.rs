@@ -44,9 +44,13 @@ impl Settings {
         Quorum::new(&self.quorum, &members).ok()
     }
 
-    /// The command that makes the trace again, as far as the trace itself tells.
+    /// The command that makes the trace again, as far as the trace itself tells: of scenarios that come with the testbed,
+    /// if nothing of them was set otherwise.
     pub(crate) fn replay(&self) -> Option<String> {
         let (scenario, seed) = (self.scenario.as_ref()?, self.seed.as_ref()?);
+        if !crate::scenario::builtin_names().any(|name| name == scenario) {
+            return None;
+        }
         let backend = self.backend.as_deref().unwrap_or("local");
         Some(format!("acms-testbed run {scenario} --backend {backend} --seed {seed}"))
     }
@@ -99,6 +103,15 @@ impl Clocks {
                 self.fast = self.fast.union(SpSet::one(*sp));
             }
         }
+    }
+
+    /// How far ahead the slowest clock is at a time of the trace, in microseconds; 0 if all are right or ahead.
+    pub(crate) fn slowest_us(&self, time_ns: u64) -> i64 {
+        let ahead = self.ahead.values().map(|(since_ns, ahead_us, drift_ppm)| {
+            let elapsed_s = i64::try_from(time_ns.saturating_sub(*since_ns) / 1_000_000_000).unwrap_or(i64::MAX);
+            ahead_us.saturating_add(elapsed_s.saturating_add(1).saturating_mul(*drift_ppm))
+        });
+        ahead.min().unwrap_or(0).min(0)
     }
 
     /// SPs whose clock was fast by more than epsilon at any time so far.

@@ -402,13 +402,18 @@ impl World<'_> {
         hashes.dedup();
         random.shuffle(&mut hashes);
         let contents = contents.clone();
-        let mut any = false;
+        let mut rotted = Vec::new();
         for (hash, size) in hashes.into_iter().take(count as usize) {
-            if let Ok(bytes) = contents.read(&hash, 0, size) {
-                any |= sp.disk.rot(&hash, &bytes);
+            if let Ok(bytes) = contents.read(&hash, 0, size)
+                && sp.disk.rot(&hash, &bytes)
+            {
+                rotted.push(hash);
             }
         }
-        any
+        for hash in &rotted {
+            self.shared.say(host, Kind::Rotted, Template { hash: Some(*hash), ..Template::default() });
+        }
+        !rotted.is_empty()
     }
 
     /// The store is gone; a new one takes its place.
