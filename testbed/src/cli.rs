@@ -282,6 +282,17 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
+    fn a_trace_is_made_again_by_what_lies_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = dir.path().join("events.arrow");
+        assert_eq!(again(&trace), None);
+        std::fs::write(dir.path().join("scenario.toml"), "").unwrap();
+        assert_eq!(again(&trace), Some(format!("acms-testbed run {}/scenario.toml", dir.path().display())));
+        std::fs::write(dir.path().join("bundle.json"), "").unwrap();
+        assert_eq!(again(&trace), Some(format!("acms-testbed replay {}", dir.path().display())));
+    }
+
+    #[test]
     fn the_command_line_is_well_formed_and_helps() {
         Cli::command().debug_assert();
         let help = Cli::try_parse_from(["acms-testbed", "run", "--help"]).unwrap_err().to_string();

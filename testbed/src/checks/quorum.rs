@@ -24,11 +24,7 @@ pub(crate) struct HeldByQuorum {
 impl Check for HeldByQuorum {
     fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let event = seen.event;
-        // What was agreed and overtaken since may have been let go of by all.
-        if event.kind == Kind::Stored
-            && event.outcome.as_deref() == Some("content-missing")
-            && !event.uid.is_some_and(|uid| facts.is_agreed(uid))
-        {
+        if event.kind == Kind::Stored && event.outcome.as_deref() == Some("content-missing") && !is_over(seen, facts) {
             self.findings.violated(|| format!("stored without its content: {event}"));
         }
         let (Some(id), Some(uid)) = (seen.version, event.uid) else { return };
@@ -64,6 +60,12 @@ impl Check for HeldByQuorum {
     }
 }
 
+/// What was agreed or overtaken may have been let go of by all: nobody needs its content any more.
+fn is_over(seen: &Seen<'_>, facts: &Facts) -> bool {
+    let is_overtaken = seen.path.is_some_and(|path| facts.uid(facts.path(path).latest) > seen.event.uid);
+    is_overtaken || seen.event.uid.is_some_and(|uid| facts.is_agreed(uid))
+}
+
 #[cfg(test)]
 mod tests {
     use super::HeldByQuorum;
@@ -94,9 +96,12 @@ mod tests {
             let (ok, why) = held::<HeldByQuorum>(&RUN.replace(from, to));
             assert!(!ok && why.contains("held by no quorum"), "{to}: {why}");
         }
-        let (ok, why) =
-            held::<HeldByQuorum>(&format!("{RUN}\n 6 sp3 stored uid=12.1.0 outcome=content-missing cause=0"));
+        let missing = |uid: &str| {
+            held::<HeldByQuorum>(&format!("{RUN}\n 6 sp3 stored path=a uid={uid} outcome=content-missing cause=0"))
+        };
+        let (ok, why) = missing("12.1.0");
         assert!(!ok && why.contains("without its content"), "{why}");
+        assert!(missing("10.1.0").0 && missing("9.1.0").0, "it is agreed, or a newer one is");
     }
 
     #[test]

@@ -6,7 +6,11 @@
 //! again by another one.
 
 use super::{simplify::plainer, sound::unsound};
-use crate::{faults::FaultKind, scenario::Scenario, trace::now_ns};
+use crate::{
+    faults::FaultKind,
+    scenario::{Bytes, Scenario},
+    trace::now_ns,
+};
 use std::{collections::BTreeSet, time::Duration};
 
 /// How much effort shrinking may take.
@@ -58,6 +62,7 @@ pub fn shrink<V>(
         let parameters = search.make_plainer();
         if !(faults || publications || parameters) && search.is_large() && search.other_seeds == 0 {
             search.other_seeds = OTHER_SEEDS;
+            search.make_bulkier();
         } else if !(faults || publications || parameters) {
             is_minimal = !search.is_over();
             break;
@@ -125,6 +130,14 @@ impl<V> Search<'_, V> {
         let seed = candidate.seed;
         let seeds = (0..=self.other_seeds).map(|other| seed.wrapping_add(other));
         seeds.into_iter().any(|seed| self.try_out(Scenario { seed, ..candidate.clone() }))
+    }
+
+    /// Where it takes many bytes, fewer publications have as many.
+    fn make_bulkier(&mut self) {
+        const BULKY: Bytes = Bytes(60 << 10);
+        let mut candidate = self.best.clone();
+        candidate.workload.publications.iter_mut().filter(|p| !p.deleted).for_each(|p| p.size = p.size.max(BULKY));
+        self.try_smaller(candidate);
     }
 
     /// Leaves out all publications of a path, all faults of a kind, all faults of a host.

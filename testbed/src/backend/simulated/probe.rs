@@ -60,7 +60,7 @@ impl Run<'_> {
         self.plan(now_ns, Attempt { at, to, path, content, hash, key: Some(key), known: false, order });
     }
 
-    /// A path that receivers subscribe to and that nothing is in the way of; else one to be deleted.
+    /// A path that receivers subscribe to and that nothing is in the way of; else one of theirs to be deleted.
     fn probe_path(&self, to: usize) -> Option<(Path, bool)> {
         let live = self.live_entries();
         let prefixes = self.scenario.subscriptions();
@@ -78,7 +78,10 @@ impl Run<'_> {
         let known: Vec<String> = known.filter(|path| covered(path)).collect();
         let free = made.clone().chain(known.iter().cloned()).find(|path| !clashes(path));
         let path = free.map(|path| (path, false)).or_else(|| known.first().map(|path| (path.clone(), true)));
-        let (path, is_deletion) = path.or_else(|| Some((name.clone(), false)))?;
+        // Whatever is in the way of a file is in nobody's way of being deleted.
+        let gone = prefixes.iter().map(|prefix| prefix.as_str()).find(|prefix| !prefix.is_empty());
+        let path = path.or_else(|| gone.map(|path| (path.to_owned(), true))).unwrap_or((name, false));
+        let (path, is_deletion) = path;
         Some((path.parse().ok()?, is_deletion))
     }
 

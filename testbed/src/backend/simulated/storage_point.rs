@@ -558,17 +558,22 @@ fn say_stored(
         .collect();
     let cause = store.to_string();
     for record in records {
-        let (uid, is_whole) = match record {
+        let (uid, missing) = match record {
             Durable::Held { manifest, own_bit: true, .. } => {
-                let is_here = |entry: &Entry| entry.size == 0 || contents.len(&entry.hash).is_some();
-                (manifest.uid, manifest.entries.iter().all(is_here))
+                let is_missing = |entry: &&Entry| entry.size > 0 && contents.len(&entry.hash).is_none();
+                (manifest.uid, manifest.entries.iter().find(is_missing))
             }
-            Durable::OwnBit { uid } => (*uid, true),
+            Durable::OwnBit { uid } => (*uid, None),
             _ => continue,
         };
         if !agreed.contains(&uid) {
-            let outcome = (!is_whole).then_some("content-missing");
-            let about = Template { uid: Some(uid), outcome, cause: Some(&cause), ..Template::default() };
+            let about = Template {
+                path: missing.map(|entry| entry.path.as_str()),
+                uid: Some(uid),
+                outcome: missing.map(|_| "content-missing"),
+                cause: Some(&cause),
+                ..Template::default()
+            };
             shared.say(me, Kind::Stored, about);
         }
     }
