@@ -230,8 +230,12 @@ fn check_trace(args: &Check) -> u8 {
 
 /// Judges a stored trace, batch by batch, and writes its history; how many lines that has.
 fn judge_file(path: &Path, history: Option<&Path>) -> Result<(Verdict, Option<u64>), String> {
+    let again = again(path);
     let in_history = |error: std::io::Error| format!("{}: {error}", history.unwrap_or(path).display());
     let mut judge = Judge::new();
+    if let Some(command) = again {
+        judge = judge.replayed_by(command);
+    }
     let Some(to) = history else {
         trace::stream(path, &mut judge).map_err(|error| error.to_string())?;
         return Ok((judge.finish(), None));
@@ -241,6 +245,16 @@ fn judge_file(path: &Path, history: Option<&Path>) -> Result<(Verdict, Option<u6
     trace::stream(path, &mut both).map_err(|error| error.to_string())?;
     let lines = both.1.finish().map_err(in_history)?;
     Ok((both.0.finish(), Some(lines)))
+}
+
+/// The command that makes a trace again, by what lies beside it: a bundle of a hunt, or the scenario of a run.
+fn again(trace: &Path) -> Option<String> {
+    let dir = trace.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if dir.join("bundle.json").is_file() {
+        return Some(format!("acms-testbed replay {}", dir.display()));
+    }
+    let scenario = dir.join("scenario.toml");
+    scenario.is_file().then(|| format!("acms-testbed run {}", scenario.display()))
 }
 
 fn report(args: &Report) -> u8 {
@@ -266,6 +280,17 @@ fn report(args: &Report) -> u8 {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_trace_is_made_again_by_what_lies_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = dir.path().join("events.arrow");
+        assert_eq!(again(&trace), None);
+        std::fs::write(dir.path().join("scenario.toml"), "").unwrap();
+        assert_eq!(again(&trace), Some(format!("acms-testbed run {}/scenario.toml", dir.path().display())));
+        std::fs::write(dir.path().join("bundle.json"), "").unwrap();
+        assert_eq!(again(&trace), Some(format!("acms-testbed replay {}", dir.path().display())));
+    }
 
     #[test]
     fn the_command_line_is_well_formed_and_helps() {

@@ -30,6 +30,13 @@ fn the_same_seeds_give_the_same_traces_with_any_number_of_jobs() {
     assert_eq!(report["traces"], hunt(["--seeds", "0..12", "--jobs", "1"])["traces"]);
     assert_ne!(report["traces"], hunt(["--seeds", "12..24", "--jobs", "1"])["traces"]);
     assert!(report["counts"]["fault"]["kill"]["times"].as_u64() > Some(0));
+    let checks = report["checks"].as_object().unwrap();
+    assert_eq!(checks.len(), 11, "{checks:?}");
+    for (check, count) in checks {
+        // P7 alone has a condition that a drawn run may leave unmet.
+        assert!(check == "P7" || count["seeds"] == 12, "{check}: {count}");
+        assert!(check == "P7" || count["void"] == 0, "{check}: {count}");
+    }
 }
 
 #[test]

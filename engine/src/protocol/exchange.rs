@@ -670,7 +670,8 @@ impl StoragePoint {
         }
         let Some(by) = self.superseding(&publication.manifest).filter(|by| *by > uid) else { return };
         if self.join.is_some() && publication.hold == Hold::Fetching && !publication.bits.is_empty() {
-            return self.remember_dropped(uid, by);
+            // Another SP has set its own bit: key and outcome are taken over, though the contents have not come.
+            return self.remember(uid, Some(by));
         }
         let tickets = publication.tickets.clone();
         self.persist_lazily(Durable::Dropped { uid, superseded_by: by });
@@ -680,25 +681,6 @@ impl StoragePoint {
             self.finish(ticket, Outcome::Undetermined { uid: Some(uid), superseded_by: Some(by), reason });
         }
         self.event(Event::Dropped { uid, superseded_by: by });
-    }
-
-    /// At a new store: `uid`, of which another SP has set its own bit, is superseded here before its contents came. Its key
-    /// and outcome are taken over all the same.
-    pub(super) fn remember_dropped(&mut self, uid: Uid, by: Uid) {
-        let Some(publication) = self.publications.get_mut(&uid) else { return };
-        (publication.hold, publication.own, publication.released) = (Hold::Durable, OwnBit::Set, true);
-        publication.missing = BTreeSet::new();
-        let was_dropped = publication.superseded_by.is_some();
-        let manifest = publication.manifest.clone();
-        self.keys.remember(&manifest);
-        self.persist(Durable::Held { manifest, contents: Vec::new(), own_bit: true }, None);
-        self.persist(Durable::Released { uid }, None);
-        self.persist(Durable::Dropped { uid, superseded_by: by }, None);
-        if !was_dropped {
-            self.retired.push_back(uid);
-            self.forget_pending(uid, by);
-            self.event(Event::Dropped { uid, superseded_by: by });
-        }
     }
 
     /// Attempts under a key wait for a publication that turns out superseded before it came.

@@ -159,7 +159,7 @@ impl StoragePoint {
         match state {
             JoinState::Remembered => self.remember(uid, None),
             JoinState::Dropped { .. } if known == Some(true) => self.remember(uid, None),
-            JoinState::Dropped { superseded_by } => self.remember(uid, Some(superseded_by)),
+            JoinState::Dropped { superseded_by } => self.join_dropped(uid, superseded_by),
             _ => {}
         }
         let Some(publication) = self.publications.get_mut(&uid) else { return };
@@ -168,19 +168,11 @@ impl StoragePoint {
                 publication.bits = publication.bits.union(SpSet::one(from));
                 match (publication.hold, publication.superseded_by) {
                     (Hold::Durable, _) => self.set_own_bit(uid),
-                    (Hold::Fetching, Some(by)) => self.remember_dropped(uid, by),
+                    (Hold::Fetching, Some(by)) => self.remember(uid, Some(by)),
                     _ => {}
                 }
             }
             JoinState::Agreed if publication.is_pending() => self.mark_agreed(uid),
-            // Its exchange had begun, as another replier may not have known: its key counts.
-            JoinState::Dropped { superseded_by } if !is_new => {
-                self.keys.remember(&publication.manifest);
-                match publication.hold {
-                    Hold::Fetching if publication.is_pending() => self.remember_dropped(uid, superseded_by),
-                    _ => self.set_own_bit(uid),
-                }
-            }
             _ => {}
         }
         // What was dropped here since another replier told of it is waited for no more.
@@ -192,6 +184,17 @@ impl StoragePoint {
             self.fetch_missing(uid, from);
             self.write_if_whole(uid);
         }
+    }
+
+    /// A replier has dropped `uid`. Its exchange had begun, as another replier may not have known: its key counts.
+    fn join_dropped(&mut self, uid: Uid, superseded_by: Uid) {
+        let Some(publication) = self.publications.get(&uid) else { return };
+        if publication.hold == Hold::Fetching {
+            return self.remember(uid, Some(superseded_by));
+        }
+        let manifest = publication.manifest.clone();
+        self.keys.remember(&manifest);
+        self.set_own_bit(uid);
     }
 
     /// Once a quorum of the others has sent all, and all of it is durable here, the store is filled. Writes that are

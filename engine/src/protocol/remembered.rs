@@ -3,6 +3,7 @@
 use crate::protocol::{
     Durable, Outcome, StoragePoint, Uid,
     exchange::{Hold, OwnBit},
+    io::Event,
 };
 
 impl StoragePoint {
@@ -23,6 +24,7 @@ impl StoragePoint {
         };
         (publication.hold, publication.own, publication.released) = (Hold::Durable, OwnBit::Set, true);
         publication.inline = Vec::new();
+        let was_dropped = publication.superseded_by.is_some();
         let missing = std::mem::take(&mut publication.missing);
         let manifest = publication.manifest.clone();
         self.stop_waiting(uid, &missing);
@@ -30,11 +32,16 @@ impl StoragePoint {
         self.keys.remember(&manifest);
         self.persist(Durable::Held { manifest, contents: Vec::new(), own_bit: true }, None);
         self.persist(Durable::Released { uid }, None);
-        self.retired.push_back(uid);
+        if !was_dropped {
+            self.retired.push_back(uid);
+        }
         match dropped_for {
             Some(superseded_by) => {
                 self.persist(Durable::Dropped { uid, superseded_by }, None);
-                self.forget_pending(uid, superseded_by);
+                if !was_dropped {
+                    self.forget_pending(uid, superseded_by);
+                    self.event(Event::Dropped { uid, superseded_by });
+                }
             }
             None => {
                 self.persist(Durable::Agreed { uid }, None);

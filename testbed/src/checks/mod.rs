@@ -5,6 +5,7 @@
 //! checks know in common is kept once, in the run's facts; each file says what its check keeps beside that.
 
 mod alive;
+mod heals;
 mod p1;
 mod p2;
 mod p3;
@@ -13,6 +14,7 @@ mod p5;
 mod p6;
 mod p7;
 mod p8;
+mod quorum;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -20,17 +22,28 @@ pub use p6::BOUND as DELIVERY_BOUND;
 pub(crate) use p7::Measured;
 
 use crate::{
-    facts::{Facts, Seen},
+    facts::{self, Facts, Seen},
     trace::Trace,
 };
 use serde::Serialize;
 
 const NOT_EXERCISED: &str = "not exercised";
 
+/// Why P1 and P2 are not judged: disks were lost that left no quorum.
+fn lost_too_many(facts: &Facts) -> Option<String> {
+    let lost = facts::names(facts.lost_too_many?);
+    Some(format!("not judged: the disks of {lost} were lost and left no quorum"))
+}
+
+/// The bound of delivery in the trace's unit.
+fn bound_ns() -> u64 {
+    u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CheckReport {
-    /// `P1` to `P8`, or `alive`.
+    /// `P1` to `P8`, `quorum`, `heals` or `alive`.
     pub name: &'static str,
     /// The promise in a few words.
     pub title: &'static str,
@@ -121,6 +134,8 @@ pub(crate) struct Checks {
     p6: p6::P6,
     p7: p7::P7,
     p8: p8::P8,
+    quorum: quorum::HeldByQuorum,
+    heals: heals::Heals,
     alive: alive::Alive,
 }
 
@@ -135,6 +150,8 @@ impl Checks {
         self.p6.observe(seen, facts);
         self.p7.observe(seen, facts);
         self.p8.observe(seen, facts);
+        self.quorum.observe(seen, facts);
+        self.heals.observe(seen, facts);
         self.alive.observe(seen, facts);
     }
 
@@ -150,6 +167,8 @@ impl Checks {
             self.p6.finish(facts),
             self.p7.finish(facts),
             self.p8.finish(facts),
+            self.quorum.finish(facts),
+            self.heals.finish(facts),
             self.alive.finish(facts),
         ];
         (reports, measured)

@@ -3,9 +3,9 @@
 //! Keeps nothing beside the facts: of each path the greatest UID that was accepted is enough, for who holds that or a
 //! newer one holds a newer one of all others, too. The promise has a condition: the disks that are lost leave a quorum.
 
-use super::{Check, CheckReport, Findings};
+use super::{Check, CheckReport, Findings, lost_too_many};
 use crate::{
-    facts::{Facts, PathId, ProcessId, Seen, VersionId, names},
+    facts::{Facts, PathId, ProcessId, Seen, VersionId},
     trace::Kind,
 };
 use acms_engine::protocol::SpSet;
@@ -25,22 +25,27 @@ impl Check for P1 {
     fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
         // "Accepted" was promised whether or not the publisher lived to hear it.
         self.accepted += u64::from(seen.is_first_accepted);
-        let (Kind::AuditSp, Some(path), Some(found)) = (seen.event.kind, seen.path, seen.version) else { return };
+        if !matches!(seen.event.kind, Kind::AuditSp | Kind::Unread) {
+            return;
+        }
+        let (Some(path), Some(found)) = (seen.path, seen.version) else { return };
         let Some(promise) = facts.path(path).accepted else { return };
         let event = seen.event;
         if event.outcome.as_deref() == Some("content-differs") {
             self.findings.violated(|| format!("content lost: {}: {event}", facts.show_accepted(promise)));
         }
-        let agreed = facts.version(found).hash;
-        if agreed.is_some() && event.hash.is_some() && agreed != event.hash {
+        // What a fault has damaged is mended once somebody reads it.
+        if event.kind == Kind::Unread && !facts.is_rotted(seen.process, event.hash) {
+            self.findings.violated(|| format!("content not readable: {}: {event}", facts.show_accepted(promise)));
+        }
+        if facts.version(found).differs(event.hash, event.is_deletion()) {
             self.findings.violated(|| format!("other content: {}: {event}", facts.show_accepted(promise)));
         }
     }
 
     fn finish(mut self, facts: &Facts) -> CheckReport {
-        if let Some(lost) = facts.lost_too_many {
-            self.findings = Findings::default();
-            self.findings.void = Some(format!("not judged: the disks of {} were lost and left no quorum", names(lost)));
+        if let Some(void) = lost_too_many(facts) {
+            self.findings = Findings { void: Some(void), ..Findings::default() };
             return self.findings.report("P1", TITLE, PROMISE);
         }
         let audited = facts.audited_sps();
@@ -100,6 +105,21 @@ mod tests {
 
     fn held(audits: &str) -> (bool, String) {
         crate::checks::testing::held::<P1>(&format!("{RUN}\n{audits}"))
+    }
+
+    #[test]
+    fn a_content_that_cannot_be_read_is_lost_unless_a_fault_damaged_it() {
+        let unread = "5 sp2 unread path=a uid=10.1.0 hash=x cause=404";
+        let (ok, why) = held(&format!("{BOTH}\n{unread}"));
+        assert!(!ok && why.contains("not readable"), "{why}");
+        assert!(held(&format!("{BOTH}\n{unread}\n 4 sp2 rotted hash=x")).0);
+        assert!(!held(&format!("{BOTH}\n{unread}\n 4 sp1 rotted hash=x")).0, "it was another's");
+    }
+
+    #[test]
+    fn a_deletion_is_no_empty_content() {
+        let (ok, why) = held(&BOTH.replace("hash=x", "hash=x outcome=deleted"));
+        assert!(!ok && why.contains("other content"), "{why}");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! was restarted since a publication was submitted may have learned it without saying so (killed between knowing and
 //! saying): of such publications only its index at the end is judged.
 
-use super::{Check, CheckReport, Findings, p6::BOUND};
+use super::{Check, CheckReport, Findings, bound_ns, lost_too_many, p6::BOUND};
 use crate::{
-    facts::{Facts, ProcessId, Seen, VersionId, names},
+    facts::{Facts, ProcessId, Seen, VersionId},
     trace::Kind,
 };
 use std::collections::VecDeque;
@@ -24,10 +24,6 @@ pub(crate) struct P2 {
     spreading: VecDeque<(u64, VersionId)>,
     /// When a link or a process last went or came, or a fault.
     disturbed_ns: u64,
-}
-
-fn bound_ns() -> u64 {
-    u64::try_from(BOUND.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Check for P2 {
@@ -50,9 +46,8 @@ impl Check for P2 {
     }
 
     fn finish(mut self, facts: &Facts) -> CheckReport {
-        if let Some(lost) = facts.lost_too_many {
-            self.findings = Findings::default();
-            self.findings.void = Some(format!("not judged: the disks of {} were lost and left no quorum", names(lost)));
+        if let Some(void) = lost_too_many(facts) {
+            self.findings = Findings { void: Some(void), ..Findings::default() };
             return self.findings.report("P2", TITLE, PROMISE);
         }
         let audited = facts.audited_sps();
@@ -81,8 +76,13 @@ impl Check for P2 {
 
 impl P2 {
     fn judge(&mut self, facts: &Facts, version: VersionId) {
+        // Who knows a newer one of the path needs this one no more, and that has its own time.
+        let latest = facts.path(facts.version(version).path).latest;
+        if facts.uid(latest) > facts.uid(Some(version)) {
+            return;
+        }
         let lacking = lacking(facts, version);
-        let is_quiet = facts.faults_open <= 0 && self.disturbed_ns + bound_ns() <= facts.now_ns;
+        let is_quiet = facts.faults_open == 0 && self.disturbed_ns + bound_ns() <= facts.now_ns;
         if lacking.is_empty() {
             self.findings.looked_at(1);
         } else if is_quiet {
@@ -100,7 +100,7 @@ impl P2 {
 /// Who runs since before the publication was submitted, and has not said that it knows it or a newer one.
 fn lacking(facts: &Facts, id: VersionId) -> Vec<ProcessId> {
     let version = facts.version(id);
-    let sps = facts.processes().filter(|(_, process)| process.sp().is_some() && process.is_started && process.is_up);
+    let sps = facts.sps().filter(|(_, process)| process.is_started && process.is_up);
     let since = sps.filter(|(_, process)| process.life_ns <= version.born_ns());
     since.map(|(sp, _)| sp).filter(|sp| facts.uid(facts.held(*sp, version.path).kept) < Some(version.uid)).collect()
 }

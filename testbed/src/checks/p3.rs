@@ -6,7 +6,7 @@
 
 use super::{Check, CheckReport, Findings};
 use crate::{
-    facts::{Facts, Seen},
+    facts::{Facts, ProcessId, Seen},
     trace::Kind,
 };
 
@@ -30,15 +30,13 @@ impl Check for P3 {
         }
         let Some(key) = seen.key.and_then(|key| facts.key(key)) else { return };
         self.findings.looked_at(1);
-        let is_strict = !facts.settings.is_fast && !key.is_fast;
-        if let Some(before) = key.after.filter(|before| is_strict && event.uid <= facts.uid(Some(*before))) {
+        if let Some(before) = key.after.filter(|before| !key.is_fast && event.uid <= facts.uid(Some(*before))) {
             let (before, first) = (facts.show_accepted(before), key.first.as_ref().map(ToString::to_string));
             let first = first.unwrap_or_default();
-            self.findings
-                .violated(|| format!("{event} was begun by {first} after {before}, yet its UID is not greater"));
+            self.findings.violated(|| format!("its UID is not greater: {event} was begun by {first} after {before}"));
         }
         if let Some(known) = key.known.filter(|known| event.uid <= Some(*known)) {
-            self.findings.violated(|| format!("its publisher knew {known}, yet its UID is not greater: {event}"));
+            self.findings.violated(|| format!("not greater than the UID that its publisher knew: {known}: {event}"));
         }
     }
 
@@ -51,10 +49,22 @@ impl Check for P3 {
             for (found, sp) in found.filter(|(found, _)| facts.uid(*found) < facts.uid(Some(greatest))) {
                 let (name, latest) = (&facts.process(sp).name, facts.show(greatest));
                 let found = found.map_or("nothing".to_owned(), |found| facts.show(found));
-                self.findings.violated(|| format!("the latest is {latest}, but {name} has {found}"));
+                self.findings.violated(|| format!("not the latest: {name} has {found} instead of {latest}"));
             }
         }
+        self.judge_roots(facts, &audited);
         self.findings.report("P3", TITLE, PROMISE)
+    }
+}
+
+impl P3 {
+    /// Equal entries make equal trees, which is how storage points and receivers know that they are equal.
+    fn judge_roots(&mut self, facts: &Facts, audited: &[ProcessId]) {
+        let roots = audited.iter().filter_map(|sp| Some((&facts.process(*sp).name, facts.process(*sp).root?)));
+        let Some((first, root)) = roots.clone().next() else { return };
+        for (name, other) in roots.filter(|(_, other)| *other != root) {
+            self.findings.violated(|| format!("the roots differ: {first} has {root:?}, {name} {other:?}"));
+        }
     }
 }
 
@@ -135,7 +145,31 @@ mod tests {
         assert!(report(&format!("{first}\n{asked}")).held);
         let known = later.replace("path=b\n", "path=b uid=10.5.0\n");
         let report = report(&format!("{fast}\n{first}\n{known}"));
-        assert!(!report.held && report.violations[0].contains("knew 10.5.0"), "{:?}", report.violations);
+        assert!(!report.held && report.violations[0].contains("knew: 10.5.0"), "{:?}", report.violations);
+    }
+
+    #[test]
+    fn who_asks_for_the_strict_order_gets_it_in_a_fast_cluster_too() {
+        let report = report(
+            "0 testbed config outcome=order cause=fast
+             1 publisher invoke key=k1 path=a cause=sp1
+             2 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted
+             3 publisher invoke key=k2 path=b cause=sp2;order=strict
+             4 publisher outcome key=k2 path=b uid=10.2.0 outcome=accepted",
+        );
+        assert!(!report.held && report.violations[0].contains("not greater"), "{:?}", report.violations);
+    }
+
+    #[test]
+    fn all_end_with_one_root() {
+        let run = "1 publisher invoke key=k1 path=a
+             2 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted
+             5 sp1 audit_end outcome=complete hash=r
+             6 sp2 audit_end outcome=complete hash=r";
+        assert!(report(run).held);
+        let other =
+            report(&run.replace("6 sp2 audit_end outcome=complete hash=r", "6 sp2 audit_end outcome=complete hash=q"));
+        assert!(!other.held && other.violations[0].contains("roots differ"), "{:?}", other.violations);
     }
 
     #[test]

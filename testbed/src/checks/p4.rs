@@ -20,13 +20,15 @@ pub(crate) struct P4 {
 impl Check for P4 {
     fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let event = seen.event;
-        if !matches!(event.kind, Kind::Applied | Kind::AuditState) || !facts.process(seen.process).is_receiver() {
+        if !matches!(event.kind, Kind::Applied | Kind::Recovered | Kind::AuditState)
+            || !facts.process(seen.process).is_receiver()
+        {
             return;
         }
         let Some(version) = seen.version else { return };
         self.findings.looked_at(1);
         if let Some(before) = seen.before.kept.filter(|before| facts.uid(Some(*before)) > facts.uid(Some(version))) {
-            self.findings.violated(|| format!("went back from {} to {event}", facts.show(before)));
+            self.findings.violated(|| format!("went back: from {} to {event}", facts.show(before)));
         }
     }
 
@@ -57,7 +59,11 @@ mod tests {
 
     #[test]
     fn a_step_back_is_named_even_across_a_restart_or_in_the_audit() {
-        for back in ["4 receiver1#1 applied path=a uid=9.1.0", "4 receiver1 audit_state path=a uid=9.1.0"] {
+        for back in [
+            "4 receiver1#1 applied path=a uid=9.1.0",
+            "4 receiver1#1 recovered path=a uid=9.1.0",
+            "4 receiver1 audit_state path=a uid=9.1.0",
+        ] {
             let report = judge::<P4>(&format!("1 receiver1 applied path=a uid=10.1.0\n{back}"));
             assert!(!report.held);
             assert!(report.violations[0].contains("10.1.0") && report.violations[0].contains("9.1.0"));

@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 const TITLE: &str = "integrity: only whole content of agreed publications";
 const PROMISE: &str = "A receiver only ever exposes whole, hash-verified content of an agreed publication.";
 
+/// Hash, and whether the path was deleted: of that the hash is the one of no content at all.
+type Content = (Option<Hash>, bool);
+
 /// What an audit found of one path of one receiver.
 #[derive(Debug, Default)]
 struct Found {
@@ -28,7 +31,7 @@ struct Found {
 pub(crate) struct P5 {
     findings: Findings,
     /// Exposed, and not known to be agreed: the first event of each content, and how many there were.
-    suspects: BTreeMap<(VersionId, Option<Hash>), (Event, u64)>,
+    suspects: BTreeMap<(VersionId, Content), (Event, u64)>,
     audits: BTreeMap<ProcessId, BTreeMap<PathId, Found>>,
     /// When a storage point last died: it may have known what it had no time to say.
     died_ns: Option<u64>,
@@ -40,6 +43,7 @@ impl Check for P5 {
         let process = facts.process(seen.process);
         match event.kind {
             Kind::Agreed | Kind::Merged | Kind::AuditSp => self.see_agreed(seen, facts),
+            Kind::Recovered if process.sp().is_some() => self.see_agreed(seen, facts),
             Kind::Exit if process.sp().is_some() => self.died_ns = Some(event.time_ns),
             Kind::Verified | Kind::Applied | Kind::Exposed | Kind::AuditState | Kind::AuditFile | Kind::AuditEnd
                 if process.is_receiver() =>
@@ -51,11 +55,11 @@ impl Check for P5 {
     }
 
     fn finish(mut self, facts: &Facts) -> CheckReport {
-        for ((version, hash), (event, count)) in std::mem::take(&mut self.suspects) {
-            self.judge(facts, version, hash, &event, count);
+        for ((version, _), (event, count)) in std::mem::take(&mut self.suspects) {
+            self.judge(facts, version, &event, count);
         }
-        for (process, found) in std::mem::take(&mut self.audits) {
-            self.judge_audit(facts, process, found);
+        for found in std::mem::take(&mut self.audits).into_values() {
+            self.judge_audit(facts, found);
         }
         self.findings.report("P5", TITLE, PROMISE)
     }
@@ -66,16 +70,16 @@ impl P5 {
         let Some(id) = seen.version else { return };
         let (event, version) = (seen.event, facts.version(id));
         if seen.is_first_agreed {
-            let known: Vec<_> = self.suspects.range((id, None)..).map(|(key, _)| *key).collect();
+            let known: Vec<_> = self.suspects.range((id, (None, false))..).map(|(key, _)| *key).collect();
             for key in known.into_iter().take_while(|(other, _)| *other == id) {
                 let (exposed, count) = self.suspects.remove(&key).expect("it is there");
                 let might_be_known = self.died_ns.is_some_and(|died_ns| died_ns >= version.born_ns());
-                if event.kind == Kind::Agreed && !might_be_known && exposed.time_ns < event.time_ns {
+                if !might_be_known && exposed.time_ns < event.time_ns {
                     self.findings.violated(|| format!("exposed before it was agreed: {exposed}, but {event}"));
                 }
-                self.judge(facts, id, key.1, &exposed, count);
+                self.judge(facts, id, &exposed, count);
             }
-        } else if version.agreed.is_some() && differ(version.hash, event.hash) {
+        } else if version.agreed.is_some() && version.differs(event.hash, event.is_deletion()) {
             self.findings.violated(|| format!("one UID, two contents: {} and {event}", facts.show(id)));
         }
     }
@@ -84,15 +88,18 @@ impl P5 {
         let event = seen.event;
         if let Some(version) = seen.version {
             if facts.version(version).agreed.is_some() {
-                self.judge(facts, version, event.hash, event, 1);
+                self.judge(facts, version, event, 1);
             } else {
-                self.suspects.entry((version, event.hash)).or_insert_with(|| (event.clone(), 0)).1 += 1;
+                self.suspects
+                    .entry((version, (event.hash, event.is_deletion())))
+                    .or_insert_with(|| (event.clone(), 0))
+                    .1 += 1;
             }
         }
         match (event.kind, seen.path) {
             (Kind::AuditEnd, _) => {
                 if let Some(found) = self.audits.remove(&seen.process) {
-                    self.judge_audit(facts, seen.process, found);
+                    self.judge_audit(facts, found);
                 }
             }
             (Kind::AuditState, Some(path)) => self.audit(seen.process, path).state = Some(event.clone()),
@@ -105,39 +112,34 @@ impl P5 {
         self.audits.entry(process).or_default().entry(path).or_default()
     }
 
-    fn judge(&mut self, facts: &Facts, id: VersionId, hash: Option<Hash>, event: &Event, count: u64) {
+    fn judge(&mut self, facts: &Facts, id: VersionId, event: &Event, count: u64) {
         self.findings.looked_at(count);
         let version = facts.version(id);
         if version.agreed.is_none() {
             self.findings.violated(|| format!("never agreed: {event}"));
-        } else if differ(version.hash, hash) {
+        } else if version.differs(event.hash, event.is_deletion()) {
             self.findings.violated(|| format!("other content than agreed: {event}, but {}", facts.show(id)));
         }
     }
 
-    fn judge_audit(&mut self, facts: &Facts, _process: ProcessId, found: BTreeMap<PathId, Found>) {
+    fn judge_audit(&mut self, facts: &Facts, found: BTreeMap<PathId, Found>) {
         for (path, found) in found {
             self.findings.looked_at(u64::from(found.file.is_some()));
             match (&found.state, &found.file) {
                 (Some(state), Some(file)) if state.is_deletion() || state.hash != file.hash => {
-                    self.findings.violated(|| format!("{file} is not what the receiver's state says: {state}"));
+                    self.findings.violated(|| format!("not what the receiver's state says: {file}, but {state}"));
                 }
                 (None, Some(file)) => {
-                    self.findings.violated(|| format!("{file} is in no receiver's state, so of no agreed publication"))
+                    self.findings.violated(|| format!("in no receiver's state, so of no agreed publication: {file}"))
                 }
                 // What another path hides is known, and has no file.
                 (Some(state), None) if !state.is_deletion() && !facts.is_hidden(path) => {
-                    self.findings.violated(|| format!("the receiver's state has {state}, but there is no such file"));
+                    self.findings.violated(|| format!("no such file: the receiver's state has {state}"));
                 }
                 _ => {}
             }
         }
     }
-}
-
-/// Whether both are known and not the same.
-fn differ(one: Option<Hash>, other: Option<Hash>) -> bool {
-    one.is_some() && other.is_some() && one != other
 }
 
 #[cfg(test)]
@@ -157,7 +159,7 @@ mod tests {
     fn agreed_content_holds() {
         assert!(held::<P5>(&format!("{RUN}{AUDIT}")).0);
         let deleted = "
-            4 sp1 agreed path=a uid=11.1.0 hash=empty
+            4 sp1 agreed path=a uid=11.1.0 hash=empty outcome=deleted
             5 receiver1 applied path=a uid=11.1.0 hash=empty outcome=deleted
             9 receiver1 audit_state path=a uid=11.1.0 hash=empty outcome=deleted";
         assert!(held::<P5>(&format!("{RUN}{deleted}")).0);
@@ -169,6 +171,8 @@ mod tests {
             ("2 receiver2 verified path=a uid=11.1.0 hash=x", "never agreed"),
             ("2 receiver2 verified path=a uid=10.1.0 hash=y", "other content"),
             ("2 sp2 agreed path=a uid=10.1.0 hash=y", "two contents"),
+            ("2 receiver2 applied path=a uid=10.1.0 hash=x outcome=deleted", "other content"),
+            ("2 sp2 merged path=a uid=10.1.0 hash=x outcome=deleted", "two contents"),
             ("4 receiver1 exposed path=a uid=10.1.0 hash=torn", "other content"),
             ("9 receiver2 audit_file path=a hash=x", "in no receiver's state"),
             ("9 receiver2 audit_state path=a uid=10.1.0 hash=x", "no such file"),

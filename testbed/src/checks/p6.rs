@@ -1,14 +1,19 @@
 //! P6, delivery: when faults stop, every live receiver comes to hold the latest of all it subscribed to, in time.
 //!
-//! Keeps only what came later than the bound after its agreement: whether faults excuse that is known at the end.
+//! Judged while the run goes on: what became known as agreed is at all its live subscribers [`BOUND`] later, unless faults,
+//! deaths or links that went and came lie in between. Then it is looked at again, as long as it is the latest of its path.
+//! And judged at the end: there everything is demanded.
+//!
+//! Keeps of each path what is due, and what came later than the bound after its agreement: whether faults excuse that is
+//! known at the end.
 
-use super::{Check, CheckReport, Findings};
+use super::{Check, CheckReport, Findings, bound_ns};
 use crate::{
     facts::{Facts, PathId, ProcessId, Seen, VersionId},
     trace::{Event, Kind},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -28,11 +33,16 @@ pub(crate) struct P6 {
     late: BTreeMap<(ProcessId, PathId), (VersionId, Event)>,
     /// Paths that receivers said they cannot hold.
     blocked: BTreeSet<(ProcessId, PathId)>,
+    /// When subscribers should have them.
+    due: VecDeque<(u64, VersionId)>,
+    /// When a fault, a link, a storage point or a cache last came or went.
+    disturbed_ns: u64,
 }
 
 impl Check for P6 {
     fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let event = seen.event;
+        self.look_again(seen, facts);
         let (Some(path), true) = (seen.path, facts.process(seen.process).is_receiver()) else { return };
         match (event.kind, seen.version) {
             (Kind::Applied, Some(version)) if facts.uid(seen.before.kept) < event.uid => {
@@ -47,7 +57,7 @@ impl Check for P6 {
                     self.blocked.remove(&(seen.process, path));
                 }
             }
-            (Kind::Blocked, _) => drop(self.blocked.insert((seen.process, path))),
+            (Kind::Blocked, _) if facts.may_be_blocked(path) => drop(self.blocked.insert((seen.process, path))),
             _ => {}
         }
     }
@@ -61,15 +71,16 @@ impl Check for P6 {
             .collect();
         let live =
             facts.processes().filter(|(_, process)| process.is_receiver() && process.is_started && process.is_up);
-        for (receiver, process) in live {
+        for (_, process) in live {
             if !process.is_audited {
-                self.findings.violated(|| format!("{} lives, but its audit is not complete", process.name));
-                continue;
+                self.findings.violated(|| format!("its audit is not complete: {} lives", process.name));
             }
-            for (path, latest) in &latest {
-                if facts.wants(receiver, *path) && !self.blocked.contains(&(receiver, *path)) {
+        }
+        for (path, latest) in latest {
+            for (receiver, process) in facts.subscribers(path) {
+                if process.is_up && process.is_audited && !self.blocked.contains(&(receiver, path)) {
                     self.findings.looked_at(1);
-                    self.judge(facts, receiver, *path, *latest);
+                    self.judge(facts, receiver, path, latest);
                 }
             }
         }
@@ -82,6 +93,56 @@ fn is_late(from_ns: u64, to_ns: u64) -> bool {
 }
 
 impl P6 {
+    /// What is due is judged, if all was quiet for long enough.
+    fn look_again(&mut self, seen: &Seen<'_>, facts: &Facts) {
+        let event = seen.event;
+        match event.kind {
+            Kind::Fault | Kind::FaultUndone | Kind::LinkUp | Kind::LinkDown => self.disturbed_ns = event.time_ns,
+            Kind::Start | Kind::Exit if !facts.process(seen.process).is_receiver() => self.disturbed_ns = event.time_ns,
+            _ => {}
+        }
+        if facts.audit_ns.is_some() {
+            return;
+        }
+        if let Some(version) = seen.version.filter(|_| seen.is_first_agreed) {
+            self.due.push_back((event.time_ns + bound_ns(), version));
+            if facts.version(version).is_deletion {
+                // What was hidden by it comes to light.
+                let path = facts.version(version).path;
+                let shown = facts.above_and_below(path).filter_map(|path| facts.path(path).latest);
+                self.due.extend(shown.map(|version| (event.time_ns + bound_ns(), version)));
+            }
+        }
+        while let Some((_, version)) = self.due.pop_front_if(|(due_ns, _)| *due_ns <= event.time_ns) {
+            let path = facts.version(version).path;
+            if facts.path(path).latest != Some(version) {
+                // The newer one has a time of its own.
+                continue;
+            }
+            if facts.faults_open > 0 || self.disturbed_ns + bound_ns() > event.time_ns {
+                self.due.push_back((event.time_ns + bound_ns(), version));
+            } else if !facts.is_hidden(path) {
+                self.judge_due(facts, path, version);
+            }
+        }
+    }
+
+    /// All who subscribe to it and have run for long enough have it.
+    fn judge_due(&mut self, facts: &Facts, path: PathId, version: VersionId) {
+        let since_ns = facts.now_ns.saturating_sub(bound_ns());
+        for (receiver, process) in facts.subscribers(path).filter(|(_, process)| process.ran_since(since_ns)) {
+            self.findings.looked_at(1);
+            let held = facts.held(receiver, path).kept;
+            let excused = || self.blocked.contains(&(receiver, path)) || facts.is_hidden_from(receiver, version);
+            if facts.uid(held) < facts.uid(Some(version)) && !excused() {
+                let (name, latest, now_ns) = (&process.name, facts.show(version), facts.now_ns);
+                self.findings.violated(|| {
+                    format!("not delivered in {BOUND:?} without a fault: {name} does not have {latest} at {now_ns} ns")
+                });
+            }
+        }
+    }
+
     fn judge(&mut self, facts: &Facts, receiver: ProcessId, path: PathId, latest: VersionId) {
         let process = facts.process(receiver);
         let Some(held) = facts.found(receiver, path) else {
@@ -194,9 +255,50 @@ mod tests {
     fn blocked_paths_block_only_themselves() {
         let (ok, _, why) = held(
             "3 sp1 agreed path=etc/B uid=13.1.0
+             3 sp1 agreed path=etc/b uid=12.1.0
              4 receiver1 blocked path=etc/B cause=case
+             91 receiver1 audit_state path=etc/b uid=12.1.0
              91 receiver1 audit_state path=etc/a uid=12.1.0",
         );
         assert!(ok, "{why}");
+        let (ok, _, why) = held(
+            "0 testbed config outcome=backend cause=simulated
+             4 receiver1 blocked path=etc/a cause=whim",
+        );
+        assert!(!ok && why.contains("never delivered"), "nothing is in its way: {why}");
+    }
+
+    #[test]
+    fn who_is_stuck_in_a_quiet_stretch_is_named_though_it_recovers() {
+        let run = "
+            1 receiver1 start
+            1 receiver1 subscribe path=etc
+            1 receiver2 start
+            1 receiver2 subscribe path=etc
+            100 sp1 agreed path=etc/a uid=10.1.0
+            101 receiver1 applied path=etc/a uid=10.1.0";
+        let end = "
+            3000 receiver2 applied path=etc/a uid=10.1.0
+            3000 testbed fault outcome=kill cause=sp1
+            3001 testbed fault_undone outcome=kill cause=sp1
+            4000 testbed phase cause=audit
+            4001 receiver1 audit_state path=etc/a uid=10.1.0
+            4001 receiver2 audit_state path=etc/a uid=10.1.0
+            4001 receiver1 audit_end outcome=complete
+            4001 receiver2 audit_end outcome=complete";
+        let check = |lines: &str| crate::checks::testing::held::<P6>(&format!("{run}\n{lines}\n{end}"));
+        let (ok, why) = check("170 testbed usage");
+        assert!(!ok && why.contains("without a fault: receiver2"), "{why}");
+        for excuse in [
+            "102 receiver2 applied path=etc/a uid=10.1.0\n 170 testbed usage",
+            "140 sp1 link_down\n 170 testbed usage",
+            "90 testbed fault outcome=isolate cause=sp2\n 2999 testbed fault_undone outcome=isolate cause=sp2",
+            "140 receiver2 exit\n 141 receiver2#1 start\n 170 testbed usage\n 171 receiver2#1 applied path=etc/a uid=10.1.0",
+        ] {
+            let (ok, why) = check(excuse);
+            assert!(ok, "{excuse}: {why}");
+        }
+        let (ok, why) = check("140 sp1 link_down\n 170 testbed usage\n 240 testbed usage");
+        assert!(!ok && why.contains("without a fault"), "it is looked at again: {why}");
     }
 }

@@ -13,11 +13,13 @@
 //! ever were fast contain a quorum, claims are measured and no more judged, and the report says so. This asks less of
 //! the system than the promise: it may excuse a run, and never accuses one wrongly.
 //!
-//! **What is known of a claimer** is what it said: `applied`, or `agreed` and `merged`. Who was restarted since a
-//! publication was submitted may hold it without having said so (killed in between), so is not judged by that one.
+//! **What is known of a claimer** is what it said: `applied`, or `agreed` and `merged`; and after a restart what it said
+//! that it has from its former life, `recovered`. Only who was restarted and says nothing of the kind may hold what was
+//! submitted before, killed in between, and is not judged by that.
 //!
 //! Keeps 16 bytes for every accepted publication, and for each claimer how far it has been judged: it holds what it held
-//! (that it does not go back is P4), so each pair of a publication and a claimer is judged once.
+//! (that it does not go back is P4), so each pair of a publication and a claimer is looked at once, and again only while
+//! the claimer lacks it.
 
 use super::{Check, CheckReport, Findings};
 use crate::{
@@ -41,19 +43,40 @@ pub(crate) struct Measured {
     pub(crate) receivers: Histogram<u64>,
     /// The same of storage points.
     pub(crate) storage_points: Histogram<u64>,
-    /// By how much as-ofs were wrong: from the acceptance of the oldest publication that was missing to the as-of.
-    pub(crate) errors: Histogram<u64>,
+    /// By how much receivers' as-ofs were wrong: from the acceptance of the oldest publication that was missing to the
+    /// as-of.
+    pub(crate) receiver_errors: Histogram<u64>,
+    /// The same of storage points.
+    pub(crate) sp_errors: Histogram<u64>,
     /// Claims of receivers and storage points.
     pub(crate) claims: u64,
-    /// The greatest error; 0 without any.
-    pub(crate) error_us_max: u64,
+    /// The greatest error of a receiver; 0 without any.
+    pub(crate) receiver_error_us_max: u64,
+    /// The greatest error of a storage point; 0 without any.
+    pub(crate) sp_error_us_max: u64,
 }
 
 impl Default for Measured {
     fn default() -> Measured {
-        let (receivers, storage_points, errors) = (histogram(), histogram(), histogram());
-        Measured { receivers, storage_points, errors, claims: 0, error_us_max: 0 }
+        Measured {
+            receivers: histogram(),
+            storage_points: histogram(),
+            receiver_errors: histogram(),
+            sp_errors: histogram(),
+            claims: 0,
+            receiver_error_us_max: 0,
+            sp_error_us_max: 0,
+        }
     }
+}
+
+/// How far a claimer has been judged.
+#[derive(Clone, Debug, Default)]
+struct Judged {
+    /// So many of the accepted publications were looked at.
+    to: usize,
+    /// Those of them that it lacked, and for which it has not been accused.
+    lacked: Vec<usize>,
 }
 
 /// Every claim of a receiver or storage point against all that had been accepted before it.
@@ -63,8 +86,8 @@ pub(crate) struct P7 {
     measured: Measured,
     /// All that was accepted, in the order of time.
     accepted: Vec<(u64, VersionId)>,
-    /// How many of these each process has been judged by.
-    judged: Vec<usize>,
+    /// How far each process has been judged by these.
+    judged: Vec<Judged>,
     blocked: BTreeSet<(ProcessId, PathId)>,
     /// The fast clocks that were last looked at, and whether they contain a quorum.
     fast: (SpSet, bool),
@@ -79,7 +102,16 @@ impl Check for P7 {
             self.accepted.push((event.time_ns, version));
         }
         match (event.kind, seen.path) {
-            (Kind::Blocked, Some(path)) => drop(self.blocked.insert((seen.process, path))),
+            (Kind::Blocked, Some(path)) if facts.may_be_blocked(path) => {
+                self.blocked.insert((seen.process, path));
+            }
+            (Kind::Applied, Some(path)) if !self.blocked.is_empty() => drop(self.blocked.remove(&(seen.process, path))),
+            // What it has from its former life may be less than it had.
+            (Kind::Recovered, None) => {
+                if let Some(judged) = self.judged.get_mut(seen.process as usize) {
+                    *judged = Judged::default();
+                }
+            }
             (Kind::Current | Kind::AsOf, _) => {
                 let as_of_us = event.cause.as_deref().and_then(|cause| cause.parse().ok()).unwrap_or(0);
                 match facts.clocks.true_us(event.time_ns) {
@@ -132,28 +164,40 @@ impl P7 {
             self.findings.violated(|| format!("claims the future: {event}, when it was {now_us}"));
         }
         if self.judged.len() <= claimer {
-            self.judged.resize(claimer + 1, 0);
+            self.judged.resize(claimer + 1, Judged::default());
         }
-        let mut error_us = 0;
-        for (accepted_ns, version) in &self.accepted[self.judged[claimer]..] {
-            let accepted_us = facts.clocks.true_us(*accepted_ns).unwrap_or(u64::MAX);
-            if accepted_us >= as_of_us {
-                break;
-            }
-            let is_due = accepted_us < as_of_us.saturating_sub(EPSILON_US);
-            self.judged[claimer] += usize::from(is_due);
-            if !lacks(facts, &self.blocked, seen.process, *version) {
+        let Judged { mut to, lacked } = std::mem::take(&mut self.judged[claimer]);
+        let before = self.accepted[to..]
+            .iter()
+            .take_while(|(accepted_ns, _)| facts.clocks.true_us(*accepted_ns).unwrap_or(u64::MAX) < as_of_us);
+        let new = to..to + before.count();
+        to = new.end;
+        let (mut error_us, mut still) = (0, Vec::new());
+        for at in lacked.into_iter().chain(new) {
+            let (accepted_ns, version) = self.accepted[at];
+            if !lacks(facts, &self.blocked, seen.process, version) {
                 continue;
             }
-            error_us = error_us.max(as_of_us - accepted_us);
-            if is_judged && is_due {
-                let (accepted, before_us) = (facts.show_accepted(*version), as_of_us - accepted_us);
+            // An as-of never falls, but who says so may be another life.
+            let before_us = as_of_us.saturating_sub(facts.clocks.true_us(accepted_ns).unwrap_or(u64::MAX));
+            error_us = error_us.max(before_us);
+            if before_us <= EPSILON_US {
+                still.push(at);
+            } else if is_judged {
+                let accepted = facts.show_accepted(version);
                 self.findings.violated(|| format!("missing: {accepted}, {before_us} us before the as-of of {event}"));
+            } else {
+                // Measured on, and no more judged.
+                still.push(at);
             }
         }
+        self.judged[claimer] = Judged { to, lacked: still };
         if error_us > 0 {
-            self.measured.errors.saturating_record(error_us);
-            self.measured.error_us_max = self.measured.error_us_max.max(error_us);
+            let errors = if is_receiver { &mut self.measured.receiver_errors } else { &mut self.measured.sp_errors };
+            errors.saturating_record(error_us);
+            let max =
+                if is_receiver { &mut self.measured.receiver_error_us_max } else { &mut self.measured.sp_error_us_max };
+            *max = error_us.max(*max);
         }
     }
 }
@@ -165,7 +209,7 @@ fn lacks(facts: &Facts, blocked: &BTreeSet<(ProcessId, PathId)>, process: Proces
         return false;
     }
     let about = facts.process(process);
-    if about.life_ns > version.born_ns() {
+    if !about.has_said_recovered && about.life_ns > version.born_ns() {
         return false;
     }
     let is_hidden = || facts.is_hidden(version.path) || facts.is_hidden_from(process, id);
@@ -231,6 +275,48 @@ mod tests {
             10 sp2#1 as_of cause=1010000000";
         let (ok, why) = held::<P7>(&format!("{RUN}\n{restarted}\n{later}"));
         assert!(!ok && why.contains("12.1.0"), "{why}");
+    }
+
+    #[test]
+    fn who_says_what_it_recovered_is_judged_by_all() {
+        let restarted = "
+            4 sp2 agreed path=a/x uid=10.1.0 hash=x
+            5 sp2 as_of cause=1005000000
+            5 sp2 exit outcome=killed
+            6 sp2#1 start
+            6 sp2#1 recovered cause=1
+            6 sp2#1 recovered path=a/x uid=10.1.0 hash=x
+            7 sp2#1 as_of cause=1007000000";
+        let (ok, why) = held::<P7>(&format!("{RUN}\n{restarted}"));
+        assert!(ok, "{why}");
+        let lost = restarted.replace("6 sp2#1 recovered path=a/x uid=10.1.0 hash=x", "");
+        let (ok, why) = held::<P7>(&format!("{RUN}\n{lost}"));
+        assert!(!ok && why.contains("missing") && why.contains("sp2#1"), "it forgot what it knew: {why}");
+    }
+
+    #[test]
+    fn what_is_blocked_is_so_until_it_is_applied() {
+        let run = "
+            6 receiver1 blocked path=a/x cause=case
+            7 receiver1 current cause=1007000000
+            8 receiver1 applied path=a/x uid=10.1.0
+            9 publisher invoke key=k2 path=a/x hash=y
+            9 sp1 accepted path=a/x uid=12.1.0 key=k2 outcome=accepted";
+        assert!(held::<P7>(&format!("{RUN}\n{run}")).0);
+        let (ok, why) = held::<P7>(&format!("{RUN}\n{run}\n 11 receiver1 current cause=1011000000"));
+        assert!(!ok && why.contains("12.1.0"), "{why}");
+    }
+
+    #[test]
+    fn errors_are_measured_on_when_they_are_not_judged() {
+        let fast = "1 sp1 clock cause=3600000000\n 1 sp2 clock cause=3600000000";
+        let text = format!(
+            "{RUN}\n{fast}\n 6 receiver1 current cause=1006000000\n 7 receiver1 current cause=1008000000
+             8 sp2 as_of cause=1008000000\n 9 receiver1 applied path=a/x uid=10.1.0\n 10 receiver1 current cause=1010000000"
+        );
+        let freshness = crate::metrics::Metrics::of(&crate::checks::testing::trace(&text)).freshness;
+        assert_eq!((freshness.receiver_errors, freshness.receiver_error_ms_max), (2, 4000.0));
+        assert_eq!((freshness.storage_point_errors, freshness.error_ms_max), (1, 4000.0));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! P8, honest outcome: each attempt has exactly one outcome, and what it says is true.
 //!
-//! Attempts under one key are told apart by counting: each has one outcome and makes at most one publication, a rejected
-//! one none. Keeps beside the facts (which keep a key for 24 h after its last event, as storage points do) what was
-//! accepted and is not yet known to be agreed, and what was rejected by name, for that is final.
+//! Attempts under one key are told apart by counting, at each storage point: each has one outcome and makes at most one
+//! publication, a rejected one none; a UID names the storage point that made it. Keeps beside the facts (which keep a key
+//! for 24 h after its last event, as storage points do) what was accepted, or named as what superseded something, and is
+//! not yet known to be agreed.
 
 use super::{Check, CheckReport, Findings};
 use crate::{
-    facts::{Facts, Key, Seen, VersionId},
+    facts::{Facts, Key, PathId, Seen, VersionId},
     trace::{Event, Kind},
 };
+use acms_engine::protocol::Uid;
 use std::collections::BTreeMap;
 
 const TITLE: &str = "honest outcome: one for each attempt, and a true one";
@@ -23,8 +25,8 @@ pub(crate) struct P8 {
     findings: Findings,
     /// Accepted, and not yet known to be agreed.
     unproven: BTreeMap<VersionId, Event>,
-    /// Rejected by name.
-    rejected: BTreeMap<VersionId, Event>,
+    /// Said to have superseded something, and not yet known to be agreed.
+    superseding: BTreeMap<(PathId, Uid), Event>,
 }
 
 impl Check for P8 {
@@ -48,11 +50,9 @@ impl Check for P8 {
                 self.findings.violated(|| format!("accepted, but never agreed: {event}"));
             }
         }
-        let sps: Vec<_> = facts.processes().filter(|(_, process)| process.sp().is_some()).map(|(sp, _)| sp).collect();
-        for (version, event) in std::mem::take(&mut self.rejected) {
-            // An SP that was killed at the wrong moment may not have said "agreed", but what was is in some index.
-            if sps.iter().any(|sp| facts.found(*sp, facts.version(version).path) == Some(version)) {
-                self.findings.violated(|| format!("rejected, yet in an index at the end: {event}"));
+        for ((path, uid), event) in std::mem::take(&mut self.superseding) {
+            if !is_agreed(facts, path, uid) {
+                self.findings.violated(|| format!("superseded by what was never agreed: {event}"));
             }
         }
         self.findings.report("P8", TITLE, PROMISE)
@@ -69,7 +69,8 @@ impl P8 {
             self.findings.violated(|| format!("an outcome without an attempt: {event}"));
         } else if outcomes > key.invokes {
             let (invokes, text) = (key.invokes, &key.text);
-            self.findings.violated(|| format!("{invokes} attempts and {outcomes} outcomes under key {text}: {event}"));
+            self.findings
+                .violated(|| format!("more outcomes than attempts: {outcomes} of {invokes} under key {text}: {event}"));
         }
         match event.outcome.as_deref() {
             Some("accepted" | "rejected" | "undetermined") => {}
@@ -82,6 +83,11 @@ impl P8 {
     fn see_told(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let Some(key) = seen.key.and_then(|key| facts.key(key)) else { return };
         self.judge_told(key);
+        let (event, teller) = (seen.event, (seen.process, seen.event.incarnation));
+        if event.kind == Kind::Rejected && !key.is_mixed && key.agreed_by.contains(&teller) {
+            let known = facts.show(key.versions[0]);
+            self.findings.violated(|| format!("rejected by one who knew it agreed: {event}, but {known}"));
+        }
         self.judge_outcome(seen, facts, key);
     }
 
@@ -99,32 +105,41 @@ impl P8 {
         match (event.outcome.as_deref(), seen.version) {
             (Some("accepted"), None) => self.findings.violated(|| format!("accepted without a name: {event}")),
             (Some("accepted"), Some(version)) => {
+                self.judge_name(seen, facts, version);
                 if facts.version(version).agreed.is_some() {
                     self.judge_content(facts, key, version, event);
                 } else {
                     self.unproven.entry(version).or_insert_with(|| event.clone());
                 }
             }
-            (Some("rejected"), version) => {
-                self.judge_rejected(key, event);
-                if let Some(version) = version {
-                    if facts.version(version).agreed.is_some() {
-                        self.findings
-                            .violated(|| format!("rejected, yet agreed: {event}, but {}", facts.show(version)));
-                    }
-                    self.rejected.entry(version).or_insert_with(|| event.clone());
+            (Some("rejected"), _) => self.judge_rejected(key, event),
+            (Some("undetermined"), _) => {
+                if let (Some(path), Some(uid)) = (seen.path, superseding(event))
+                    && !is_agreed(facts, path, uid)
+                {
+                    self.superseding.entry((path, uid)).or_insert_with(|| event.clone());
                 }
             }
             _ => {}
         }
     }
 
+    /// A UID is one publication's, so of one key.
+    fn judge_name(&mut self, seen: &Seen<'_>, facts: &Facts, id: VersionId) {
+        let event = seen.event;
+        let key_of = |id: VersionId| facts.version(id).key;
+        let is_other = |id: VersionId| key_of(id).is_some() && seen.key.is_some() && key_of(id) != seen.key;
+        let others = facts.same_uid(id).filter(|other| facts.version(*other).agreed.is_some());
+        if let Some(other) = std::iter::once(id).chain(others).find(|id| is_other(*id)) {
+            let other = facts.show(other);
+            self.findings.violated(|| format!("one UID, two publications: {event}, and {other}"));
+        }
+    }
+
     fn see_agreed(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let (event, Some(version)) = (seen.event, seen.version) else { return };
+        self.judge_name(seen, facts, version);
         if seen.is_first_agreed {
-            if let Some(rejected) = self.rejected.get(&version) {
-                self.findings.violated(|| format!("rejected, yet agreed: {rejected}, but {event}"));
-            }
             if let Some(accepted) = self.unproven.remove(&version)
                 && let Some(key) = accepted.publication.as_ref().and_then(|key| facts.key_called(key))
             {
@@ -138,13 +153,10 @@ impl P8 {
         }
         let others = key.versions.iter().filter(|other| **other != version).map(|other| facts.version(*other));
         let mut same_path = others.filter(|other| Some(other.path) == seen.path);
-        if !key.is_mixed
-            && same_path.any(|other| other.hash.is_some() && event.hash.is_some() && other.hash != event.hash)
-        {
+        if !key.is_mixed && same_path.any(|other| other.differs(event.hash, event.is_deletion())) {
             self.findings.violated(|| format!("one key, two contents: {event}, and {}", facts.show(key.versions[0])));
         }
-        let is_strict = !key.is_fast && !facts.settings.is_fast && key.invokes > 0;
-        if is_strict && key.publications > key.invokes_when_agreed.max(1) {
+        if !key.is_fast && key.invokes > 0 && key.publications > key.invokes_when_agreed.max(1) {
             let known = facts.show(key.versions[0]);
             self.findings.violated(|| {
                 format!("a second publication of a key that was agreed before the retry began: {event}, but {known}")
@@ -155,8 +167,14 @@ impl P8 {
     /// Each attempt makes at most one publication, and a rejected one none.
     fn judge_rejected(&mut self, key: &Key, event: &Event) {
         let attempts = key.invokes.max(key.told.total());
-        let rejected = key.heard.rejected.max(key.told.rejected);
-        if rejected > 0 && key.publications + rejected > attempts {
+        let mut rejected = key.heard.rejected.max(key.told.rejected);
+        let mut is_broken = rejected > 0 && key.publications + rejected > attempts;
+        // Each storage point makes at most one publication of each attempt there.
+        let places = key.places.iter().filter(|_| key.are_places_known);
+        for place in places.filter(|place| place.rejected > 0 && place.publications + place.rejected > place.invokes) {
+            (is_broken, rejected) = (true, place.rejected);
+        }
+        if is_broken {
             let of = [&key.last_told, &key.last_outcome].into_iter().flatten();
             let of = of.filter(|event| event.outcome.as_deref() == Some("rejected")).map(ToString::to_string).next();
             let (of, publications) = (of.unwrap_or_default(), key.publications);
@@ -168,8 +186,7 @@ impl P8 {
 
     fn judge_content(&mut self, facts: &Facts, key: &Key, id: VersionId, event: &Event) {
         let version = facts.version(id);
-        let are_known = key.hash.is_some() && version.hash.is_some() && !key.is_mixed;
-        if are_known && key.hash != version.hash {
+        if key.first.is_some() && !key.is_mixed && version.differs(key.hash, key.is_deletion) {
             let agreed = facts.show(id);
             self.findings.violated(|| format!("accepted with other content than was handed in: {event}, but {agreed}"));
         }
@@ -189,6 +206,15 @@ impl P8 {
             self.findings.violated(|| format!("told otherwise than heard: {told:?}, but {heard:?}: {first}"));
         }
     }
+}
+
+fn is_agreed(facts: &Facts, path: PathId, uid: Uid) -> bool {
+    facts.version_named(path, uid).is_some_and(|version| facts.version(version).agreed.is_some())
+}
+
+/// What an outcome says to have superseded its publication.
+fn superseding(event: &Event) -> Option<Uid> {
+    event.cause.as_deref()?.split_once("superseded by ")?.1.split(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -222,7 +248,7 @@ mod tests {
         for (lines, word) in [
             ("10 publisher invoke key=k4 path=a", "no outcome"),
             ("10 publisher outcome key=k4 path=a outcome=rejected", "without an attempt"),
-            ("10 publisher outcome key=k2 path=a outcome=rejected", "2 outcomes"),
+            ("10 publisher outcome key=k2 path=a outcome=rejected", "more outcomes than attempts"),
             ("10 sp1 agreed path=a uid=13.1.0 key=k2", "rejected, yet agreed"),
             ("10 sp1 rejected path=a key=k1 outcome=rejected", "told otherwise"),
             (
@@ -289,15 +315,82 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rejected_by_name_never_appears() {
-        let rejected = "
+    fn a_rejected_attempt_and_an_agreed_one_are_told_apart_by_where_they_were_made() {
+        let run = "
+            1 publisher invoke key=k1 path=a hash=x cause=sp1
+            2 sp1 rejected key=k1 path=a outcome=rejected
+            2 publisher outcome key=k1 path=a outcome=rejected
+            3 publisher invoke key=k1 path=a hash=x cause=sp2
+            4 publisher outcome key=k1 path=a outcome=undetermined";
+        assert!(held(&format!("{run}\n 5 sp2 agreed path=a uid=11.2.0 hash=x key=k1")).0);
+        let (ok, why) = held(&format!("{run}\n 5 sp2 agreed path=a uid=11.1.0 hash=x key=k1"));
+        assert!(!ok && why.contains("rejected, yet agreed"), "sp1 has rejected it: {why}");
+    }
+
+    #[test]
+    fn who_knows_that_a_key_is_agreed_does_not_reject_it() {
+        let run = "
+            1 publisher invoke key=k1 path=a hash=x cause=sp1
+            2 sp1 agreed path=a uid=11.1.0 hash=x key=k1
+            2 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted
+            3 publisher invoke key=k1 path=a hash=x cause=sp1
+            4 publisher outcome key=k1 path=a outcome=rejected";
+        let (ok, why) = held(&format!("{run}\n 4 sp1 rejected key=k1 path=a outcome=rejected"));
+        assert!(!ok && why.contains("who knew it agreed"), "{why}");
+        let other = run.replace("path=a hash=x cause=sp1\n            4", "path=a hash=y cause=sp1\n            4");
+        assert!(held(&format!("{other}\n 4 sp1 rejected key=k1 path=a outcome=rejected")).0, "another content");
+        let there = run.replace("cause=sp1\n            4", "cause=sp2\n            4");
+        let (ok, why) = held(&format!("{there}\n 4 sp2 rejected key=k1 path=a outcome=rejected"));
+        assert!(ok, "one who does not know: {why}");
+    }
+
+    #[test]
+    fn a_uid_is_of_one_publication() {
+        let run = "
             1 publisher invoke key=k1 path=a hash=x
-            2 publisher outcome key=k1 path=a uid=10.1.0 outcome=rejected";
-        assert!(held(rejected).0);
-        for appears in ["3 sp2 merged path=a uid=10.1.0", "3 sp2 audit_sp path=a uid=10.1.0"] {
-            let (ok, why) = held(&format!("{rejected}\n{appears}"));
-            assert!(!ok && why.contains("rejected, yet"), "{appears}: {why}");
+            1 publisher invoke key=k2 path=a hash=x
+            2 sp1 agreed path=a uid=11.1.0 hash=x key=k1
+            2 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted";
+        let other = "3 publisher outcome key=k2 path=a outcome=undetermined";
+        assert!(held(&format!("{run}\n{other}")).0);
+        for lines in [
+            "3 publisher outcome key=k2 path=a uid=11.1.0 outcome=accepted".to_owned(),
+            format!("{other}\n 4 sp2 agreed path=a uid=11.1.0 hash=x key=k2"),
+            format!("{other}\n 4 sp2 agreed path=b uid=11.1.0 hash=x key=k2"),
+        ] {
+            let (ok, why) = held(&format!("{run}\n{lines}"));
+            assert!(!ok && why.contains("one UID, two publications"), "{lines}: {why}");
         }
+        assert!(
+            held(&format!("{run}\n{other}\n 4 sp2 agreed path=b uid=11.1.0 hash=x key=k1")).0,
+            "of several entries"
+        );
+    }
+
+    #[test]
+    fn what_superseded_it_is_agreed() {
+        let run = "
+            1 publisher invoke key=k1 path=a hash=x
+            2 publisher outcome key=k1 path=a outcome=undetermined cause=superseded;by;11.1.0";
+        let (ok, why) = held(run);
+        assert!(!ok && why.contains("never agreed"), "{why}");
+        assert!(!held(&format!("{run}\n 3 sp1 agreed path=b uid=11.1.0")).0, "on another path");
+        for line in ["1 sp1 agreed path=a uid=11.1.0", "3 sp1 agreed path=a uid=11.1.0"] {
+            let (ok, why) = held(&format!("{run}\n{line}"));
+            assert!(ok, "{line}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_is_no_empty_content() {
+        let run = "
+            1 publisher invoke key=k1 path=a hash=x outcome=deleted
+            2 sp1 agreed path=a uid=11.1.0 hash=x key=k1 outcome=deleted
+            3 publisher outcome key=k1 path=a uid=11.1.0 outcome=accepted";
+        let (ok, why) = held(run);
+        assert!(ok, "{why}");
+        let (ok, why) = held(&run.replace("key=k1 outcome=deleted", "key=k1"));
+        assert!(!ok && why.contains("other content"), "{why}");
     }
 
     #[test]

@@ -78,11 +78,30 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err(format!("{text}: there is no seed in it")) }
 }
 
+/// The command line without the seeds.
+fn command(args: &Hunt) -> String {
+    let mut words = vec!["acms-testbed hunt".to_owned(), quoted(&args.scenario)];
+    words.extend(args.set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
+    words.join(" ")
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// What was waited for in vain stands in the trace, too (`unsettled`), so the notes of a run say nothing new.
 fn backend(scenario: &Scenario, sink: &mut dyn Sink) -> Result<(), BackendError> {
     simulated::run(scenario, sink).map(drop)
 }
 
 pub(super) fn run_hunt(args: Hunt) -> u8 {
+    let command = command(&args);
     // What a file says about its backend matters to `run`.
     let mut overrides = vec![("backend".to_owned(), "simulated".to_owned())];
     overrides.extend(args.set);
@@ -100,6 +119,7 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
         jobs: args.jobs.unwrap_or_else(processors),
         out: args.out,
         keep_going: args.keep_going,
+        command: with_mutant(&command, args.mutant.as_deref()),
         mutant: args.mutant,
         budget: Budget { runs: args.shrink_runs, time: args.shrink_time.0 },
         progress: if args.quiet { Progress::silent() } else { Progress::on_stderr() },
@@ -117,11 +137,15 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
     } else {
         print(&report.lines());
     }
-    match (report.failures.is_empty(), report.interrupted) {
+    match (report.passed(), report.interrupted) {
         (_, true) => INTERRUPTED,
         (false, _) => FAILED,
         (true, _) => PASSED,
     }
+}
+
+fn with_mutant(command: &str, mutant: Option<&str>) -> String {
+    mutant.map_or(command.to_owned(), |mutant| format!("{command} --mutant {mutant}"))
 }
 
 /// Each mutant until it is caught. Passes if all are.
@@ -135,7 +159,10 @@ fn run_mutants(scenario: &Scenario, options: &HuntOptions, json: bool) -> u8 {
         print("mutant\tcheck\tseeds\tfaults\tpublications\tbundle");
     }
     for name in names {
-        let options = HuntOptions { mutant: Some(name.to_owned()), keep_going: false, ..options.clone() };
+        let command = options.command.strip_suffix(" --mutant all").unwrap_or(&options.command);
+        let command = with_mutant(command, Some(name));
+        let mutant = Some(name.to_owned());
+        let options = HuntOptions { mutant, command, keep_going: false, ..options.clone() };
         let report = match hunt(scenario, &options, &backend) {
             Ok(report) => report,
             Err(error) => return fail(error),
@@ -182,11 +209,14 @@ pub(super) fn run_replay(args: &Replay) -> u8 {
         "{} seed {}{mutant}, {} faults, {} publications; found with {} at {}\n",
         about.hunt, about.seed, about.faults, about.publications, about.version, about.commit
     );
+    if bundle::is_of_another_commit(about) {
+        text.push_str("this is a build of another commit, which may behave otherwise\n");
+    }
     let same = |is: bool| if is { "the same" } else { "another" };
     text.push_str(&format!("trace {}: {}\n", replayed.trial.trace_hash, same(replayed.same_trace)));
     for violation in &replayed.trial.violations {
-        let is_same = *violation == about.violation;
-        text.push_str(&format!("{} ({}): {}\n", violation.check, same(is_same), violation.text));
+        let is_same = bundle::is_same(violation, &about.violation);
+        text.push_str(&format!("{} ({}): {}\n", violation.check, same(is_same), violation.told()));
     }
     if !replayed.same_violation {
         text.push_str(&format!("not seen again: {}: {}\n", about.violation.check, about.violation.text));
@@ -198,6 +228,14 @@ pub(super) fn run_replay(args: &Replay) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_can_be_typed_again() {
+        assert_eq!(quoted("storm"), "storm");
+        assert_eq!(quoted("hunt.fault_kinds=[\"kill\"]"), "'hunt.fault_kinds=[\"kill\"]'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(with_mutant("acms-testbed hunt storm", Some("x")), "acms-testbed hunt storm --mutant x");
+    }
 
     #[test]
     fn seeds_are_a_range_or_one() {

@@ -1,8 +1,9 @@
 //! What is known of one idempotency key: the attempts under it, and the publications that they made.
 
-use super::{PathId, VersionId};
+use super::{PathId, ProcessId, VersionId};
 use crate::trace::{Event, Kind, Text};
-use acms_engine::protocol::{Hash, Uid};
+use acms_engine::protocol::{Hash, SpId, Uid};
+use std::collections::BTreeSet;
 
 /// How many of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +31,18 @@ impl Outcomes {
     }
 }
 
+/// What was done under a key at one storage point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AtSp {
+    pub(crate) sp: SpId,
+    /// Attempts begun there.
+    pub(crate) invokes: u32,
+    /// How many it told that they are rejected.
+    pub(crate) rejected: u32,
+    /// Agreed publications that it named.
+    pub(crate) publications: u32,
+}
+
 /// One idempotency key. Kept for [`Key::KEPT_NS`] after its last event, as storage points keep theirs.
 #[derive(Debug)]
 pub(crate) struct Key {
@@ -43,9 +56,11 @@ pub(crate) struct Key {
     pub(crate) last_told: Option<Event>,
     /// Content of the first attempt.
     pub(crate) hash: Option<Hash>,
+    /// Whether that deletes.
+    pub(crate) is_deletion: bool,
     /// Whether attempts handed in different contents.
     pub(crate) is_mixed: bool,
-    /// Whether an attempt asked for the fast order.
+    /// Whether an attempt had the fast order, by its own wish or the cluster's default.
     pub(crate) is_fast: bool,
     /// When the first attempt was due.
     pub(crate) due_ns: Option<u64>,
@@ -74,6 +89,12 @@ pub(crate) struct Key {
     pub(super) named: Vec<VersionId>,
     /// Attempts that had begun when the first became known as agreed.
     pub(crate) invokes_when_agreed: u32,
+    /// Lives of storage points that said that something under it is agreed.
+    pub(crate) agreed_by: BTreeSet<(ProcessId, u32)>,
+    /// By storage point; complete only if `are_places_known`.
+    pub(crate) places: Vec<AtSp>,
+    /// Whether it is known of each attempt where it was made.
+    pub(crate) are_places_known: bool,
     pub(super) last_ns: u64,
 }
 
@@ -89,6 +110,7 @@ impl Key {
             last_outcome: None,
             last_told: None,
             hash: None,
+            is_deletion: false,
             is_mixed: false,
             is_fast: false,
             due_ns: None,
@@ -105,6 +127,9 @@ impl Key {
             publications: 0,
             named: Vec::new(),
             invokes_when_agreed: 0,
+            agreed_by: BTreeSet::new(),
+            places: Vec::new(),
+            are_places_known: true,
             last_ns: 0,
         }
     }
@@ -114,7 +139,17 @@ impl Key {
         self.first.as_ref().map(|first| first.time_ns)
     }
 
-    pub(super) fn take(&mut self, event: &Event) {
+    /// What was done under it at `sp`.
+    pub(super) fn at(&mut self, sp: SpId) -> &mut AtSp {
+        let place = self.places.iter().position(|place| place.sp == sp).unwrap_or_else(|| {
+            self.places.push(AtSp { sp, invokes: 0, rejected: 0, publications: 0 });
+            self.places.len() - 1
+        });
+        &mut self.places[place]
+    }
+
+    /// The next event; `is_fast` is the cluster's default order.
+    pub(super) fn take(&mut self, event: &Event, is_fast: bool) {
         self.last_ns = event.time_ns;
         match event.kind {
             Kind::Scheduled => {
@@ -124,16 +159,16 @@ impl Key {
             Kind::Invoke => {
                 self.invokes += 1;
                 self.attempt_due_ns = self.next_due_ns.take().unwrap_or(event.time_ns);
-                let words = event.cause.as_deref().unwrap_or_default();
-                self.is_fast |= words.split(' ').any(|word| word == "order=fast");
+                self.take_words(event.cause.as_deref().unwrap_or_default(), is_fast);
                 match &self.first {
                     None => {
                         self.due_ns = self.due_ns.or(Some(event.time_ns));
                         (self.hash, self.known) = (event.hash, event.uid);
+                        self.is_deletion = event.is_deletion();
                         self.first = Some(event.clone());
                     }
                     Some(_) => {
-                        self.is_mixed |= self.hash != event.hash;
+                        self.is_mixed |= self.hash != event.hash || self.is_deletion != event.is_deletion();
                         self.known = self.known.min(event.uid);
                     }
                 }
@@ -145,8 +180,30 @@ impl Key {
             Kind::Accepted | Kind::Rejected | Kind::Undetermined => {
                 self.told.count(event.outcome.as_deref());
                 self.last_told = Some(event.clone());
+                let sp = event.process.strip_prefix("sp").and_then(|number| number.parse().ok()).map(SpId);
+                if let (Kind::Rejected, Some(sp)) = (event.kind, sp) {
+                    self.at(sp).rejected += 1;
+                }
             }
             _ => {}
+        }
+    }
+
+    /// Where an attempt was made, and in which order.
+    fn take_words(&mut self, words: &str, is_fast: bool) {
+        let mut sp = None;
+        let mut is_fast = is_fast;
+        for word in words.split(' ') {
+            match word {
+                "order=fast" => is_fast = true,
+                "order=strict" => is_fast = false,
+                _ => sp = sp.or(word.strip_prefix("sp").and_then(|number| number.parse().ok()).map(SpId)),
+            }
+        }
+        self.is_fast |= is_fast;
+        match sp {
+            Some(sp) => self.at(sp).invokes += 1,
+            None => self.are_places_known = false,
         }
     }
 }

@@ -10,6 +10,7 @@ mod names;
 mod process;
 mod questions;
 mod settings;
+mod stores;
 
 pub(crate) use holdings::{Held, Pages};
 pub(crate) use key::Key;
@@ -23,9 +24,10 @@ use names::Names;
 use process::Group;
 use settings::Settings;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroU32,
 };
+use stores::Stores;
 
 pub(crate) type ProcessId = u32;
 pub(crate) type PathId = u32;
@@ -64,6 +66,12 @@ pub(crate) struct Version {
 }
 
 impl Version {
+    /// Whether an event about it names other content; or deletes, where this does not, for a deletion has the hash of no
+    /// content at all.
+    pub(crate) fn differs(&self, hash: Option<Hash>, is_deletion: bool) -> bool {
+        self.hash.is_some() && hash.is_some() && (self.hash != hash || self.is_deletion != is_deletion)
+    }
+
     /// A time before which nobody can have known it: its submission, or else a minute before it was first known.
     pub(crate) fn born_ns(&self) -> u64 {
         const MINUTE_NS: u64 = 60_000_000_000;
@@ -116,7 +124,10 @@ pub(crate) struct Facts {
     path_names: Names,
     paths: Vec<PathFacts>,
     versions: Vec<Version>,
-    version_ids: BTreeMap<(PathId, Uid), VersionId>,
+    /// By UID first: a UID names one publication, on whatever paths.
+    version_ids: BTreeMap<(Uid, PathId), VersionId>,
+    /// Storage points in the order in which they were first heard of.
+    sps: Vec<ProcessId>,
     groups: Vec<Group>,
     group_ids: BTreeMap<String, u32>,
     key_ids: BTreeMap<Text, KeyId>,
@@ -132,8 +143,10 @@ pub(crate) struct Facts {
     pub(crate) phases: Vec<Text>,
     /// When the audit at the end began.
     pub(crate) audit_ns: Option<u64>,
-    /// Faults that were injected and not yet undone.
-    pub(crate) faults_open: i64,
+    /// Faults that were injected and not yet undone, with their targets: how many of each.
+    faults: BTreeMap<(Text, Text), u32>,
+    /// How many these are.
+    pub(crate) faults_open: u64,
     /// When a fault was last injected or undone.
     pub(crate) faults_end_ns: u64,
     /// SPs whose disk is lost and not yet replaced.
@@ -142,6 +155,12 @@ pub(crate) struct Facts {
     pub(crate) lost_too_many: Option<SpSet>,
     /// Storage points that were ever started.
     started: SpSet,
+    /// Which stores hold what is not yet known to be agreed.
+    pub(crate) stores: Stores,
+    /// What the last event was the first to say to be agreed: its stores need not be remembered.
+    proven: Option<Uid>,
+    /// Contents that faults have damaged, by where that was.
+    rotted: BTreeSet<(ProcessId, Hash)>,
     pub(crate) now_ns: u64,
 }
 
@@ -154,6 +173,9 @@ impl Facts {
     pub(crate) fn see<'e>(&mut self, event: &'e Event) -> Seen<'e> {
         self.now_ns = event.time_ns;
         self.forget_keys();
+        if let Some(uid) = self.proven.take() {
+            self.stores.forget(uid);
+        }
         let process = self.process_id(&event.process);
         let path = event.path.as_ref().filter(|_| event.kind != Kind::Subscribe).map(|path| self.path_id(path));
         let mut seen = Seen {
@@ -170,15 +192,29 @@ impl Facts {
         };
         self.see_key(&mut seen);
         self.see_version(&mut seen);
+        if let (Kind::Stored | Kind::Ready, Some(sp)) = (event.kind, self.processes[process as usize].sp())
+            && !event.uid.is_some_and(|uid| self.is_agreed(uid))
+        {
+            self.stores.see(sp, event);
+        }
+        self.proven = event.uid.filter(|_| seen.is_first_agreed);
         match event.kind {
-            Kind::Verified | Kind::Applied | Kind::Agreed | Kind::Merged | Kind::AuditSp | Kind::AuditState => {
-                self.see_held(&mut seen);
-            }
+            Kind::Recovered if path.is_none() => self.see_recovery(process),
+            Kind::Verified
+            | Kind::Applied
+            | Kind::Agreed
+            | Kind::Merged
+            | Kind::Recovered
+            | Kind::AuditSp
+            | Kind::AuditState => self.see_held(&mut seen),
+            Kind::Rotted => drop(event.hash.map(|hash| self.rotted.insert((process, hash)))),
             Kind::Start | Kind::Exit => self.see_life(&mut seen),
             Kind::Fault | Kind::FaultUndone => self.see_fault(&mut seen),
             Kind::Subscribe => self.see_subscription(process, event),
             Kind::AuditEnd => {
-                self.processes[process as usize].is_audited |= event.outcome.as_deref() == Some("complete")
+                let process = &mut self.processes[process as usize];
+                process.is_audited |= event.outcome.as_deref() == Some("complete");
+                process.root = event.hash;
             }
             Kind::Phase => {
                 let name = event.cause.clone().unwrap_or_else(|| "".into());
@@ -204,15 +240,15 @@ impl Facts {
     }
 
     /// The end of the trace: an SP may have been killed between knowing and saying so, but what the final indices of a
-    /// quorum hold is agreed, too. Returns the versions that became known by that.
-    pub(crate) fn finish(&mut self) -> Vec<VersionId> {
-        let Some(quorum) = self.quorum() else { return Vec::new() };
-        let mut found = Vec::new();
+    /// quorum hold is agreed, too.
+    pub(crate) fn finish(&mut self) {
+        let Some(quorum) = self.quorum() else { return };
         for path in 0..self.path_names.len() {
             let mut holders: BTreeMap<VersionId, (SpSet, ProcessId)> = BTreeMap::new();
-            for (id, process) in (0..).zip(&self.processes) {
+            for id in &self.sps {
+                let process = &self.processes[*id as usize];
                 if let (Some(sp), Some(version)) = (process.sp(), process.finals.at(path)) {
-                    let (set, _) = holders.entry(version).or_insert((SpSet::EMPTY, id));
+                    let (set, _) = holders.entry(version).or_insert((SpSet::EMPTY, *id));
                     *set = set.union(SpSet::one(sp));
                 }
             }
@@ -222,17 +258,18 @@ impl Facts {
                     let (time_ns, kind) = (self.now_ns, Kind::AuditSp);
                     self.version_mut(id).agreed = Some(Said { time_ns, process, incarnation: 0, kind });
                     self.raise_latest(id);
-                    found.push(id);
                 }
             }
         }
-        found
     }
 
     fn process_id(&mut self, name: &Text) -> ProcessId {
         let (id, is_new) = self.process_names.number(name);
         if is_new {
             self.processes.push(Process::new(name));
+            if self.processes[id as usize].sp().is_some() {
+                self.sps.push(id);
+            }
         }
         id
     }
@@ -254,7 +291,7 @@ impl Facts {
         {
             return recent;
         }
-        let id = *self.version_ids.entry((path, uid)).or_insert_with(|| {
+        let id = *self.version_ids.entry((uid, path)).or_insert_with(|| {
             let (hash, agreed, accepted_ns, key, invoked_ns) = (None, None, None, None, None);
             self.versions.push(Version { path, uid, hash, is_deletion: false, agreed, accepted_ns, key, invoked_ns });
             let number = u32::try_from(self.versions.len()).ok().and_then(NonZeroU32::new);
@@ -262,6 +299,12 @@ impl Facts {
         });
         self.paths[path as usize].recent = Some(id);
         id
+    }
+
+    /// Whether a publication is known to be agreed.
+    pub(crate) fn is_agreed(&self, uid: Uid) -> bool {
+        let mut all = self.version_ids.range((uid, PathId::MIN)..=(uid, PathId::MAX));
+        all.any(|(_, id)| self.version(*id).agreed.is_some())
     }
 
     fn version_mut(&mut self, id: VersionId) -> &mut Version {
@@ -298,11 +341,12 @@ impl Facts {
         }
         let id = self.key_ids.get(text).copied().unwrap_or_else(|| self.new_key(text, event.time_ns));
         let (phase, after) = (self.phases.len() as u32 - 1, self.greatest_accepted);
+        let is_fast = self.settings.is_fast;
         let key = self.keys[id as usize].as_mut().expect("a known key is kept");
         if event.kind == Kind::Invoke && key.first.is_none() {
             (key.path, key.phase, key.after) = (seen.path, phase, after);
         }
-        key.take(event);
+        key.take(event, is_fast);
         seen.key = Some(id);
         if event.kind == Kind::Outcome {
             seen.path = seen.path.or(key.path);
@@ -347,15 +391,18 @@ impl Facts {
         match event.kind {
             // There the UID is another publication's.
             Kind::Invoke => return,
-            Kind::Agreed | Kind::Merged => {}
+            Kind::Agreed | Kind::Merged | Kind::Recovered => {}
             Kind::Outcome | Kind::Accepted | Kind::Rejected => {}
-            Kind::Verified | Kind::Applied | Kind::Exposed | Kind::AuditSp | Kind::AuditState => {}
+            Kind::Verified | Kind::Applied | Kind::Exposed => {}
+            Kind::AuditSp | Kind::AuditState | Kind::Unread => {}
             _ => return,
         }
         let id = self.version_id(path, uid);
         seen.version = Some(id);
         match event.kind {
             Kind::Agreed | Kind::Merged => self.see_agreed(seen, id),
+            // What is in a storage point's index is agreed, whether or not it lived to say so.
+            Kind::Recovered if self.processes[seen.process as usize].sp().is_some() => self.see_agreed(seen, id),
             Kind::Outcome | Kind::Accepted if is_accepted => {
                 if self.version(id).accepted_ns.is_none() {
                     self.version_mut(id).accepted_ns = Some(event.time_ns);
@@ -367,7 +414,10 @@ impl Facts {
                     self.name(id, key);
                 }
             }
-            Kind::AuditSp if self.version(id).agreed.is_none() => self.version_mut(id).hash = event.hash,
+            Kind::AuditSp if self.version(id).agreed.is_none() => {
+                let version = self.version_mut(id);
+                (version.hash, version.is_deletion) = (event.hash, event.is_deletion());
+            }
             _ => {}
         }
     }
@@ -397,6 +447,9 @@ impl Facts {
             seen.is_first_agreed = true;
             self.raise_latest(id);
         }
+        if let Some(key) = seen.key.and_then(|key| self.keys[key as usize].as_mut()) {
+            key.agreed_by.insert((seen.process, event.incarnation));
+        }
         let known = |key: &KeyId| self.key(*key).is_some_and(|key| key.versions.contains(&id));
         let Some(key_id) = seen.key.filter(|key| !known(key)) else { return };
         seen.is_first_keyed = true;
@@ -409,6 +462,9 @@ impl Facts {
         }
         key.versions.push(id);
         key.publications += u32::from(is_new);
+        if let (true, Some(uid)) = (is_new, event.uid) {
+            key.at(uid.sp).publications += 1;
+        }
         self.name(id, key_id);
     }
 
@@ -431,11 +487,23 @@ impl Facts {
         *self.processes[process].held.at_mut(path) = held;
     }
 
+    /// A process says what it has from its former life. What a storage point said that it knew need not be durable, so
+    /// what it says now counts; what a receiver applied is.
+    fn see_recovery(&mut self, process: ProcessId) {
+        let process = &mut self.processes[process as usize];
+        process.has_said_recovered = true;
+        if process.sp().is_some() {
+            process.held = Pages::default();
+        }
+    }
+
     fn see_life(&mut self, seen: &mut Seen<'_>) {
         let (process, event) = (&mut self.processes[seen.process as usize], seen.event);
         if event.kind == Kind::Start {
             (process.is_started, process.is_up) = (true, true);
             (process.up_since_ns, process.life_ns) = (event.time_ns, event.time_ns);
+            process.has_said_recovered = process.lives == 0;
+            process.lives += 1;
             if let Some(sp) = process.sp() {
                 self.started = self.started.union(SpSet::one(sp));
             }
@@ -449,8 +517,8 @@ impl Facts {
     fn see_fault(&mut self, seen: &mut Seen<'_>) {
         let event = seen.event;
         let begins = event.kind == Kind::Fault;
-        self.faults_open += if begins { 1 } else { -1 };
         self.faults_end_ns = event.time_ns;
+        self.count_fault(event, begins);
         let (kind, target) = (event.outcome.as_deref().unwrap_or_default(), event.cause.as_ref());
         let Some(target) = target.and_then(|target| self.process_names.find(target)) else { return };
         let process = &mut self.processes[target as usize];
@@ -477,6 +545,22 @@ impl Facts {
         }
     }
 
+    /// A fault that ended without having begun leaves none open.
+    fn count_fault(&mut self, event: &Event, begins: bool) {
+        let empty = || Text::from("");
+        let name = (event.outcome.clone().unwrap_or_else(empty), event.cause.clone().unwrap_or_else(empty));
+        if begins {
+            *self.faults.entry(name).or_default() += 1;
+            self.faults_open += 1;
+        } else if let Some(count) = self.faults.get_mut(&name) {
+            *count -= 1;
+            self.faults_open -= 1;
+            if *count == 0 {
+                self.faults.remove(&name);
+            }
+        }
+    }
+
     fn see_lost(&mut self) {
         if let Some(quorum) = self.quorum()
             && !quorum.is_quorum(SpSet(u64::MAX).minus(self.lost))
@@ -485,9 +569,9 @@ impl Facts {
         }
     }
 
-    fn see_subscription(&mut self, process: ProcessId, event: &Event) {
+    fn see_subscription(&mut self, id: ProcessId, event: &Event) {
         let Some(prefix) = event.path.as_deref().and_then(|path| path.parse().ok()) else { return };
-        let process = &mut self.processes[process as usize];
+        let process = &mut self.processes[id as usize];
         let mut prefixes = process.group.map_or(Vec::new(), |group| self.groups[group as usize].prefixes.clone());
         if prefixes.contains(&prefix) {
             return;
@@ -496,11 +580,12 @@ impl Facts {
         // Prefixes have no line breaks.
         let name = prefixes.iter().map(|prefix| prefix.as_str()).collect::<Vec<_>>().join("\n");
         let group = self.group_ids.entry(name).or_insert_with(|| {
-            let mut group = Group { prefixes, wants: Vec::new() };
+            let mut group = Group { prefixes, wants: Vec::new(), members: Vec::new() };
             group.wants = (0..self.path_names.len()).map(|path| group.covers(self.path_names.text(path))).collect();
             self.groups.push(group);
             self.groups.len() as u32 - 1
         });
         process.group = Some(*group);
+        self.groups[*group as usize].members.push(id);
     }
 }

@@ -1,11 +1,11 @@
 //! The processes of a run.
 
 use super::{
-    VersionId,
+    ProcessId, VersionId,
     holdings::{Held, Pages},
 };
 use crate::trace::Text;
-use acms_engine::protocol::{Prefix, SpId};
+use acms_engine::protocol::{Hash, Prefix, SpId};
 
 /// What part a process has, by its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +49,10 @@ pub(crate) struct Process {
     pub(crate) up_since_ns: u64,
     /// When its present life began; a pause does not end a life.
     pub(crate) life_ns: u64,
+    /// How often it was started.
+    pub(super) lives: u32,
+    /// Whether it said in its present life what it has from the one before, if there was one.
+    pub(crate) has_said_recovered: bool,
     /// Which set of subscriptions it has.
     pub(super) group: Option<u32>,
     /// What it holds.
@@ -57,6 +61,8 @@ pub(crate) struct Process {
     pub(super) finals: Pages<Option<VersionId>>,
     /// Whether its audit is complete.
     pub(crate) is_audited: bool,
+    /// The root of its index, as the audit found it.
+    pub(crate) root: Option<Hash>,
 }
 
 impl Process {
@@ -68,10 +74,13 @@ impl Process {
             is_up: false,
             up_since_ns: 0,
             life_ns: 0,
+            lives: 0,
+            has_said_recovered: false,
             group: None,
             held: Pages::default(),
             finals: Pages::default(),
             is_audited: false,
+            root: None,
         }
     }
 
@@ -98,6 +107,8 @@ impl Process {
 pub(super) struct Group {
     pub(super) prefixes: Vec<Prefix>,
     pub(super) wants: Vec<bool>,
+    /// Who has them; a receiver that has subscribed to more since is of another group.
+    pub(super) members: Vec<ProcessId>,
 }
 
 impl Group {

@@ -2,7 +2,7 @@
 
 use super::{Facts, Held, Key, KeyId, PathFacts, PathId, Process, ProcessId, Said, Version, VersionId};
 use crate::trace::{Kind, Text};
-use acms_engine::protocol::{SpSet, Uid, quorum::Quorum};
+use acms_engine::protocol::{Hash, SpSet, Uid, quorum::Quorum};
 
 impl Facts {
     pub(crate) fn version(&self, id: VersionId) -> &Version {
@@ -99,9 +99,71 @@ impl Facts {
         self.path(path).latest.filter(|latest| !self.version(*latest).agreed.is_some_and(is_late))
     }
 
+    /// All storage points.
+    pub(crate) fn sps(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
+        self.sps.iter().map(|id| (*id, self.process(*id)))
+    }
+
+    /// Whether a receiver has subscribed to anything.
+    pub(crate) fn has_subscribed(&self, process: ProcessId) -> bool {
+        self.process(process).group.is_some()
+    }
+
+    /// All receivers that have subscribed to a path.
+    pub(crate) fn subscribers(&self, path: PathId) -> impl Iterator<Item = (ProcessId, &Process)> {
+        let wanting = (0..).zip(&self.groups).filter(move |(_, group)| group.wants[path as usize]);
+        let members = wanting.flat_map(|(number, group): (u32, _)| group.members.iter().map(move |id| (number, *id)));
+        members.map(|(group, id)| (group, id, self.process(id))).filter_map(|(group, id, process)| {
+            (process.group == Some(group) && process.is_receiver()).then_some((id, process))
+        })
+    }
+
+    /// Whether something may be in the way of a path in a receiver's directory: another path, or, on real file systems,
+    /// whatever is there.
+    pub(crate) fn may_be_blocked(&self, path: PathId) -> bool {
+        let name = self.path_name(path).to_lowercase();
+        let begins = |one: &str, other: &str| {
+            one.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let is_in_the_way = |other: u32| {
+            let other = self.path_names.text(other).to_lowercase();
+            begins(&name, &other) || begins(&other, &name)
+        };
+        self.settings.backend.as_deref() != Some("simulated")
+            || (0..self.path_names.len()).any(|other| other != path && is_in_the_way(other))
+    }
+
+    /// Paths above and below one.
+    pub(crate) fn above_and_below(&self, path: PathId) -> impl Iterator<Item = PathId> {
+        self.path_names.above_and_below(self.path_name(path))
+    }
+
+    /// Faults that are open, with their targets.
+    pub(crate) fn open_faults(&self) -> String {
+        let names = self.faults.keys().map(|(kind, target)| format!("{kind} {target}"));
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether a fault has damaged this content there.
+    pub(crate) fn is_rotted(&self, process: ProcessId, hash: Option<Hash>) -> bool {
+        hash.is_some_and(|hash| self.rotted.contains(&(process, hash)))
+    }
+
+    /// Entries of other publications' with the UID of this one: same UID, another path.
+    pub(crate) fn same_uid(&self, id: VersionId) -> impl Iterator<Item = VersionId> {
+        let uid = self.version(id).uid;
+        let all = self.version_ids.range((uid, PathId::MIN)..=(uid, PathId::MAX));
+        all.map(|(_, other)| *other).filter(move |other| *other != id)
+    }
+
+    /// The version of a path with a UID, if it was ever heard of.
+    pub(crate) fn version_named(&self, path: PathId, uid: Uid) -> Option<VersionId> {
+        self.version_ids.get(&(uid, path)).copied()
+    }
+
     /// Storage points whose audit is complete.
     pub(crate) fn audited_sps(&self) -> Vec<ProcessId> {
-        let sps = self.processes().filter(|(_, process)| process.is_audited && process.sp().is_some());
+        let sps = self.sps().filter(|(_, process)| process.is_audited);
         let mut sps: Vec<_> = sps.map(|(id, process)| (process.sp(), id)).collect();
         sps.sort_unstable();
         sps.into_iter().map(|(_, id)| id).collect()

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     storage_points: Option<u8>,
     /// Whether publications are ordered by clocks and known UIDs alone, unless they ask for more.
     pub(crate) is_fast: bool,
+    /// Whether the scenario is another than its name says.
+    is_changed: bool,
 }
 
 impl Settings {
@@ -24,6 +26,7 @@ impl Settings {
             "scenario" => self.scenario = Some(value.to_owned()),
             "seed" => self.seed = Some(value.to_owned()),
             "backend" => self.backend = Some(value.to_owned()),
+            "changed" => self.is_changed = true,
             "order" => self.is_fast = value == "fast",
             "storage_points" => self.storage_points = value.parse().ok(),
             "quorum" => match value.parse() {
@@ -44,9 +47,13 @@ impl Settings {
         Quorum::new(&self.quorum, &members).ok()
     }
 
-    /// The command that makes the trace again, as far as the trace itself tells.
+    /// The command that makes the trace again, as far as the trace itself tells: of scenarios that come with the testbed,
+    /// if nothing of them was set otherwise.
     pub(crate) fn replay(&self) -> Option<String> {
         let (scenario, seed) = (self.scenario.as_ref()?, self.seed.as_ref()?);
+        if self.is_changed || !crate::scenario::builtin_names().any(|name| name == scenario) {
+            return None;
+        }
         let backend = self.backend.as_deref().unwrap_or("local");
         Some(format!("acms-testbed run {scenario} --backend {backend} --seed {seed}"))
     }
@@ -101,6 +108,15 @@ impl Clocks {
         }
     }
 
+    /// How far ahead the slowest clock is at a time of the trace, in microseconds; 0 if all are right or ahead.
+    pub(crate) fn slowest_us(&self, time_ns: u64) -> i64 {
+        let ahead = self.ahead.values().map(|(since_ns, ahead_us, drift_ppm)| {
+            let elapsed_s = i64::try_from(time_ns.saturating_sub(*since_ns) / 1_000_000_000).unwrap_or(i64::MAX);
+            ahead_us.saturating_add(elapsed_s.saturating_add(1).saturating_mul(*drift_ppm))
+        });
+        ahead.min().unwrap_or(0).min(0)
+    }
+
     /// SPs whose clock was fast by more than epsilon at any time so far.
     pub(crate) fn fast(&self) -> SpSet {
         self.fast
@@ -132,6 +148,18 @@ mod tests {
         assert_eq!(clocks.fast(), SpSet::one(SpId(3)));
         clocks.look(1_100_000_000_000);
         assert_eq!(clocks.fast(), [SpId(2), SpId(3)].into_iter().collect());
+    }
+
+    #[test]
+    fn only_what_its_name_makes_again_has_a_command() {
+        let mut settings = Settings::default();
+        [("scenario", "quickstart"), ("seed", "7")].iter().for_each(|(name, value)| settings.take(name, value));
+        assert_eq!(settings.replay().as_deref(), Some("acms-testbed run quickstart --backend local --seed 7"));
+        settings.take("scenario", "storm-17");
+        assert_eq!(settings.replay(), None);
+        settings.take("scenario", "quickstart");
+        settings.take("changed", "options or file");
+        assert_eq!(settings.replay(), None);
     }
 
     #[test]

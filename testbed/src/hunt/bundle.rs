@@ -127,10 +127,14 @@ pub fn write(
         let path = dir.join(name);
         fs::write(&path, text).map_err(io_error(&path))
     };
-    let (trial, trace) = recorded(scenario, backend)?;
+    let (trial, trace) = recorded(scenario, backend, &format!("acms-testbed replay {}", dir.display()))?;
     about.trace_hash.clone_from(&trial.trace_hash);
     about.faults = scenario.faults.len();
     about.publications = scenario.workload.publications.len();
+    // As this last run tells it, with the command that sees it again.
+    if let Some(violation) = trial.violations.iter().find(|violation| violation.told() == about.violation.told()) {
+        about.violation = violation.clone();
+    }
     file("scenario.toml", scenario.to_toml())?;
     file("drawn.toml", drawn.to_toml())?;
     trace::write(&trace, &dir.join("events.arrow"))?;
@@ -163,10 +167,20 @@ pub struct Replayed {
     pub same_violation: bool,
 }
 
+/// Whether two violations say the same, wherever their bundles lie.
+pub fn is_same(one: &Violation, other: &Violation) -> bool {
+    one.check == other.check && one.told() == other.told()
+}
+
+/// Whether a bundle was written by a build of another commit than this one, which may behave otherwise.
+pub fn is_of_another_commit(about: &About) -> bool {
+    about.commit != commit()
+}
+
 /// Runs a bundle again.
 pub fn replay(bundle: &Bundle, backend: &Backend) -> Result<Replayed, BackendError> {
     let trial = super::trial::trial(&bundle.scenario, backend)?;
     let same_trace = trial.trace_hash == bundle.about.trace_hash;
-    let same_violation = trial.violations.contains(&bundle.about.violation);
+    let same_violation = trial.violations.iter().any(|violation| is_same(violation, &bundle.about.violation));
     Ok(Replayed { trial, same_trace, same_violation })
 }

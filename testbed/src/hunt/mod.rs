@@ -16,5 +16,5 @@ pub use draw::draw;
 pub use runner::{HuntError, HuntOptions, choose_mutant, hunt, mutants};
 pub use shrink::{Budget, Shrunk, shrink};
 pub use sound::{SOUND_FAST_US, unsound};
-pub use table::{Count, Failure, Report};
-pub use trial::{Backend, Tally, Trial, Violation, recorded, trial};
+pub use table::{CheckCount, Count, Failure, Report};
+pub use trial::{Backend, Looked, Tally, Trial, Violation, recorded, trial, trial_again_by};

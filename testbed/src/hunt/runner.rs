@@ -5,7 +5,7 @@ use super::{
     draw::draw,
     shrink::{Budget, shrink},
     table::{Failure, Report},
-    trial::{Backend, Tally, Trial, Violation, trial},
+    trial::{Backend, Tally, Trial, Violation, trial, trial_again_by, unexercised},
 };
 use crate::{
     backend::{BackendError, Stop},
@@ -34,6 +34,8 @@ pub struct HuntOptions {
     pub out: PathBuf,
     /// Goes on after a failing seed.
     pub keep_going: bool,
+    /// The command line of this hunt, without its seeds: what is to be typed to see a seed again.
+    pub command: String,
     /// The deliberate defect of the engine; only in builds that have them.
     pub mutant: Option<String>,
     /// How much effort shrinking a seed may take.
@@ -190,16 +192,23 @@ fn one(base: &Scenario, seed: u64, options: &HuntOptions, backend: &Backend) -> 
         Some(bounds) => draw(&base.name, bounds, seed),
         None => Scenario { seed, ..base.clone() },
     };
-    let Trial { violations, tally, trace_hash } =
-        trial(&scenario, backend).map_err(|error| HuntError::Seed { seed, error })?;
+    let again = format!("{} --seeds {seed}", options.command);
+    let tried = trial_again_by(&scenario, backend, &again).map_err(|error| HuntError::Seed { seed, error })?;
+    let Trial { mut violations, tally, trace_hash } = tried;
+    // A drawn run has everything; a defect may keep it from showing that.
+    let must_show = base.hunt.is_some() && options.mutant.is_none();
+    violations.extend(Some(&tally).filter(|_| must_show).and_then(unexercised));
     let is_own_fault = || honest_fails(&scenario, options, backend);
     let Some(violation) = violations.first().cloned().filter(|_| options.mutant.is_none() || !is_own_fault()) else {
         return Ok(Done { scenario, tally, trace_hash, failure: None });
     };
+    let mut checks: Vec<String> = violations.into_iter().map(|violation| violation.check).collect();
+    checks.dedup();
     let mut failure = Failure {
         seed,
         violation,
-        checks: violations.into_iter().map(|violation| violation.check).collect(),
+        checks,
+        again,
         bundle: None,
         faults: scenario.faults.len(),
         publications: scenario.workload.publications.len(),
@@ -218,7 +227,7 @@ fn honest_fails(scenario: &Scenario, options: &HuntOptions, backend: &Backend) -
     honest.is_none_or(|honest| !honest.violations.is_empty())
 }
 
-/// Shrinks a failing scenario, as long as the same check fails, and writes the bundle.
+/// Shrinks a failing scenario, as long as it fails in the same way and only with the mutant, and writes the bundle.
 fn reduce(
     base: &Scenario,
     scenario: &Scenario,
@@ -226,15 +235,19 @@ fn reduce(
     options: &HuntOptions,
     backend: &Backend,
 ) -> Result<(), HuntError> {
-    let check = failure.violation.check.clone();
+    let wanted = failure.violation.clone();
     let mut fails = |candidate: &Scenario| -> Option<Violation> {
         if options.stop.is_requested() {
             return None;
         }
         let found = trial(candidate, backend).ok()?.violations;
-        found.into_iter().find(|violation| violation.check == check)
+        let found = found.into_iter().find(|violation| violation.is_like(&wanted))?;
+        // On the way to something small it must not become the honest engine's failure.
+        (options.mutant.is_none() || !honest_fails(candidate, options, backend)).then_some(found)
     };
-    let shrunk = shrink(scenario, failure.violation.clone(), options.budget, &mut fails);
+    // What shows nothing would shrink to nothing.
+    let budget = if wanted.check == "exercised" { Budget { runs: 0, ..options.budget } } else { options.budget };
+    let shrunk = shrink(scenario, wanted.clone(), budget, &mut fails);
     let mut about = About::new(&base.name, failure.seed, options.mutant.as_deref(), shrunk.violation);
     (about.shrink_runs, about.is_minimal) = (shrunk.runs, shrunk.is_minimal);
     let dir = options.out.join(directory(&scenario.name, failure.seed, options.mutant.as_deref()));

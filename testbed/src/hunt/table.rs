@@ -14,6 +14,17 @@ pub struct Count {
     pub times: u64,
 }
 
+/// What a check had to look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct CheckCount {
+    /// In how many seeds it had something to look at.
+    pub seeds: u64,
+    /// How many events it judged.
+    pub events: u64,
+    /// In how many seeds some or all was not judged, for a stated reason.
+    pub void: u64,
+}
+
 /// A seed that broke a promise.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Failure {
@@ -23,6 +34,8 @@ pub struct Failure {
     pub violation: Violation,
     /// All checks that failed with it.
     pub checks: Vec<String>,
+    /// The command that makes the run again, before it was shrunk.
+    pub again: String,
     /// Where its bundle is; none if there was no time to shrink it, or no room.
     pub bundle: Option<PathBuf>,
     /// Faults of the shrunk scenario.
@@ -55,6 +68,8 @@ pub struct Report {
     pub events: u64,
     /// By group (`fault`, `mode`, `quorum`, ...) and name.
     pub counts: BTreeMap<String, BTreeMap<String, Count>>,
+    /// By check.
+    pub checks: BTreeMap<String, CheckCount>,
     /// Names the traces of all seeds that came to their end: the same seeds give the same name, on any machine and
     /// with any number of jobs.
     pub traces: String,
@@ -81,6 +96,12 @@ impl Report {
         self.virtual_s += tally.end_ns as f64 / 1e9;
         for (kind, times) in &tally.faults {
             self.count("fault", kind, *times);
+        }
+        for (check, looked) in &tally.checks {
+            let count = self.checks.entry(check.clone()).or_default();
+            count.seeds += u64::from(looked.events > 0);
+            count.events += looked.events;
+            count.void += u64::from(looked.is_void);
         }
         for (outcome, times) in &tally.outcomes {
             self.count("outcome", outcome, *times);
@@ -119,6 +140,16 @@ impl Report {
         faults.filter(|(_, count)| count.times == 0).map(|(kind, _)| kind.as_str())
     }
 
+    /// Checks that had nothing to look at in any seed: a hunt that holds them shows nothing.
+    pub fn unexercised(&self) -> impl Iterator<Item = &str> {
+        self.checks.iter().filter(|(_, count)| count.seeds == 0).map(|(check, _)| check.as_str())
+    }
+
+    /// Whether every check was exercised and held.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty() && self.unexercised().next().is_none()
+    }
+
     /// Tab-separated lines, for people and for tools.
     pub fn lines(&self) -> String {
         let mut text = String::from("what\tname\tseeds\ttimes\n");
@@ -127,9 +158,19 @@ impl Report {
                 let _ = writeln!(text, "{group}\t{name}\t{}\t{}", count.seeds, count.times);
             }
         }
+        for (check, CheckCount { seeds, events, void }) in &self.checks {
+            let _ = writeln!(text, "check\t{check}\t{seeds}\t{events}");
+            if *void > 0 {
+                let _ = writeln!(text, "check void\t{check}\t{void}\t");
+            }
+        }
+        for check in self.unexercised() {
+            let _ = writeln!(text, "failed\tnot exercised in any seed\t{check}\t");
+        }
         for failure in &self.failures {
-            let Failure { seed, checks, faults, publications, violation, bundle } = failure;
-            let _ = writeln!(text, "failed\tseed {seed}\t{}\t{}", checks.join(" "), violation.text);
+            let Failure { seed, checks, faults, publications, violation, again, bundle } = failure;
+            let _ = writeln!(text, "failed\tseed {seed}\t{}\t{}", checks.join(" "), violation.told());
+            let _ = writeln!(text, "again\tseed {seed}\t{again}");
             if let Some(bundle) = bundle {
                 let _ = writeln!(text, "shrunk\tseed {seed}\t{faults} faults\t{publications} publications");
                 let _ = writeln!(text, "replay\tseed {seed}\tacms-testbed replay {}", bundle.display());
@@ -159,4 +200,28 @@ impl Report {
 fn text(value: impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::trial::Looked, *};
+
+    #[test]
+    fn a_hunt_that_exercised_a_check_in_no_seed_has_not_passed() {
+        let scenario = Scenario::load("quickstart", &[]).unwrap();
+        let mut report = Report::new("x", None, (0, 2), &[]);
+        let tally = |events, is_void| Tally {
+            checks: [("P1", Looked { events: 5, is_void: false }), ("P7", Looked { events, is_void })]
+                .map(|(name, looked)| (name.to_owned(), looked))
+                .into(),
+            ..Tally::default()
+        };
+        report.add(&scenario, &tally(0, true), String::new());
+        assert_eq!((report.unexercised().collect::<Vec<_>>(), report.passed()), (vec!["P7"], false));
+        assert!(report.lines().contains("failed\tnot exercised in any seed\tP7"));
+        report.add(&scenario, &tally(2, true), String::new());
+        assert!(report.passed());
+        assert_eq!(report.checks["P7"], CheckCount { seeds: 1, events: 2, void: 2 });
+        assert!(report.lines().contains("check\tP1\t2\t10") && report.lines().contains("check void\tP7\t2"));
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     backend::BackendError,
+    checks::CheckReport,
     judge::{Judge, Verdict},
     scenario::Scenario,
     trace::{Event, Kind, Sink, Trace},
@@ -17,10 +18,37 @@ use std::{
 /// A broken promise, or a broken invariant of the engine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Violation {
-    /// `P1` to `P8`, `alive`, or `panic`.
+    /// The name of a check, `panic`, or `exercised`: the run did not put to the proof what it should have.
     pub check: String,
-    /// The events that contradict it, or what the engine said.
+    /// In which way, a colon, and the events that contradict it; or what the engine said.
     pub text: String,
+}
+
+impl Violation {
+    /// The way in which it is broken: what two violations have in common that are one bug's. Of a panic it is where.
+    pub fn class(&self) -> &str {
+        let end = if self.check == "panic" { '\n' } else { ':' };
+        self.text.split(end).next().unwrap_or_default()
+    }
+
+    /// Whether another is broken in the same way.
+    pub fn is_like(&self, other: &Violation) -> bool {
+        self.check == other.check && self.class() == other.class()
+    }
+
+    /// What it says, without how to see it again.
+    pub fn told(&self) -> &str {
+        self.text.rsplit_once(" (seed ").map_or(&self.text, |(told, _)| told)
+    }
+}
+
+/// What a check had to look at in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Looked {
+    /// How many events it judged.
+    pub events: u64,
+    /// Whether some or all was not judged, because the promise has a condition that the run did not meet.
+    pub is_void: bool,
 }
 
 /// What there was in a run.
@@ -30,6 +58,9 @@ pub struct Tally {
     pub faults: BTreeMap<String, u64>,
     /// Outcomes of attempts at publishing.
     pub outcomes: BTreeMap<String, u64>,
+    /// What each check had to look at; empty if the run came to no end.
+    #[serde(default)]
+    pub checks: BTreeMap<String, Looked>,
     /// Events of the trace.
     pub events: u64,
     /// Virtual time of the last event, in nanoseconds.
@@ -39,7 +70,7 @@ pub struct Tally {
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// What went wrong, the first of each check; empty if nothing did.
+    /// What went wrong, by check, the first of each way; empty if nothing did.
     pub violations: Vec<Violation>,
     /// Names the trace; empty if it came to no end.
     pub trace_hash: String,
@@ -67,13 +98,18 @@ pub type Backend = dyn Fn(&Scenario, &mut dyn Sink) -> Result<(), BackendError> 
 
 /// Runs `scenario` and judges it. A panic of the engine is a violation like any other.
 pub fn trial(scenario: &Scenario, backend: &Backend) -> Result<Trial, BackendError> {
-    judged(scenario, backend, &mut Nothing)
+    trial_again_by(scenario, backend, "")
+}
+
+/// The same; violations name the command that makes the run again.
+pub fn trial_again_by(scenario: &Scenario, backend: &Backend, command: &str) -> Result<Trial, BackendError> {
+    judged(scenario, backend, command, &mut Nothing)
 }
 
 /// The same, and all events.
-pub fn recorded(scenario: &Scenario, backend: &Backend) -> Result<(Trial, Trace), BackendError> {
+pub fn recorded(scenario: &Scenario, backend: &Backend, command: &str) -> Result<(Trial, Trace), BackendError> {
     let mut trace = Trace::default();
-    let trial = judged(scenario, backend, &mut trace)?;
+    let trial = judged(scenario, backend, command, &mut trace)?;
     Ok((trial, trace))
 }
 
@@ -83,9 +119,9 @@ impl Sink for Nothing {
     fn record(&mut self, _event: Event) {}
 }
 
-fn judged(scenario: &Scenario, backend: &Backend, also: &mut dyn Sink) -> Result<Trial, BackendError> {
+fn judged(scenario: &Scenario, backend: &Backend, command: &str, also: &mut dyn Sink) -> Result<Trial, BackendError> {
     let mut tally = Tally::default();
-    let mut judge = Judge::new().replayed_by(command(scenario));
+    let mut judge = Judge::new().replayed_by(command);
     let ran = catching(|| backend(scenario, &mut ((&mut judge, &mut tally), also)));
     match ran {
         Ok(Ok(())) => {}
@@ -96,7 +132,11 @@ fn judged(scenario: &Scenario, backend: &Backend, also: &mut dyn Sink) -> Result
         }
     }
     match catching(|| judge.finish()) {
-        Ok(verdict) => Ok(Trial { violations: violations(&verdict), trace_hash: verdict.hash.to_string(), tally }),
+        Ok(verdict) => {
+            let looked = |check: &CheckReport| Looked { events: check.events, is_void: check.note.is_some() };
+            tally.checks = verdict.checks.iter().map(|check| (check.name.to_owned(), looked(check))).collect();
+            Ok(Trial { violations: violations(&verdict), trace_hash: verdict.hash.to_string(), tally })
+        }
         Err(text) => {
             let violations = vec![Violation { check: "panic".to_owned(), text }];
             Ok(Trial { violations, trace_hash: String::new(), tally })
@@ -104,25 +144,31 @@ fn judged(scenario: &Scenario, backend: &Backend, also: &mut dyn Sink) -> Result
     }
 }
 
-/// The command that runs the seed again: not the bundle's, so that a violation's text does not depend on where that
-/// lies.
-fn command(scenario: &Scenario) -> String {
-    let Scenario { name, seed, .. } = scenario;
-    match name.strip_suffix(&format!("-{seed}")) {
-        Some(hunt) => format!("acms-testbed hunt {hunt} --seeds {seed}"),
-        None => format!("acms-testbed run {name} --backend simulated --seed {seed}"),
+/// A check that had nothing to look at is no failure of a run: not every scenario has everything. A drawn one has
+/// ([`unexercised`]).
+fn violations(verdict: &Verdict) -> Vec<Violation> {
+    let mut found: Vec<Violation> = Vec::new();
+    for check in verdict.checks.iter().filter(|check| !check.held && !check.not_exercised()) {
+        for text in &check.violations {
+            let violation = Violation { check: check.name.to_owned(), text: text.clone() };
+            if !found.iter().any(|known| known.is_like(&violation)) {
+                found.push(violation);
+            }
+        }
     }
+    found
 }
 
-/// A check that had nothing to look at is no failure here: not every seed has everything.
-fn violations(verdict: &Verdict) -> Vec<Violation> {
-    let failed = verdict.checks.iter().filter(|check| !check.held && !check.not_exercised());
-    failed
-        .map(|check| Violation {
-            check: check.name.to_owned(),
-            text: check.violations.first().cloned().unwrap_or_default(),
-        })
-        .collect()
+/// What a run that should put every promise to the proof did not; none if it came to no end, which is a violation
+/// anyway.
+pub(super) fn unexercised(tally: &Tally) -> Option<Violation> {
+    let idle = |(_, looked): &(&String, &Looked)| looked.events == 0 && !looked.is_void;
+    let mut missing: Vec<&str> = tally.checks.iter().filter(idle).map(|(name, _)| name.as_str()).collect();
+    if !tally.checks.is_empty() && !tally.outcomes.contains_key("accepted") {
+        missing.push("no publication was accepted");
+    }
+    let text = || format!("not exercised: {}", missing.join(", "));
+    (!missing.is_empty()).then(|| Violation { check: "exercised".to_owned(), text: text() })
 }
 
 thread_local! {
@@ -158,5 +204,33 @@ mod tests {
         let said = catching(|| -> u32 { panic!("broken {}", 7) }).unwrap_err();
         assert!(said.contains("broken 7") && said.contains("trial.rs"), "{said}");
         assert_eq!(catching(|| 3), Ok(3));
+    }
+
+    #[test]
+    fn violations_are_alike_if_they_are_broken_in_the_same_way() {
+        let of = |check: &str, text: &str| Violation { check: check.to_owned(), text: text.to_owned() };
+        let lost = of("P6", "never delivered: receiver1 does not have [3 a] (seed 7; replay: x)");
+        assert!(lost.is_like(&of("P6", "never delivered: receiver2")));
+        assert!(
+            !lost.is_like(&of("P6", "not the latest: receiver2")) && !lost.is_like(&of("P2", "never delivered: x"))
+        );
+        assert_eq!(lost.told(), "never delivered: receiver1 does not have [3 a]");
+        let panic = of("panic", "panicked at engine/src/a.rs:7:3:\nsp1 is gone");
+        assert!(panic.is_like(&of("panic", "panicked at engine/src/a.rs:7:3:\nsp2 is gone")));
+        assert!(!panic.is_like(&of("panic", "panicked at engine/src/a.rs:9:3:\nsp1 is gone")));
+    }
+
+    #[test]
+    fn a_run_that_shows_nothing_is_named() {
+        let mut tally = Tally::default();
+        assert_eq!(unexercised(&tally), None, "it came to no end");
+        let looked = |events, is_void| Looked { events, is_void };
+        tally.checks.insert("P1".to_owned(), looked(3, false));
+        tally.checks.insert("P7".to_owned(), looked(0, true));
+        assert!(unexercised(&tally).unwrap().text.contains("accepted"));
+        tally.outcomes.insert("accepted".to_owned(), 1);
+        assert_eq!(unexercised(&tally), None);
+        tally.checks.insert("P4".to_owned(), looked(0, false));
+        assert_eq!(unexercised(&tally).unwrap().text, "not exercised: P4");
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     checks::Measured,
-    facts::{Facts, Key, Seen},
+    facts::{Clocks, Facts, Key, Seen},
     trace::Kind,
 };
 use hdrhistogram::Histogram;
@@ -198,11 +198,22 @@ impl Meter {
 }
 
 fn freshness(measured: &Measured) -> Freshness {
+    let mut errors = measured.receiver_errors.clone();
+    // Both have the same bounds and digits.
+    let _ = errors.add(&measured.sp_errors);
+    let ms = |us: u64| us as f64 / 1e3;
+    let (receiver_error_ms_max, storage_point_error_ms_max) =
+        (ms(measured.receiver_error_us_max), ms(measured.sp_error_us_max));
     Freshness {
         receiver_staleness_ms: Quantiles::of(&measured.receivers),
         storage_point_staleness_ms: Quantiles::of(&measured.storage_points),
         claims: measured.claims,
-        error_ms: Quantiles::of(&measured.errors),
-        error_ms_max: measured.error_us_max as f64 / 1e3,
+        epsilon_ms: Clocks::ERROR_US_MAX as f64 / 1e3,
+        error_ms: Quantiles::of(&errors),
+        error_ms_max: receiver_error_ms_max.max(storage_point_error_ms_max),
+        receiver_errors: measured.receiver_errors.len(),
+        receiver_error_ms_max,
+        storage_point_errors: measured.sp_errors.len(),
+        storage_point_error_ms_max,
     }
 }

@@ -130,6 +130,21 @@ pub struct Freshness {
     pub error_ms: Quantiles,
     /// The greatest of these; 0 if none was wrong.
     pub error_ms_max: f64,
+    /// Epsilon of promise P7: what clocks that are sound may bring about.
+    #[serde(default)]
+    pub epsilon_ms: f64,
+    /// How often a receiver's as-of was wrong.
+    #[serde(default)]
+    pub receiver_errors: u64,
+    /// By how much at most.
+    #[serde(default)]
+    pub receiver_error_ms_max: f64,
+    /// How often a storage point's as-of was wrong.
+    #[serde(default)]
+    pub storage_point_errors: u64,
+    /// By how much at most.
+    #[serde(default)]
+    pub storage_point_error_ms_max: f64,
 }
 
 /// Processor and memory by role.

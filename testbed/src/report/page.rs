@@ -13,7 +13,7 @@ const STYLE: &str = "
   h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
   table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #dde3ea }
   td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-  .held { color: #17703c } .broken { color: #b3261e; font-weight: bold } code, li { overflow-wrap: anywhere }
+  .held { color: #17703c } .broken { color: #b3261e; font-weight: bold } .void { color: #8a5a00 } code, li { overflow-wrap: anywhere }
   svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; fill: #52606d } polyline { fill: none; stroke-width: 2 }
   .grid { stroke: #e6ebf0 } .axis { stroke: #9aa7b4 } .curve, .accepted { stroke: #1f6feb } .undetermined { stroke: #c9820a }
   .rejected { stroke: #b3261e } .fault { fill: #b3261e; opacity: .1 } .key { font-weight: bold }
@@ -105,7 +105,11 @@ pub fn page(result: &RunResult, metrics: &Metrics) -> String {
 fn checks(page: &mut Page, result: &RunResult) {
     page.0.push_str("<h2>Promises</h2><table><tr><th></th><th></th><th class=\"n\">events</th><th></th></tr>");
     for check in &result.checks {
-        let (class, verdict) = if check.held { ("held", "held") } else { ("broken", "broken") };
+        let (class, verdict) = match (check.held, &check.note) {
+            (false, _) => ("broken", "broken"),
+            (true, Some(_)) => ("void", if check.events > 0 { "held in part" } else { "not judged" }),
+            (true, None) => ("held", "held"),
+        };
         let _ = write!(
             page.0,
             "<tr><td><b>{}</b></td><td class=\"{class}\">{verdict}</td><td class=\"n\">{}</td><td>{}",
@@ -113,6 +117,9 @@ fn checks(page: &mut Page, result: &RunResult) {
             count(check.events),
             escape(&check.promise)
         );
+        if let Some(note) = &check.note {
+            let _ = write!(page.0, "<p class=\"void\">{}</p>", escape(note));
+        }
         if !check.violations.is_empty() {
             let _ = write!(page.0, "<p>{} violations:</p><ul>", count(check.violations_total));
             for violation in &check.violations {

@@ -186,13 +186,7 @@ fn expectation(metrics: &Metrics, name: &str, at_most: f64) -> Expectation {
     Expectation { name: name.to_owned(), at_most, was, met: was.is_some_and(|was| was <= at_most) }
 }
 
-/// The commit of the source tree that this was built from, if that tree is still there.
+/// The commit of the source tree that this was built from, as it was then (`build.rs`).
 pub(crate) fn commit() -> String {
-    let git = std::process::Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .stderr(std::process::Stdio::null())
-        .output();
-    let described =
-        git.ok().filter(|output| output.status.success()).and_then(|output| String::from_utf8(output.stdout).ok());
-    described.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+    env!("ACMS_COMMIT").to_owned()
 }

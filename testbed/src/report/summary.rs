@@ -68,8 +68,16 @@ pub fn summary(result: &RunResult, dir: &Path) -> String {
     table.line("deliveries", &format!("{made} of {expected} made (of the {})", result.publish.latency_phase));
     let freshness = &result.freshness;
     if freshness.claims > 0 {
-        let (claims, error) = (count(freshness.claims), ms(Some(freshness.error_ms_max)));
-        table.line("as-of", &format!("{claims} times told, at most {error} beyond what was there"));
+        let claims = count(freshness.claims);
+        let epsilon = ms(Some(freshness.epsilon_ms));
+        table.line("as-of", &format!("{claims} times told; epsilon is {epsilon}"));
+        for (who, errors, most) in [
+            ("at receivers", freshness.receiver_errors, freshness.receiver_error_ms_max),
+            ("at sps", freshness.storage_point_errors, freshness.storage_point_error_ms_max),
+        ] {
+            let (errors, most) = (count(errors), ms(Some(most)));
+            table.line("", &format!("{who} {errors} times beyond what was there, by {most} at most"));
+        }
     }
     table.line("longest gap", &format!("{} without an accepted update", ms(result.availability.longest_gap_ms)));
     for note in &result.notes {
@@ -135,7 +143,11 @@ fn resource_lines(table: &mut Table, result: &RunResult) {
 pub fn check_lines(checks: &[CheckResult]) -> String {
     let mut text = String::new();
     for check in checks {
-        let verdict = if check.held { "held" } else { "BROKEN" };
+        let verdict = match (check.held, &check.note) {
+            (false, _) => "BROKEN",
+            (true, Some(_)) if check.events == 0 => "void",
+            (true, _) => "held",
+        };
         let _ = writeln!(text, "  {:<6} {verdict:<7} {:>10} events   {}", check.name, count(check.events), check.title);
         if let Some(note) = &check.note {
             let _ = writeln!(text, "         {note}");

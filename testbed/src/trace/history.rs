@@ -4,8 +4,10 @@
 //! "f", "key", "value", ...}`. `type` is `invoke`, then `ok` (accepted), `fail` (rejected: it did not and will not happen)
 //! or `info` (undetermined). `f` is `write` (one attempt at publishing `value`, the hash of a content or null for a
 //! deletion, as the path `key`) or `read` (what a storage point's index held of a path at the end). A process has one
-//! operation under way at a time; after `info` its number is not used again. Of overlapping attempts under one
-//! idempotency key the earliest is taken to end first.
+//! operation under way at a time; after `info` its number is not used again. Attempts and outcomes belong together by
+//! the word `attempt=...` in their causes; without it, of overlapping attempts under one idempotency key the earliest is
+//! taken to end first. A storage point whose index was read to its end has been asked for every path that was ever
+//! written: of those that it does not have it reads null.
 
 use super::{Event, Kind, Sink, Text};
 use acms_engine::protocol::{Hash, Uid};
@@ -37,9 +39,28 @@ struct Operation<'a> {
 /// An attempt that has no outcome yet.
 #[derive(Debug)]
 struct Open {
+    /// What tells it from others under its key.
+    attempt: Option<String>,
     process: u64,
     path: Text,
     value: Option<Hash>,
+}
+
+/// Who reads at a storage point, and of which paths it has read something.
+#[derive(Debug, Default)]
+struct Reader {
+    process: u64,
+    found: BTreeSet<Text>,
+}
+
+/// The number of an attempt, and the rest of a cause.
+fn attempt(cause: Option<&str>) -> (Option<&str>, Option<&str>) {
+    let Some(cause) = cause else { return (None, None) };
+    let number = cause.split(' ').find_map(|word| word.strip_prefix("attempt="));
+    match cause.strip_prefix("attempt=") {
+        Some(rest) => (number, rest.split_once(' ').map(|(_, rest)| rest)),
+        None => (number, Some(cause)),
+    }
 }
 
 /// Writes the history of the events that it is given. What fails is told by [`History::finish`].
@@ -50,15 +71,17 @@ pub struct History<W> {
     open: BTreeMap<Text, VecDeque<Open>>,
     free: BTreeSet<u64>,
     processes: u64,
-    readers: BTreeMap<Text, u64>,
+    readers: BTreeMap<Text, Reader>,
+    /// Paths that were ever written.
+    written: BTreeSet<Text>,
     failed: Option<io::Error>,
 }
 
 impl<W: Write> History<W> {
     /// A history written to `to`.
     pub fn new(to: W) -> History<W> {
-        let (open, readers) = (BTreeMap::new(), BTreeMap::new());
-        History { to, index: 0, open, free: BTreeSet::new(), processes: 0, readers, failed: None }
+        let (open, readers, free, written) = Default::default();
+        History { to, index: 0, open, free, processes: 0, readers, written, failed: None }
     }
 
     /// The next event.
@@ -67,6 +90,9 @@ impl<W: Write> History<W> {
             Kind::Invoke => self.invoke(event),
             Kind::Outcome => self.end(event),
             Kind::AuditSp => self.read(event),
+            Kind::AuditEnd if event.outcome.as_deref() == Some("complete") && event.process.starts_with("sp") => {
+                self.read_nothing(event);
+            }
             _ => {}
         }
     }
@@ -89,12 +115,22 @@ impl<W: Write> History<W> {
         let process = self.new_process();
         let value = event.hash.filter(|_| !event.is_deletion());
         self.line(event, process, "invoke", "write", path, value, None);
-        self.open.entry(Text::clone(key)).or_default().push_back(Open { process, path: Text::clone(path), value });
+        let attempt = attempt(event.cause.as_deref()).0.map(str::to_owned);
+        self.written.insert(Text::clone(path));
+        self.open.entry(Text::clone(key)).or_default().push_back(Open {
+            attempt,
+            process,
+            path: Text::clone(path),
+            value,
+        });
     }
 
     fn end(&mut self, event: &Event) {
         let Some(key) = &event.publication else { return };
-        let Some(open) = self.open.get_mut(key).and_then(VecDeque::pop_front) else { return };
+        let (number, error) = attempt(event.cause.as_deref());
+        let Some(all) = self.open.get_mut(key) else { return };
+        let place = all.iter().position(|open| number.is_some() && open.attempt.as_deref() == number);
+        let Some(open) = all.remove(place.unwrap_or(0)) else { return };
         if self.open.get(key).is_some_and(VecDeque::is_empty) {
             self.open.remove(key);
         }
@@ -106,19 +142,41 @@ impl<W: Write> History<W> {
         if kind != "info" {
             self.free.insert(open.process);
         }
-        self.line(event, open.process, kind, "write", &open.path, open.value, event.cause.as_deref());
+        self.line(event, open.process, kind, "write", &open.path, open.value, error);
     }
 
     fn read(&mut self, event: &Event) {
         let Some(path) = &event.path else { return };
-        let process = self.readers.get(&event.process).copied().unwrap_or_else(|| {
-            let process = self.new_process();
-            self.readers.insert(Text::clone(&event.process), process);
-            process
-        });
+        let process = self.reader(&event.process);
+        if let Some(reader) = self.readers.get_mut(&event.process) {
+            reader.found.insert(Text::clone(path));
+        }
         let value = event.hash.filter(|_| !event.is_deletion());
         self.line(&Event { uid: None, ..event.clone() }, process, "invoke", "read", path, None, None);
         self.line(event, process, "ok", "read", path, value, None);
+    }
+
+    /// The whole index was read: it has nothing of the other paths.
+    fn read_nothing(&mut self, event: &Event) {
+        let process = self.reader(&event.process);
+        let found = self.readers.remove(&event.process).unwrap_or_default().found;
+        let missing: Vec<Text> = self.written.difference(&found).cloned().collect();
+        let event = Event { uid: None, ..event.clone() };
+        for path in missing {
+            self.line(&event, process, "invoke", "read", &path, None, None);
+            self.line(&event, process, "ok", "read", &path, None, None);
+        }
+        self.free.insert(process);
+    }
+
+    /// The process that reads at a storage point.
+    fn reader(&mut self, name: &Text) -> u64 {
+        if let Some(reader) = self.readers.get(name) {
+            return reader.process;
+        }
+        let process = self.new_process();
+        self.readers.insert(Text::clone(name), Reader { process, ..Reader::default() });
+        process
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each field of the line")]
@@ -162,6 +220,44 @@ impl<W: Write> Sink for History<W> {
 mod tests {
     use super::*;
     use crate::checks::testing::trace;
+
+    fn lines(text: &str) -> Vec<serde_json::Value> {
+        let mut history = History::new(Vec::new());
+        trace(text).events().iter().for_each(|event| history.observe(event));
+        let text = String::from_utf8(history.to).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn overlapping_attempts_end_with_their_own_outcomes() {
+        let lines = lines(
+            "1 publisher invoke key=k1 path=a hash=x cause=sp1;attempt=1-1
+             2 publisher invoke key=k1 path=a hash=x cause=sp2;attempt=2-1
+             3 publisher outcome key=k1 path=a outcome=rejected cause=attempt=2-1;no;quorum
+             4 publisher outcome key=k1 path=a uid=10.1.0 outcome=accepted cause=attempt=1-1",
+        );
+        let shown: Vec<_> = lines.iter().map(|line| (line["process"].as_u64(), line["type"].as_str())).collect();
+        let (first, second) = (Some(0), Some(1));
+        let expected = [(first, Some("invoke")), (second, Some("invoke")), (second, Some("fail")), (first, Some("ok"))];
+        assert_eq!(shown, expected);
+        assert_eq!((&lines[2]["error"], &lines[3]["error"]), (&"no quorum".into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn what_was_written_and_is_not_there_is_read_as_null() {
+        let lines = lines(
+            "1 publisher invoke key=k1 path=a hash=x
+             2 publisher outcome key=k1 path=a uid=10.1.0 outcome=accepted
+             3 publisher invoke key=k2 path=b hash=y
+             4 publisher outcome key=k2 path=b uid=11.1.0 outcome=accepted
+             5 sp1 audit_sp path=a uid=10.1.0 hash=x
+             6 sp1 audit_end outcome=complete
+             6 sp2 audit_end outcome=incomplete",
+        );
+        let reads: Vec<_> = lines.iter().filter(|line| line["f"] == "read" && line["type"] == "ok").collect();
+        assert_eq!(reads.len(), 2, "{reads:?}");
+        assert!(reads[1]["key"] == "b" && reads[1]["value"].is_null());
+    }
 
     #[test]
     fn operations_have_one_process_each_and_end_once() {

@@ -47,6 +47,11 @@ kinds! {
     Rejected = "rejected",
     /// A storage point told a publisher so.
     Undetermined = "undetermined",
+    /// A storage point's own bit of a publication is durable; `cause` is the number of the store that has it. `outcome`
+    /// `content-missing`: its content is not there.
+    Stored = "stored",
+    /// What a process has from its former life: first one event without a path, then one for each entry.
+    Recovered = "recovered",
     /// A pending publication gave way to a newer one.
     Dropped = "dropped",
     /// A link between storage points works.
@@ -99,6 +104,12 @@ kinds! {
     Fault = "fault",
     /// A fault was undone and seen to be.
     FaultUndone = "fault_undone",
+    /// A fault has damaged a stored content of the process.
+    Rotted = "rotted",
+    /// A client could not read a content that the process's index names.
+    Unread = "unread",
+    /// Not all came to rest in time; `cause` says what did not.
+    Unsettled = "unsettled",
     /// Processor time and memory of a process.
     Usage = "usage",
     /// An entry of a storage point's index at the end.

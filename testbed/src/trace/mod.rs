@@ -17,6 +17,7 @@ pub use history::History;
 pub use kind::Kind;
 pub use line::{BadLine, parse_line};
 pub use preamble::preamble;
+pub(crate) use recorder::raise;
 pub use recorder::{Recorder, Template, now_ns};
 pub use sink::Sink;
 

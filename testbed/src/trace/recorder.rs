@@ -156,9 +156,12 @@ impl Recording {
     }
 }
 
-fn raise(uids: &mut BTreeMap<Text, Uid>, path: &Text, uid: Uid) {
-    let known = uids.entry(Text::clone(path)).or_insert(uid);
-    *known = uid.max(*known);
+/// Notes the UID of a path, if it is the greatest of it so far.
+pub(crate) fn raise(uids: &mut BTreeMap<Text, Uid>, path: &Text, uid: Uid) {
+    match uids.get_mut(path) {
+        Some(known) => *known = uid.max(*known),
+        None => drop(uids.insert(Text::clone(path), uid)),
+    }
 }
 
 #[cfg(test)]

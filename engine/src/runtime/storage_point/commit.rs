@@ -100,7 +100,7 @@ fn run(committer: Committer<DirStorage>, receiver: &Receiver<Asked>, completions
     while let Ok(first) = receiver.recv() {
         worker.take(first);
         receiver.try_iter().for_each(|asked| worker.take(asked));
-        let delay = pacer.delay(Instant::now(), worker.committer.waiting().records());
+        let delay = pacer.delay(Instant::now(), worker.committer.waiting().records().count());
         if !delay.is_zero() {
             thread::sleep(delay);
             receiver.try_iter().for_each(|asked| worker.take(asked));

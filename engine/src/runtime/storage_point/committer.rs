@@ -36,9 +36,9 @@ impl Batch {
         self.ids.is_empty() && self.copies.is_none()
     }
 
-    /// How many records wait.
-    pub fn records(&self) -> usize {
-        self.writes.iter().map(Vec::len).sum()
+    /// Its records, in order.
+    pub fn records(&self) -> impl Iterator<Item = &Durable> {
+        self.writes.iter().flatten()
     }
 }
 

@@ -50,13 +50,14 @@ struct IndexPage {
 /// Records the whole index of the SP `name`, and whether a sample of its contents has the hashes that it says.
 pub async fn audit_storage_point(client: &Client, authority: &str, name: &Text, recorder: &Recorder, seed: u64) {
     let audited = audit_index(client, authority, name, recorder, seed).await;
-    end(name, recorder, audited);
+    end(name, recorder, audited, root(client, authority).await);
 }
 
-fn end(name: &Text, recorder: &Recorder, audited: Result<(), AuditError>) {
+fn end(name: &Text, recorder: &Recorder, audited: Result<(), AuditError>, root: Option<Hash>) {
     let cause = audited.as_ref().err().map(ToString::to_string);
     let outcome = Some(if audited.is_ok() { "complete" } else { "incomplete" });
-    recorder.note(name, 0, Kind::AuditEnd, Template { outcome, cause: cause.as_deref(), ..Template::default() });
+    let about = Template { outcome, cause: cause.as_deref(), hash: root, ..Template::default() };
+    recorder.note(name, 0, Kind::AuditEnd, about);
 }
 
 async fn audit_index(
@@ -146,7 +147,7 @@ pub async fn root(client: &Client, authority: &str) -> Option<Hash> {
 
 /// Records a receiver's state and every file of its directory with the hash of the bytes that are there.
 pub fn audit_receiver(name: &Text, dir: &Path, recorder: &Recorder) {
-    end(name, recorder, audit_directory(name, dir, recorder));
+    end(name, recorder, audit_directory(name, dir, recorder), None);
 }
 
 /// A line of `~acms/state`; later lines of a path win.

@@ -259,8 +259,13 @@ impl Run<'_> {
                 return Ok(());
             }
             if now_ns() - begun_ns > bound_ns {
-                self.notes
-                    .push(format!("after {DELIVERY_BOUND:?} receivers were still {behind} of {pairs} files behind"));
+                let what = match behind {
+                    0 => "the storage points' roots differ".to_owned(),
+                    _ => format!("receivers were {behind} of {pairs} files behind"),
+                };
+                let about = Template { cause: Some(&what), ..Template::default() };
+                self.recorder.note(&self.testbed, 0, Kind::Unsettled, about);
+                self.notes.push(format!("after {DELIVERY_BOUND:?} not all was settled: {what}"));
                 return Ok(());
             }
             self.context.stop.sleep(Duration::from_millis(50)).await?;

@@ -456,7 +456,11 @@ impl World<'_> {
         random.shuffle(&mut hashes);
         let contents = contents.clone();
         let rotted = hashes.into_iter().take(count as usize).filter(|(hash, _)| sp.disk.rot(&contents, hash));
-        rotted.count() > 0
+        let rotted: Vec<Hash> = rotted.map(|(hash, _)| hash).collect();
+        for hash in &rotted {
+            self.shared.say(host, Kind::Rotted, Template { hash: Some(*hash), ..Template::default() });
+        }
+        !rotted.is_empty()
     }
 
     /// The store is gone; a new one takes its place.

@@ -17,8 +17,10 @@ mod host;
 mod http;
 mod peer;
 mod phases;
+mod probe;
 mod publisher;
 mod queue;
+mod reader;
 mod reads;
 mod receiver;
 mod record;
@@ -54,7 +56,7 @@ impl Backend for SimulatedBackend {
 pub struct Summary {
     /// Faults that took effect, by kind.
     pub faults: BTreeMap<FaultKind, u64>,
-    /// Attempts at publishing, the first load among them.
+    /// Attempts at publishing, the first load and the probes at the end among them.
     pub publications: u64,
     /// Events of the trace, its preamble left out.
     pub events: u64,

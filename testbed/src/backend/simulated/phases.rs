@@ -9,7 +9,7 @@ use super::{
     publisher::Publisher,
     record::Record,
     storage_point::StoragePointHost,
-    world::World,
+    world::{Kill, World},
 };
 use crate::{
     backend::BackendError,
@@ -21,10 +21,12 @@ use crate::{
     workload::{Attempt, Contents, Random, attempts, load},
 };
 use acms_engine::protocol::{Config, Hash, Limits, Prefix, SpId, StoreId, api::ListedEntry};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-const MS: u64 = 1_000_000;
-const SECOND: u64 = 1_000 * MS;
+pub(super) const MS: u64 = 1_000_000;
+pub(super) const SECOND: u64 = 1_000 * MS;
+/// The bound of promise P6 in nanoseconds.
+pub(super) const BOUND_NS: u64 = DELIVERY_BOUND.as_nanos() as u64;
 /// Of each SP's index, this many contents are read back and hashed.
 const CONTENTS_MAX: usize = 200;
 /// A publication of the first load is tried so often.
@@ -46,11 +48,14 @@ pub(super) fn run<'s>(
     let publications = if scenario.workload.publications.is_empty() { run.load(&contents)? } else { 0 };
     let updates = run.updates(&contents);
     run.quiesce();
+    let probes = run.probe();
+    run.read_back();
+    run.black_out();
     run.audit();
     run.stop();
     Ok(Summary {
         faults: std::mem::take(&mut run.world.faults.counts),
-        publications: publications + updates,
+        publications: publications + updates + probes,
         events: run.world.shared.record.events(),
         duration: Duration::from_nanos(run.world.shared.now_ns),
         notes: run.notes,
@@ -130,19 +135,19 @@ pub(super) fn clock(scenario: &Scenario, name: &str) -> Clock {
 }
 
 pub(super) struct Run<'s> {
-    scenario: &'s Scenario,
+    pub(super) scenario: &'s Scenario,
     pub(super) world: World<'s>,
     /// Publishers beside each storage point.
-    publishers: Vec<HostId>,
+    pub(super) publishers: Vec<HostId>,
     notes: Vec<String>,
 }
 
 impl Run<'_> {
-    fn now_ns(&self) -> u64 {
+    pub(super) fn now_ns(&self) -> u64 {
         self.world.shared.now_ns
     }
 
-    fn phase(&mut self, name: &str) {
+    pub(super) fn phase(&mut self, name: &str) {
         let now_ns = self.now_ns();
         self.world.shared.record.phase(now_ns, name);
     }
@@ -150,7 +155,7 @@ impl Run<'_> {
     fn add_publishers(&mut self) -> Vec<HostId> {
         let storage_points: Vec<(HostId, SpId)> = self.world.storage_points().map(|(id, sp)| (id, sp.sp)).collect();
         let add = |(to, sp): (HostId, SpId)| {
-            let publisher = Publisher::new(to, &format!("sp{sp}"));
+            let publisher = Publisher::new(to, sp, self.scenario.acms.order);
             let id = self.world.add("publisher", Clock::default(), Role::Publisher(Box::new(publisher)));
             // They are the testbed's own and run from first to last.
             let host = self.world.shared.host_mut(id);
@@ -175,7 +180,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn plan(&mut self, at_ns: u64, attempt: Attempt) {
+    pub(super) fn plan(&mut self, at_ns: u64, attempt: Attempt) {
         let id = self.publishers[attempt.to % self.publishers.len()];
         if let Role::Publisher(publisher) = &mut self.world.roles[id.0 as usize] {
             publisher.plan(&mut self.world.shared, id, at_ns, attempt);
@@ -238,46 +243,104 @@ impl Run<'_> {
     fn quiesce(&mut self) {
         self.phase("quiesce");
         self.wait_until_all_hold_the_latest();
-        self.mend_contents();
     }
 
-    /// Gives up at the bound of promise P6, whose check then tells who is behind.
-    fn wait_until_all_hold_the_latest(&mut self) {
-        let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
+    /// Gives up at the bound of promise P6, and says what was waited for.
+    pub(super) fn wait_until_all_hold_the_latest(&mut self) {
         let (mut still, mut last_behind) = (Still::default(), None);
         let all_hold =
             |world: &World<'_>| still.is_settled(world) && receivers_hold_the_latest(world, &mut last_behind);
-        if !self.world.run_while(50 * MS, bound_ns, all_hold) {
+        if !self.world.run_while(50 * MS, BOUND_NS, all_hold) {
             let what = still.what.unwrap_or_else(|| "receivers are behind".to_owned());
-            self.notes.push(format!("after {DELIVERY_BOUND:?} not all was settled: {what}"));
+            self.unsettled(&what);
         }
     }
 
-    /// Reads what the audit is going to read: a storage point mends what it finds damaged.
-    fn mend_contents(&mut self) {
-        let ids: Vec<HostId> = self.world.storage_points().map(|(id, _)| id).collect();
-        let mut damaged = false;
-        for id in &ids {
-            let (sample, _) = self.sample(*id);
-            if let Role::StoragePoint(sp) = &mut self.world.roles[id.0 as usize] {
-                damaged |= sp.mend(&mut self.world.shared, *id, &sample);
+    /// Something did not come about in time.
+    pub(super) fn unsettled(&mut self, what: &str) {
+        self.notes.push(format!("after {DELIVERY_BOUND:?} not all was settled: {what}"));
+        let now_ns = self.now_ns();
+        let about = Template { cause: Some(what), ..Template::default() };
+        self.world.shared.record.testbed(now_ns, Kind::Unsettled, about);
+    }
+
+    /// Reads of every storage point's contents as clients do, which also makes it mend what it finds damaged.
+    fn read_back(&mut self) {
+        let samples = self.read_samples();
+        for (id, publisher, entries) in &samples {
+            for entry in entries {
+                let Role::Publisher(publisher) = &self.world.roles[publisher.0 as usize] else { continue };
+                if let Some(problem) = publisher.reader.problem(&entry.hash).map(str::to_owned) {
+                    let about = Template {
+                        path: Some(entry.path.as_str()),
+                        uid: Some(entry.uid),
+                        hash: Some(entry.hash),
+                        cause: Some(&problem),
+                        ..Template::default()
+                    };
+                    let (name, now_ns) = (Arc::clone(&self.world.shared.host(*id).name), self.world.shared.now_ns);
+                    self.world.shared.record.note(now_ns, &name, 0, Kind::Unread, about);
+                }
             }
         }
-        if damaged {
-            let bound_ns = u64::try_from(DELIVERY_BOUND.as_nanos()).unwrap_or(u64::MAX);
-            let samples: Vec<_> = ids.iter().map(|id| (*id, self.sample(*id).0)).collect();
-            let is_good = |world: &World<'_>| {
-                samples.iter().all(|(id, sample)| match &world.roles[id.0 as usize] {
-                    Role::StoragePoint(sp) => sample.iter().all(|entry| sp.has(entry.hash, entry.size)),
-                    _ => true,
-                })
-            };
-            self.world.run_while(50 * MS, bound_ns, is_good);
+        let end_ns = self.now_ns() + BOUND_NS;
+        while self.is_any_unread() && self.now_ns() < end_ns {
+            let at_ns = self.now_ns() + SECOND;
+            self.world.run_until(at_ns);
+            self.read_samples();
         }
+    }
+
+    fn is_any_unread(&self) -> bool {
+        self.publishers.iter().any(|id| match &self.world.roles[id.0 as usize] {
+            Role::Publisher(publisher) => publisher.reader.has_problem(),
+            _ => false,
+        })
+    }
+
+    /// Reads a sample of each storage point's contents: storage point, who reads there, and what.
+    fn read_samples(&mut self) -> Vec<(HostId, HostId, Vec<ListedEntry>)> {
+        let mut samples = Vec::new();
+        for reader in self.publishers.clone() {
+            let Role::Publisher(publisher) = &self.world.roles[reader.0 as usize] else { continue };
+            let id = publisher.to;
+            let (sample, _) = self.sample(id);
+            let mut hashes: Vec<Hash> = sample.iter().map(|entry| entry.hash).collect();
+            hashes.sort_unstable();
+            hashes.dedup();
+            if let Role::Publisher(publisher) = &mut self.world.roles[reader.0 as usize] {
+                publisher.read(&mut self.world.shared, reader, hashes);
+            }
+            samples.push((id, reader, sample));
+        }
+        let all_read = |world: &World<'_>| {
+            samples.iter().all(|(_, reader, _)| match &world.roles[reader.0 as usize] {
+                Role::Publisher(publisher) => publisher.reader.is_done(),
+                _ => true,
+            })
+        };
+        self.world.run_while(MS, BOUND_NS, all_read);
+        samples
+    }
+
+    /// The power of all storage points goes at once: what they promised since the last crash is put to the proof.
+    fn black_out(&mut self) {
+        self.phase("blackout");
+        let ids: Vec<HostId> = self.world.storage_points().map(|(id, _)| id).collect();
+        for id in &ids {
+            self.world.kill(*id, Kill::Power);
+        }
+        let at_ns = self.now_ns() + SECOND;
+        self.world.run_until(at_ns);
+        for id in ids {
+            self.world.start(id);
+        }
+        self.wait_until_all_hold_the_latest();
+        self.wait_for_as_of();
     }
 
     /// The whole index of a storage point, and which of its contents the audit reads.
-    fn sample(&self, id: HostId) -> (Vec<ListedEntry>, Vec<ListedEntry>) {
+    pub(super) fn sample(&self, id: HostId) -> (Vec<ListedEntry>, Vec<ListedEntry>) {
         let Role::StoragePoint(sp) = &self.world.roles[id.0 as usize] else { return Default::default() };
         let Some(machine) = sp.machine() else { return Default::default() };
         let all: Prefix = "".parse().expect("the empty prefix");
@@ -290,35 +353,39 @@ impl Run<'_> {
 
     fn audit(&mut self) {
         self.phase("audit");
-        let ids: Vec<HostId> = self.world.storage_points().map(|(id, _)| id).collect();
-        for id in ids {
-            let (sample, entries) = self.sample(id);
-            let sample: BTreeSet<Hash> = sample.into_iter().map(|entry| entry.hash).collect();
-            let Role::StoragePoint(sp) = &self.world.roles[id.0 as usize] else { continue };
-            let runs = sp.machine().is_some() && self.world.shared.host(id).listens_http;
-            for entry in entries.iter().filter(|_| runs) {
-                let outcome = match entry.flags.deleted {
-                    true => Some("deleted"),
-                    false if !sample.contains(&entry.hash) => None,
-                    false if sp.has(entry.hash, entry.size) => Some("content-same"),
-                    false => Some("content-differs"),
+        let samples = self.read_samples();
+        for (id, reader, _) in samples {
+            let (_, entries) = self.sample(id);
+            let World { shared, roles, .. } = &mut self.world;
+            let (Role::StoragePoint(sp), Role::Publisher(publisher)) =
+                (&roles[id.0 as usize], &roles[reader.0 as usize])
+            else {
+                continue;
+            };
+            let (name, now_ns) = (Arc::clone(&shared.host(id).name), shared.now_ns);
+            let machine = sp.machine().filter(|_| shared.host(id).listens_http);
+            let root = machine.map(|machine| machine.snapshot(shared.now_at(id).wall).root);
+            for entry in entries.iter().filter(|_| root.is_some()) {
+                let outcome = match publisher.reader.problem(&entry.hash) {
+                    _ if entry.flags.deleted => Some("deleted"),
+                    _ if !publisher.reader.was_asked(&entry.hash) => None,
+                    None => Some("content-same"),
+                    Some(_) => Some("content-differs"),
                 };
                 let about = Template {
                     path: Some(entry.path.as_str()),
                     uid: Some(entry.uid),
                     hash: Some(entry.hash),
                     outcome,
+                    cause: publisher.reader.problem(&entry.hash).filter(|_| !entry.flags.deleted),
                     ..Template::default()
                 };
-                let name = Arc::clone(&self.world.shared.host(id).name);
-                let now_ns = self.world.shared.now_ns;
-                self.world.shared.record.note(now_ns, &name, 0, Kind::AuditSp, about);
+                shared.record.note(now_ns, &name, 0, Kind::AuditSp, about);
             }
-            let cause = (!runs).then_some("it does not answer");
-            let outcome = Some(if runs { "complete" } else { "incomplete" });
-            let about = Template { outcome, cause, ..Template::default() };
-            let (name, now_ns) = (Arc::clone(&self.world.shared.host(id).name), self.world.shared.now_ns);
-            self.world.shared.record.note(now_ns, &name, 0, Kind::AuditEnd, about);
+            let cause = root.is_none().then_some("it does not answer");
+            let outcome = Some(if root.is_some() { "complete" } else { "incomplete" });
+            let about = Template { outcome, cause, hash: root, ..Template::default() };
+            shared.record.note(now_ns, &name, 0, Kind::AuditEnd, about);
         }
         self.audit_receivers();
     }

@@ -1,17 +1,18 @@
 //! Publishers at one storage point: each attempt is one request, begun when it is due whether or not earlier ones have
-//! an outcome, and has exactly one outcome.
+//! an outcome, and has exactly one outcome. The host beside the storage point also reads from it, where that is asked.
 
 use super::{
     connection::{ConnectionId, Segment, Service},
     host::{HostId, Input},
     http::{PublishAnswer, PublishRequest},
+    reader::Reader,
     shared::Shared,
 };
 use crate::{
     trace::{Kind, Template},
     workload::Attempt,
 };
-use acms_engine::protocol::{Duration, Instant, Order, Uid};
+use acms_engine::protocol::{Duration, Hash, Instant, Order, SpId, Uid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A storage point answers within 9 s of the content's last progress; this is beyond it.
@@ -23,8 +24,13 @@ const IDLE_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Publisher {
     /// Where they publish, and what events call it.
-    to: HostId,
-    to_name: String,
+    pub(super) to: HostId,
+    sp: SpId,
+    /// The order of attempts that ask for none.
+    order: Order,
+    /// Attempts begun.
+    attempts: u64,
+    pub(super) reader: Reader,
     /// What is due, by time (from the start of the run, in nanoseconds).
     due: VecDeque<(u64, Attempt)>,
     idle: Vec<ConnectionId>,
@@ -35,15 +41,20 @@ pub(super) struct Publisher {
 #[derive(Debug)]
 struct UnderWay {
     attempt: Attempt,
+    /// Which one here, from 1.
+    number: u64,
     request: Option<Box<PublishRequest>>,
     deadline: Instant,
 }
 
 impl Publisher {
-    pub(super) fn new(to: HostId, to_name: &str) -> Publisher {
+    pub(super) fn new(to: HostId, sp: SpId, order: Order) -> Publisher {
         Publisher {
             to,
-            to_name: to_name.to_owned(),
+            sp,
+            order,
+            attempts: 0,
+            reader: Reader::default(),
             due: VecDeque::new(),
             idle: Vec::new(),
             under_way: BTreeMap::new(),
@@ -56,6 +67,18 @@ impl Publisher {
         shared.attempts_open += 1;
         self.due.push_back((at_ns, attempt));
         self.set_timer(shared, me);
+    }
+
+    /// Reads these contents.
+    pub(super) fn read(&mut self, shared: &mut Shared<'_>, me: HostId, hashes: Vec<Hash>) {
+        self.reader.begin(shared, me, self.to, hashes);
+    }
+
+    /// Uses no connection of before: the storage point may have lost its end without a word.
+    pub(super) fn forget_idle(&mut self, shared: &mut Shared<'_>, me: HostId) {
+        for connection in std::mem::take(&mut self.idle) {
+            shared.close(connection, me);
+        }
     }
 
     fn set_timer(&mut self, shared: &mut Shared<'_>, me: HostId) {
@@ -74,6 +97,11 @@ impl Publisher {
                 }
                 self.give_up_late(shared, me);
             }
+            Input::Connected { connection } if self.reader.has(connection) => self.reader.ask(shared, me),
+            Input::Segment { connection, segment: Segment::Answer(answer) } if self.reader.has(connection) => {
+                self.reader.answered(shared, me, &answer);
+            }
+            Input::Closed { connection } if self.reader.has(connection) => self.reader.closed(),
             Input::Connected { connection } => {
                 let request = self.under_way.get_mut(&connection).and_then(|under_way| under_way.request.take());
                 if let Some(request) = request {
@@ -105,10 +133,13 @@ impl Publisher {
         let about = about(&attempt);
         shared.say(me, Kind::Scheduled, about);
         let deleted = attempt.content.is_none().then_some("deleted");
-        let cause = match attempt.order {
-            Some(Order::Fast) => format!("{} order=fast", self.to_name),
-            _ => self.to_name.clone(),
+        self.attempts += 1;
+        let (number, sp) = (self.attempts, self.sp);
+        let order = match attempt.order.unwrap_or(self.order) {
+            Order::Fast => "fast",
+            Order::Strict => "strict",
         };
+        let cause = format!("sp{sp} attempt={sp}-{number} order={order}");
         let invoke = Template { hash: Some(hash), uid: known, outcome: deleted, cause: Some(&cause), ..about };
         shared.say(me, Kind::Invoke, invoke);
         let request = Box::new(PublishRequest {
@@ -124,12 +155,12 @@ impl Publisher {
         let connection = match self.idle.pop() {
             Some(connection) => {
                 shared.send(connection, me, Segment::Publish(request));
-                self.under_way.insert(connection, UnderWay { attempt, request: None, deadline });
+                self.under_way.insert(connection, UnderWay { attempt, number, request: None, deadline });
                 connection
             }
             None => {
                 let connection = shared.dial(me, self.to, Service::Http);
-                self.under_way.insert(connection, UnderWay { attempt, request: Some(request), deadline });
+                self.under_way.insert(connection, UnderWay { attempt, number, request: Some(request), deadline });
                 connection
             }
         };
@@ -158,11 +189,12 @@ impl Publisher {
         self.deadlines.remove(&(under_way.deadline, connection));
         shared.told = shared.told.max(answer.uid.unwrap_or(Uid::ZERO));
         shared.attempts_open -= 1;
+        let cause = format!("attempt={}-{} {}", self.sp, under_way.number, answer.cause.as_deref().unwrap_or_default());
         let outcome = Template {
             uid: answer.uid,
             hash: Some(under_way.attempt.hash),
             outcome: Some(answer.outcome),
-            cause: answer.cause.as_deref(),
+            cause: Some(cause.trim_end()),
             ..about(&under_way.attempt)
         };
         shared.say(me, Kind::Outcome, outcome);

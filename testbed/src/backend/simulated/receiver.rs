@@ -175,6 +175,13 @@ impl ReceiverHost {
         for (path, held) in &adopted {
             say_entry(shared, me, Kind::Applied, path, (held.uid, held.hash, held.flags.deleted));
         }
+        if shared.host(me).incarnation() > 0 {
+            let count = applier.held().len().to_string();
+            shared.say(me, Kind::Recovered, Template { cause: Some(&count), ..Template::default() });
+            for (path, held) in applier.held() {
+                say_entry(shared, me, Kind::Recovered, path, (held.uid, held.hash, held.flags.deleted));
+            }
+        }
         let undone = std::mem::take(&mut shared.host_mut(me).undone_when_ready);
         shared.undone.extend(undone);
         receiver.handle_timeout(shared.instant());

@@ -1,7 +1,7 @@
 //! The trace of a run, event by event, with texts shared.
 
 use super::host::Host;
-use crate::trace::{Event, Kind, Sink, Template, Text};
+use crate::trace::{Event, Kind, Sink, Template, Text, raise};
 use acms_engine::protocol::Uid;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,16 @@ pub(super) struct Record<'s> {
     events: u64,
     /// The greatest UID of each path that was agreed or accepted.
     latest: BTreeMap<Text, Uid>,
+    /// The last as-of that each process has told in its present life.
+    as_of_us: BTreeMap<Text, u64>,
+    /// When a fault last began or ended.
+    faults_end_ns: u64,
 }
 
 impl<'s> Record<'s> {
     pub(super) fn new(sink: &'s mut dyn Sink) -> Record<'s> {
-        let (texts, latest) = (BTreeSet::new(), BTreeMap::new());
-        Record { sink, texts, testbed: "testbed".into(), events: 0, latest }
+        let (texts, latest, as_of_us) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Record { sink, texts, testbed: "testbed".into(), events: 0, latest, as_of_us, faults_end_ns: 0 }
     }
 
     /// How many events there were.
@@ -27,9 +31,18 @@ impl<'s> Record<'s> {
     }
 
     /// The greatest UID of each path that was agreed or accepted.
-    #[allow(dead_code, reason = "receivers are compared with it")]
     pub(super) fn latest(&self) -> &BTreeMap<Text, Uid> {
         &self.latest
+    }
+
+    /// The last as-of that a process has told in its present life, in microseconds since 1970; 0 if none.
+    pub(super) fn as_of_us(&self, process: &Text) -> u64 {
+        self.as_of_us.get(process).copied().unwrap_or(0)
+    }
+
+    /// When a fault last began or ended.
+    pub(super) fn faults_end_ns(&self) -> u64 {
+        self.faults_end_ns
     }
 
     /// The same text for all events that have it.
@@ -70,10 +83,16 @@ impl<'s> Record<'s> {
             ..Event::new(now_ns, process, incarnation, kind)
         };
         if let (Kind::Agreed | Kind::Merged | Kind::Accepted, Some(path), Some(uid)) = (kind, &event.path, event.uid) {
-            match self.latest.get_mut(path) {
-                Some(known) => *known = uid.max(*known),
-                None => drop(self.latest.insert(Text::clone(path), uid)),
+            raise(&mut self.latest, path, uid);
+        }
+        match kind {
+            Kind::Start => drop(self.as_of_us.remove(process)),
+            Kind::AsOf | Kind::Current => {
+                let as_of_us = about.cause.and_then(|cause| cause.parse().ok()).unwrap_or(0);
+                self.as_of_us.insert(Text::clone(process), as_of_us);
             }
+            Kind::Fault | Kind::FaultUndone => self.faults_end_ns = now_ns,
+            _ => {}
         }
         self.events += 1;
         self.sink.record(event);

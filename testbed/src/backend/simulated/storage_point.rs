@@ -21,7 +21,8 @@ use crate::{
 use acms_engine::{
     mutant::{self, Mutant},
     protocol::{
-        Config, Durable, Entry, Flags, Hash, Manifest, Message, Outcome, Path, Reason, SpId, StoragePoint, StoreId,
+        Config, Durable, Entry, Flags, Hash, Manifest, Message, Outcome, Path, Prefix, Reason, SpId, StoragePoint,
+        StoreId, Uid,
         api::ListedEntry,
         durable::{INLINE_LEN_MAX, InlineContent},
         io::{Environment, Event, Submission, Ticket, WriteId},
@@ -178,27 +179,6 @@ impl StoragePointHost {
         self.disk.create(&self.config.cluster, self.sp, store)
     }
 
-    /// Whether a content can be read and has its hash.
-    pub(super) fn has(&self, hash: Hash, size: u64) -> bool {
-        let Some(running) = &self.running else { return false };
-        // An empty content is nowhere: everybody knows it.
-        size == 0 || running.contents.read(&hash, 0, size).is_ok_and(|bytes| Hash::of(&bytes) == hash)
-    }
-
-    /// Reads contents, and tells the machine of those that are damaged. Whether there were any.
-    pub(super) fn mend(&mut self, shared: &mut Shared<'_>, me: HostId, entries: &[ListedEntry]) -> bool {
-        let damaged: Vec<&ListedEntry> = entries.iter().filter(|entry| !self.has(entry.hash, entry.size)).collect();
-        let Some(running) = self.running.as_mut() else { return false };
-        for entry in &damaged {
-            running.machine.handle_damaged(shared.now_at(me), entry.hash, entry.size);
-        }
-        let any = !damaged.is_empty();
-        if any {
-            self.end_cycle(shared, me);
-        }
-        any
-    }
-
     /// The process is gone, and with it what it had in memory.
     pub(super) fn end(&mut self, loses_power: bool) {
         if let Some(mut running) = self.running.take()
@@ -248,6 +228,7 @@ impl StoragePointHost {
         let config = Config { me: self.sp, store: opened.identity.store, ..Config::clone(&self.config) };
         let now = shared.now_at(me);
         let mut random = shared.random(me, &format!("process {}", shared.host(me).starts));
+        say_stored(shared, me, (self.store, &opened.contents), &opened.records);
         let mut machine = match StoragePoint::new(config, random.bits(), opened.records, now) {
             Ok(machine) => machine,
             Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
@@ -256,6 +237,9 @@ impl StoragePointHost {
         let peers = Peers::new((self.sp, me), hello, self.others.iter().copied(), random, now.instant);
         opened.lost.into_iter().for_each(|(hash, size)| machine.handle_damaged(now, hash, size));
         shared.observe(self.sp, Step::Started, &machine);
+        if shared.host(me).incarnation() > 0 {
+            say_recovered(shared, me, &machine);
+        }
         let header = machine.header();
         self.running = Some(Box::new(Running {
             machine,
@@ -349,6 +333,7 @@ impl StoragePointHost {
     fn flushed(&mut self, shared: &mut Shared<'_>, me: HostId, batch: Batch) {
         let Some(running) = self.running.as_mut() else { return };
         let now = shared.now_at(me);
+        let records: Vec<Durable> = batch.records().cloned().collect();
         let Committed { answer, copies } = match self.log_is_full {
             true => running.committer.turn_away(batch),
             false => running.committer.commit(batch),
@@ -356,6 +341,7 @@ impl StoragePointHost {
         match answer {
             None => {}
             Some(Answer::Persisted(ids)) => {
+                say_stored(shared, me, (self.store, &running.contents), &records);
                 running.unanswered.persisted(&ids);
                 ids.iter().for_each(|id| running.machine.handle_persisted(now, *id));
                 shared.observe(self.sp, Step::Persisted(&ids), &running.machine);
@@ -646,6 +632,57 @@ impl Content {
     fn of(bytes: Bytes) -> Content {
         let (hash, size) = (Hash::of(&bytes), bytes.len() as u64);
         Content { hash, size, inline: vec![InlineContent { hash, bytes }] }
+    }
+}
+
+/// Says which own bits are durable by these records, of publications that they do not call agreed.
+fn say_stored(
+    shared: &mut Shared<'_>,
+    me: HostId,
+    (store, contents): (StoreId, &Contents<MemoryStorage>),
+    records: &[Durable],
+) {
+    let agreed: BTreeSet<Uid> = records
+        .iter()
+        .filter_map(|record| if let Durable::Agreed { uid } = record { Some(*uid) } else { None })
+        .collect();
+    let cause = store.to_string();
+    for record in records {
+        let (uid, missing) = match record {
+            Durable::Held { manifest, own_bit: true, .. } => {
+                let is_missing = |entry: &&Entry| entry.size > 0 && contents.len(&entry.hash).is_none();
+                (manifest.uid, manifest.entries.iter().find(is_missing))
+            }
+            Durable::OwnBit { uid } => (*uid, None),
+            _ => continue,
+        };
+        if !agreed.contains(&uid) {
+            let about = Template {
+                path: missing.map(|entry| entry.path.as_str()),
+                uid: Some(uid),
+                outcome: missing.map(|_| "content-missing"),
+                cause: Some(&cause),
+                ..Template::default()
+            };
+            shared.say(me, Kind::Stored, about);
+        }
+    }
+}
+
+/// Says what the index has from the former life.
+fn say_recovered(shared: &mut Shared<'_>, me: HostId, machine: &StoragePoint) {
+    let entries = machine.list(&Prefix::default(), "", usize::MAX);
+    let count = entries.len().to_string();
+    shared.say(me, Kind::Recovered, Template { cause: Some(&count), ..Template::default() });
+    for entry in entries {
+        let about = Template {
+            path: Some(entry.path.as_str()),
+            uid: Some(entry.uid),
+            hash: Some(entry.hash),
+            outcome: entry.flags.deleted.then_some("deleted"),
+            ..Template::default()
+        };
+        shared.say(me, Kind::Recovered, about);
     }
 }
 
