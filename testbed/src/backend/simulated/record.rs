@@ -27,7 +27,6 @@ impl<'s> Record<'s> {
     }
 
     /// The greatest UID of each path that was agreed or accepted.
-    #[allow(dead_code, reason = "receivers are compared with it")]
     pub(super) fn latest(&self) -> &BTreeMap<Text, Uid> {
         &self.latest
     }
