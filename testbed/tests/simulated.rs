@@ -279,6 +279,16 @@ fn a_restart_that_a_kill_forestalls_is_not_undone() {
     }
 }
 
+/// A power failure where no process runs is none that counts, though what was not flushed is gone.
+#[test]
+fn power_that_fails_under_no_process_does_not_count() {
+    let torn = "[[faults]]\nkind = \"disk-torn\"\ntarget = \"sp2\"\nat = \"7s\"\nfor = \"2s\"";
+    let (summary, trace, verdict) = run(&scenario(&format!("{}\n{torn}", with_fault("kill", "")), 1));
+    held(&verdict);
+    assert_eq!((summary.faults.get(&FaultKind::Kill), summary.faults.get(&FaultKind::DiskTorn)), (Some(&1), None));
+    assert_eq!((trace.of(Kind::Fault).count(), trace.of(Kind::FaultUndone).count()), (1, 1));
+}
+
 /// What a slow link held up does not hold up what comes after it.
 #[test]
 fn a_slow_link_leaves_nothing_behind() {

@@ -382,4 +382,16 @@ mod tests {
         }
         assert_eq!(inline_content(b"{}", &mut random), None);
     }
+
+    #[test]
+    fn most_damage_to_changes_is_another_content_in_a_sound_form() {
+        let random = Random::new(1, "test");
+        let mut cache = CacheHost::new("cache1", Vec::new(), 0, ContentPool::default(), random);
+        let body = Bytes::from_static(br#"{"entries":[{"path":"a","inline":"QUJDREVGRw=="}]}"#);
+        let damaged: Vec<Bytes> = (0..200).map(|at| cache.damaged(&body, at % body.len(), false)).collect();
+        assert!(damaged.iter().all(|other| *other != body));
+        let sound = damaged.iter().filter_map(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
+        let other = sound.filter(|json| json["entries"][0]["inline"].as_str().is_some_and(|text| text.len() == 12));
+        assert!((120..180).contains(&other.count()));
+    }
 }

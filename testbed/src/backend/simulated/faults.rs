@@ -433,11 +433,7 @@ impl World<'_> {
                 self.hold_down(number);
                 self.note_fault(number);
             }
-            FaultKind::DiskRot => {
-                if self.rot(host, count) {
-                    self.note_fault(number);
-                }
-            }
+            FaultKind::DiskRot if self.rot(host, count) => self.note_fault(number),
             _ => {}
         }
         self.set_disk(host);
