@@ -97,11 +97,15 @@ impl P2 {
     }
 }
 
-/// Who runs since before the publication was submitted, and has not said that it knows it or a newer one.
+/// Who has run for as long as all was quiet, and has not said that it knows the publication or a newer one. Who was
+/// restarted since it was submitted and does not say what it recovered may know it all the same.
 fn lacking(facts: &Facts, id: VersionId) -> Vec<ProcessId> {
     let version = facts.version(id);
     let sps = facts.sps().filter(|(_, process)| process.is_started && process.is_up);
-    let since = sps.filter(|(_, process)| process.life_ns <= version.born_ns());
+    let quiet_ns = facts.now_ns.saturating_sub(bound_ns());
+    let since = sps.filter(|(_, process)| {
+        process.life_ns <= version.born_ns() || (process.has_said_recovered && process.ran_since(quiet_ns))
+    });
     since.map(|(sp, _)| sp).filter(|sp| facts.uid(facts.held(*sp, version.path).kept) < Some(version.uid)).collect()
 }
 
@@ -150,6 +154,9 @@ mod tests {
             let (ok, why) = held::<P2>(&format!("{RUN}\n{excuse}\n 99 testbed usage\n{AUDIT}"));
             assert!(ok, "{excuse}: {why}");
         }
+        let back = "4 sp3 exit outcome=killed\n 5 sp3#1 start\n 5 sp3#1 recovered cause=0\n 99 testbed usage\n 160 testbed usage";
+        let (ok, why) = held::<P2>(&format!("{RUN}\n{back}"));
+        assert!(!ok && why.contains("by sp3"), "it is back for long, and says that it had nothing: {why}");
         let late = "10 testbed fault outcome=isolate cause=sp3\n 20 testbed fault_undone outcome=isolate cause=sp3";
         let (ok, why) = held::<P2>(&format!("{RUN}\n{late}\n 99 testbed usage\n 160 testbed usage"));
         assert!(!ok && why.contains("not learned"), "{why}");

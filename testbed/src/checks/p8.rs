@@ -139,12 +139,11 @@ impl P8 {
     fn see_agreed(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let (event, Some(version)) = (seen.event, seen.version) else { return };
         self.judge_name(seen, facts, version);
-        if seen.is_first_agreed {
-            if let Some(accepted) = self.unproven.remove(&version)
-                && let Some(key) = accepted.publication.as_ref().and_then(|key| facts.key_called(key))
-            {
-                self.judge_content(facts, key, version, &accepted);
-            }
+        if seen.is_first_agreed
+            && let Some(accepted) = self.unproven.remove(&version)
+            && let Some(key) = accepted.publication.as_ref().and_then(|key| facts.key_called(key))
+        {
+            self.judge_content(facts, key, version, &accepted);
         }
         let Some(key) = seen.key.and_then(|key| facts.key(key)).filter(|_| seen.is_first_keyed) else { return };
         self.judge_rejected(key, event);

@@ -2,7 +2,7 @@
 
 use crate::{
     backend::BackendError,
-    checks::CheckReport,
+    checks::{CheckReport, TOLD_BY_SOME},
     judge::{Judge, Verdict},
     scenario::Scenario,
     trace::{Event, Kind, Sink, Trace},
@@ -164,6 +164,7 @@ fn violations(verdict: &Verdict) -> Vec<Violation> {
 pub(super) fn unexercised(tally: &Tally) -> Option<Violation> {
     let idle = |(_, looked): &(&String, &Looked)| looked.events == 0 && !looked.is_void;
     let mut missing: Vec<&str> = tally.checks.iter().filter(idle).map(|(name, _)| name.as_str()).collect();
+    missing.extend(TOLD_BY_SOME.iter().filter(|name| !tally.checks.is_empty() && !tally.checks.contains_key(**name)));
     if !tally.checks.is_empty() && !tally.outcomes.contains_key("accepted") {
         missing.push("no publication was accepted");
     }
@@ -227,6 +228,9 @@ mod tests {
         let looked = |events, is_void| Looked { events, is_void };
         tally.checks.insert("P1".to_owned(), looked(3, false));
         tally.checks.insert("P7".to_owned(), looked(0, true));
+        tally.checks.insert("heals".to_owned(), looked(1, false));
+        assert!(unexercised(&tally).unwrap().text.contains("not exercised: quorum"));
+        tally.checks.insert("quorum".to_owned(), looked(1, false));
         assert!(unexercised(&tally).unwrap().text.contains("accepted"));
         tally.outcomes.insert("accepted".to_owned(), 1);
         assert_eq!(unexercised(&tally), None);
