@@ -72,7 +72,7 @@ fn a_content_that_is_needed_and_not_here_is_named_when_the_store_is_opened() {
 fn a_large_content_is_compared_once_in_a_life_and_again_when_it_is_doubted() {
     let disk = create();
     let opened = open(&disk);
-    let content: Vec<u8> = (0..LARGE).map(|i| (i * i >> 5) as u8).collect();
+    let content: Vec<u8> = (0..LARGE).map(|i| ((i * i) >> 5) as u8).collect();
     let hash = store::stage(&opened.contents, &content).unwrap();
     assert!(!opened.contents.needs_comparing(&hash), "it was hashed on its way in");
     drop(opened);
@@ -104,7 +104,7 @@ fn a_large_content_is_compared_once_in_a_life_and_again_when_it_is_doubted() {
 
 #[test]
 fn a_storage_point_fetches_again_what_its_disk_lost_or_changed_while_it_was_down() {
-    let large: Vec<u8> = (0..LARGE).map(|i| (i * i >> 7) as u8).collect();
+    let large: Vec<u8> = (0..LARGE).map(|i| ((i * i) >> 7) as u8).collect();
     let lost = vec![6; 100_000];
     let [good, absent, sp] = [1, 2, 3].map(SpId);
     let mut cluster = Cluster::new(3, Setup::default());

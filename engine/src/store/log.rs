@@ -167,8 +167,8 @@ impl<S: Storage> Log<S> {
         let mut start = 0;
         for end in ends.iter().copied().filter(|end| *end > 0) {
             let mut parts: Vec<(Range<usize>, u64)> = Vec::new();
-            for at in start..end {
-                let len = record_len(&encoded[at], room)?;
+            for (at, record) in encoded.iter().enumerate().take(end).skip(start) {
+                let len = record_len(record, room)?;
                 match parts.last_mut() {
                     Some((part, total))
                         if matches!(records.get(at), Some(Durable::Released { .. })) && *total + len <= room =>

@@ -280,7 +280,7 @@ impl World<'_> {
         let entries = || self.faults.entries.iter().enumerate().filter(|(_, entry)| of_kind(entry));
         let lasting =
             entries().filter(|(_, entry)| entry.stage == Stage::Lasts).min_by_key(|(_, entry)| entry.is_noted);
-        let latent = || entries().filter(|(_, entry)| !entry.is_noted).last();
+        let latent = || entries().rfind(|(_, entry)| !entry.is_noted);
         lasting.or_else(latent).map(|(number, _)| number)
     }
 
