@@ -201,6 +201,30 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(step).collect()
 }
 
+/// Takes connections at `near` and passes on to `far` what comes, at 16 MB/s each; what comes back at once.
+fn slow_link(near: &str, far: String) {
+    fn pass(mut from: TcpStream, mut to: TcpStream, pause: Duration) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..len]).is_err() {
+                break;
+            }
+            std::thread::sleep(pause * len as u32 / buffer.len() as u32);
+        }
+        let _ = to.shutdown(std::net::Shutdown::Both);
+        let _ = from.shutdown(std::net::Shutdown::Both);
+    }
+    let listener = std::net::TcpListener::bind(near).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let Ok(other) = TcpStream::connect(&far) else { continue };
+            let (back, to) = (other.try_clone().unwrap(), stream.try_clone().unwrap());
+            std::thread::spawn(move || pass(stream, other, Duration::from_millis(4)));
+            std::thread::spawn(move || pass(back, to, Duration::ZERO));
+        }
+    });
+}
+
 #[test]
 fn contents_of_all_sizes_read_back_exactly_elsewhere() {
     let cluster = Cluster::start(0);
@@ -319,6 +343,15 @@ fn a_lost_disk_is_replaced_and_filled_by_the_others() {
 #[test]
 fn a_store_larger_than_what_a_link_may_queue_is_filled_while_publishers_go_on() {
     let mut cluster = Cluster::start_some(20, 3, &[]);
+    (1..=3).for_each(|sp| cluster.kill(sp));
+    let (near, far) = (format!("{}103:7500", cluster.base), format!("{}3:7500", cluster.base));
+    slow_link(&near, far.clone());
+    for sp in 1..=2 {
+        let config = fs::read_to_string(cluster.config(sp)).unwrap();
+        assert!(config.contains(&far));
+        fs::write(cluster.config(sp), config.replace(&far, &near)).unwrap();
+        cluster.start_sp(sp);
+    }
     // 110 MB in all, in contents that the log keeps.
     let content = |i: usize| noise(12_000 + i * 37 % 53_000);
     std::thread::scope(|scope| {
@@ -327,18 +360,19 @@ fn a_store_larger_than_what_a_link_may_queue_is_filled_while_publishers_go_on() 
             scope.spawn(move || (publisher..2_900).step_by(4).for_each(|i| drop(publish(i))));
         }
     });
-    cluster.kill(3);
     cluster.replace(3);
     let is_joining = std::sync::atomic::AtomicBool::new(true);
     let (base, mut overwritten) = (cluster.base.clone(), 0);
     std::thread::scope(|scope| {
         let publisher = scope.spawn(|| {
             let mut count = 0;
-            while is_joining.load(std::sync::atomic::Ordering::Relaxed) || count < 100 {
+            while (is_joining.load(std::sync::atomic::Ordering::Relaxed) && count < 4_000) || count < 100 {
                 let (path, content) = (format!("/v1/config/big/{}", count % 50), content(count + 1));
                 let answer = request(&format!("{base}1:7400"), "PUT", &path, &[], &content);
                 assert_eq!(answer.status, 201, "{}", answer.text());
                 count += 1;
+                // Offers go first: at full speed they would take all of the slow links.
+                std::thread::sleep(Duration::from_millis(30));
             }
             count
         });
