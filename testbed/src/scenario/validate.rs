@@ -3,11 +3,14 @@
 use super::{BackendName, Direction, Fault, Network, Scenario, ScenarioError};
 use crate::faults::{FaultKind, Role};
 use acms_engine::protocol::{Path, Prefix, SpId, quorum::Quorum};
+use std::time::Duration;
 
 /// One machine has no room for more processes.
 const RECEIVERS_LOCAL_MAX: u32 = 2_000;
 const RECEIVERS_MAX: u32 = 200_000;
 const CACHES_MAX: u32 = 10_000;
+/// What `acms receive` takes, too.
+const POLL_MIN: Duration = Duration::from_millis(100);
 
 fn refuse<T>(what: String) -> Result<T, ScenarioError> {
     Err(ScenarioError::Invalid(what))
@@ -86,6 +89,9 @@ fn fleet(scenario: &Scenario) -> Result<(), ScenarioError> {
     }
     if fleet.cache_tiers == 0 || (fleet.caches > 0 && fleet.cache_tiers > fleet.caches) {
         return refuse(format!("fleet.cache_tiers must be from 1 to the number of caches, {}", fleet.caches));
+    }
+    if fleet.poll.is_some_and(|poll| poll.0 < POLL_MIN) {
+        return refuse(format!("fleet.poll must be at least {POLL_MIN:?}"));
     }
     for prefix in &fleet.subscribe {
         if let Err(error) = prefix.parse::<Prefix>() {

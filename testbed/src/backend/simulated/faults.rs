@@ -183,8 +183,10 @@ impl World<'_> {
                 }
                 self.note_clock(host);
             }
+            FaultKind::DiskFull | FaultKind::DiskFail | FaultKind::DiskSlow | FaultKind::DiskTorn if is_receiver => {
+                self.mend_directory(host, kind);
+            }
             FaultKind::DiskFull => drop(self.disk(host).map(|disk| disk.storage.set_capacity(None))),
-            FaultKind::DiskSlow | FaultKind::DiskTorn if is_receiver => self.mend_directory(host),
             FaultKind::DiskSlow => drop(self.disk(host).map(|disk| disk.slower_by_ns = 0)),
             FaultKind::DiskFail => {
                 if let Some(sp) = self.storage_point(host) {
@@ -333,11 +335,14 @@ impl World<'_> {
         }
     }
 
-    /// A receiver's disk is as it was.
-    fn mend_directory(&mut self, host: HostId) {
-        if let Role::Receiver(receiver) = &mut self.roles[host.0 as usize] {
-            receiver.directory_mut().faults = Default::default();
-            receiver.power_fails_in_batch = None;
+    /// A receiver's disk is as it was, as far as this kind of fault goes.
+    fn mend_directory(&mut self, host: HostId, kind: FaultKind) {
+        let Role::Receiver(receiver) = &mut self.roles[host.0 as usize] else { return };
+        match kind {
+            FaultKind::DiskFull => receiver.directory_mut().faults.is_full = false,
+            FaultKind::DiskFail => receiver.directory_mut().faults.fails = false,
+            FaultKind::DiskSlow => receiver.directory_mut().faults.slower_by_ns = 0,
+            _ => receiver.power_fails_in_batch = None,
         }
     }
 
@@ -358,6 +363,14 @@ impl World<'_> {
                 FaultKind::DiskTorn => {
                     receiver.power_fails_in_batch = Some(number);
                     self.again(number, None, TEAR_WITHIN);
+                }
+                FaultKind::DiskFull => {
+                    receiver.directory_mut().faults.is_full = true;
+                    self.note_fault(number);
+                }
+                FaultKind::DiskFail => {
+                    receiver.directory_mut().faults.fails = true;
+                    self.note_fault(number);
                 }
                 _ => {}
             }

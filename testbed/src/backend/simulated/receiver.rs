@@ -13,7 +13,7 @@ use crate::trace::{Kind, Template};
 use acms_engine::{
     mutant::{self, Mutant},
     protocol::{
-        Hash, Path, Prefix, Uid,
+        Duration, Hash, Path, Prefix, Uid,
         receiver::{
             Action, BatchId, Body, Change, Content, Event, Failure, Output, Reached, Receiver, ReceiverConfig, Request,
             RequestId, RequestKind,
@@ -31,6 +31,8 @@ pub(super) struct Subscription {
     pub(super) names: Vec<String>,
     /// What it subscribes to.
     pub(super) prefixes: Vec<Prefix>,
+    /// It reads the snapshot this often instead of following changes.
+    pub(super) poll: Option<Duration>,
 }
 
 /// A receiver's machine: its directory, and its process if that runs.
@@ -152,16 +154,19 @@ impl ReceiverHost {
     }
 
     fn boot(&mut self, shared: &mut Shared<'_>, me: HostId) {
-        let Some(directory) = self.directory.take() else { return };
-        let (applier, adopted) = match Applier::open(*directory) {
+        let Some(mut directory) = self.directory.take() else { return };
+        // A process that cannot open its directory is started again until it can; that is taken as done here.
+        let faults = std::mem::take(&mut directory.faults);
+        let (mut applier, adopted) = match Applier::open(*directory) {
             Ok(opened) => opened,
             Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
         };
+        applier.disk_mut().faults = faults;
         let config = ReceiverConfig {
             id: shared.host(me).name.to_string(),
             sources: self.subscription.names.clone(),
             prefixes: self.subscription.prefixes.clone(),
-            poll: None,
+            poll: self.subscription.poll,
         };
         let mut random = shared.random(me, &format!("process {}", shared.host(me).starts));
         let mut receiver = match Receiver::new(config, random.bits(), applier.recovered()) {
