@@ -50,7 +50,7 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 const FLUSH_AFTER_WALKING: Duration = Duration::from_secs(1);
 /// Time between tries to apply what failed.
 const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Time between tries to apply what is blocked by something that is not the receiver's; at once when that may be gone.
 const BLOCKED_RETRY: Duration = Duration::from_secs(60);
 

@@ -55,7 +55,8 @@ kinds! {
     DiskFull = "disk-full",
     /// Flushes take `delay` longer (default 100 ms).
     DiskSlow = "disk-slow",
-    /// Writes and flushes fail, so that the process ends; undone by a disk that works and a start.
+    /// Writes and flushes fail. A storage point ends, which is undone by a disk that works and a start; a receiver goes
+    /// on without what it cannot put in place.
     DiskFail = "disk-fail",
     /// The process is killed and its disk is gone; undone by replacing the store and a start.
     DiskLost = "disk-lost",
@@ -145,8 +146,8 @@ impl FaultKind {
         use FaultKind::*;
         match self {
             Kill | Pause | Restart | CrashLoop | Isolate | Partition | Flap | Loss | SlowLink => true,
-            DiskSlow | DiskTorn | ClockSkew | ClockJump => role != Role::Cache,
-            DiskFull | DiskFail | DiskLost | StoreReplaced | DiskRot => role == Role::StoragePoint,
+            DiskFull | DiskFail | DiskSlow | DiskTorn | ClockSkew | ClockJump => role != Role::Cache,
+            DiskLost | StoreReplaced | DiskRot => role == Role::StoragePoint,
             CacheCorrupt | CacheTruncate | CacheStale | CacheRollback => role == Role::Cache,
         }
     }

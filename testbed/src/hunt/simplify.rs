@@ -44,6 +44,7 @@ impl Plainer<'_> {
         self.with(|s| s.fleet.cache_tiers = 1);
         self.with(|s| s.fleet.receivers = s.fleet.receivers.min(1));
         self.with(|s| s.fleet.receivers = s.fleet.receivers.saturating_sub(1).max(1));
+        self.with(|s| s.fleet.poll = None);
         self.with(|s| s.fleet.subscribe = Fleet::default().subscribe);
         self.with(|s| fewer_storage_points(s, 3));
         self.with(|s| fewer_storage_points(s, 5));

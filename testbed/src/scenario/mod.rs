@@ -129,6 +129,9 @@ pub struct Fleet {
     pub receivers: u32,
     /// Path prefixes that every receiver subscribes to; the empty one is everything.
     pub subscribe: Vec<String>,
+    /// Receivers read the snapshot this often (the published way) instead of following changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll: Option<Span>,
     /// How many receivers share a process.
     pub receivers_per_process: u32,
 }
@@ -141,6 +144,7 @@ impl Default for Fleet {
             cache_tiers: 1,
             receivers: 10,
             subscribe: vec![String::new()],
+            poll: None,
             receivers_per_process: 1,
         }
     }
@@ -225,6 +229,7 @@ mod tests {
         refuse("[[workload.publications]]\nat = \"1s\"\nto = \"sp1\"\npath = \"a\"", "workload.publications");
         refuse("[fleet]\nstorage_points = 4", "odd");
         refuse("[fleet]\nsubscribe = [\"a//b\"]", "empty segment");
+        refuse("[fleet]\npoll = \"1ms\"", "fleet.poll");
         refuse("[acms]\nquorum = \"sets:1+2,3\"", "without a common member");
         refuse("[[faults]]\nkind = \"isolate\"\ntarget = \"sp1\"\nat = \"1s\"", "cannot do the fault `isolate`");
         refuse("[[faults]]\nkind = \"kill\"\ntarget = \"sp9\"\nat = \"1s\"", "no host is called sp9");
@@ -246,6 +251,8 @@ mod tests {
         refuse("kind = \"kill\"\ntarget = \"sp1\"\nloss = 0.5", "`loss` means nothing");
         refuse("kind = \"slow-link\"\ntarget = \"sp1\"", "`rate` or `delay`");
         refuse("kind = \"clock-jump\"\ntarget = \"sp1\"\nby = \"x\"", "offset such as");
+        refuse("kind = \"disk-lost\"\ntarget = \"receiver1\"", "cannot hit a receiver");
+        assert!(parse("kind = \"disk-full\"\ntarget = \"receiver1\"").is_ok());
         refuse("kind = \"cache-stale\"\ntarget = \"sp1\"", "cannot hit a storage point, such as sp1");
         refuse("kind = \"disk-rott\"\ntarget = \"sp1\"", "line 7: unknown fault `disk-rott`");
         refuse("kind = \"disk-rott\"\ntarget = \"sp1\"", "did you mean `disk-rot`");

@@ -7,11 +7,14 @@ mod workload;
 use super::{BackendName, Network, Scenario, ScenarioError, parse::did_you_mean};
 use crate::metrics::expectation_names;
 use acms_engine::protocol::{Prefix, SpId, quorum::Quorum};
+use std::time::Duration;
 
 /// One machine has no room for more processes.
 const RECEIVERS_LOCAL_MAX: u32 = 2_000;
 const RECEIVERS_MAX: u32 = 200_000;
 const CACHES_MAX: u32 = 10_000;
+/// What `acms receive` takes, too.
+const POLL_MIN: Duration = Duration::from_millis(100);
 
 /// What is wrong, and with which key: `faults.0.target`.
 #[derive(Debug)]
@@ -106,6 +109,8 @@ fn fleet(scenario: &Scenario) -> Checked {
     check(fleet.cache_tiers == 0 || fleet.cache_tiers > tiers_max, "fleet.cache_tiers", || {
         format!("must be from 1 to the number of caches, {}", fleet.caches)
     })?;
+    let is_hasty = fleet.poll.is_some_and(|poll| poll.0 < POLL_MIN);
+    check(is_hasty, "fleet.poll", || format!("must be at least {POLL_MIN:?}"))?;
     for (i, prefix) in fleet.subscribe.iter().enumerate() {
         if let Err(error) = prefix.parse::<Prefix>() {
             return refuse(format!("fleet.subscribe.{i}"), format!("fleet.subscribe: {prefix:?}: {error}"));

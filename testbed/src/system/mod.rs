@@ -6,6 +6,7 @@ use std::{
     net::Ipv4Addr,
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 /// How to start `acms`: a program and its first arguments.
@@ -48,13 +49,22 @@ pub(crate) fn storage_point_args(config: &Path) -> Vec<OsString> {
 }
 
 /// `acms receive`, with its events on standard output.
-pub(crate) fn receive_args(id: &str, sources: &[String], subscriptions: &[Prefix], into: &Path) -> Vec<OsString> {
+pub(crate) fn receive_args(
+    id: &str,
+    sources: &[String],
+    subscriptions: &[Prefix],
+    poll: Option<Duration>,
+    into: &Path,
+) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["receive".into()];
     for source in sources {
         args.extend(["--source".into(), source.into()]);
     }
     for prefix in subscriptions {
         args.extend(["--subscribe".into(), prefix.as_str().into()]);
+    }
+    if let Some(interval) = poll {
+        args.extend(["--poll".into(), format!("{}ms", interval.as_millis()).into()]);
     }
     args.extend(["--into".into(), into.into(), "--id".into(), id.into()]);
     args.extend(["--events", "-", "--exit-with-parent"].map(OsString::from));

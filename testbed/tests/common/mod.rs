@@ -105,6 +105,7 @@ impl Bench {
             program: acms(),
             sources: hosts.cluster.urls(),
             subscriptions: vec!["".parse().unwrap()],
+            poll: None,
             env: Vec::new(),
         };
         hosts.start_receivers(receivers, &home.path().join("receivers"), &options, &recorder, &Stop::new()).unwrap();

@@ -129,9 +129,8 @@ impl<D: Disk> Applier<D> {
                 }
                 continue;
             }
-            // What should not be there is no concern of the receiver's any more.
-            let has_file = |held: &&mut Held| held.presence == Presence::Whole && !held.flags.deleted;
-            if let Some(held) = self.held.get_mut(&path).filter(has_file).filter(|_| !in_place) {
+            // Its line may have reached the disk before the change itself has: a removal must be done again, too.
+            if let Some(held) = self.held.get_mut(&path).filter(|_| !in_place) {
                 held.presence = Presence::Missing;
             }
         }

@@ -36,6 +36,8 @@ pub struct ReceiverOptions {
     pub sources: Vec<String>,
     /// What they subscribe to.
     pub subscriptions: Vec<Prefix>,
+    /// They read the snapshot this often instead of following changes.
+    pub poll: Option<Duration>,
     /// Variables beside the testbed's own.
     pub env: Vec<(OsString, OsString)>,
 }
@@ -54,7 +56,7 @@ impl Receiver {
         let launch = Launch {
             name: name.as_str().into(),
             program: options.program.clone(),
-            args: receive_args(&name, &options.sources, &options.subscriptions, &dir),
+            args: receive_args(&name, &options.sources, &options.subscriptions, options.poll, &dir),
             env: options.env.clone(),
             log: home.join(format!("{name}.log")),
         };

@@ -128,6 +128,7 @@ impl Run<'_> {
             program: self.context.program.clone(),
             sources: self.authorities.iter().map(|authority| format!("http://{authority}")).collect(),
             subscriptions: self.scenario.subscriptions(),
+            poll: self.scenario.fleet.poll.map(|interval| interval.0),
             env: Vec::new(),
         };
         let (hosts, home) = (Arc::clone(&self.hosts), work.join("receivers"));

@@ -3,7 +3,7 @@
 //! Without power everything that was not flushed may be there or not: lines of state and intent, renames and removals
 //! (of each directory in their order), and the contents of files that were renamed before they were flushed.
 
-use crate::workload::Random;
+use crate::{faults::FaultKind, workload::Random};
 use acms_engine::{
     protocol::{
         Hash, Path,
@@ -100,6 +100,8 @@ pub(super) struct Directory {
     random: Random,
     flush_ns: u64,
     pub(super) faults: Faults,
+    /// Faults that have refused something, until somebody takes note.
+    pub(super) refused: BTreeSet<FaultKind>,
     files: BTreeMap<Path, File>,
     directories: BTreeSet<String>,
     unflushed: Vec<(String, Unflushed)>,
@@ -132,6 +134,7 @@ impl Directory {
             random,
             flush_ns,
             faults: Faults::default(),
+            refused: BTreeSet::new(),
             files: BTreeMap::new(),
             directories: BTreeSet::new(),
             unflushed: Vec::new(),
@@ -157,9 +160,7 @@ impl Directory {
 
     /// Takes in a large content whose hash was checked.
     pub(super) fn stage(&mut self, bytes: &Bytes) -> io::Result<StagedId> {
-        if self.faults.is_full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        self.takes_bytes()?;
         let id = StagedId(self.next_staged);
         self.next_staged += 1;
         self.staged.insert(id, self.pool.share(bytes));
@@ -282,7 +283,13 @@ impl Directory {
 
     fn flushes(&mut self) -> io::Result<()> {
         self.goes_on()?;
+        self.refused.extend(self.faults.fails.then_some(FaultKind::DiskFail));
         if self.faults.fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
+    fn takes_bytes(&mut self) -> io::Result<()> {
+        self.refused.extend(self.faults.is_full.then_some(FaultKind::DiskFull));
+        if self.faults.is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn flush_state_lines(&mut self) {
@@ -387,9 +394,7 @@ impl Disk for Directory {
 
     fn write_temporary(&mut self, at: usize, content: &Content, executable: bool) -> io::Result<()> {
         self.goes_on()?;
-        if self.faults.is_full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        self.takes_bytes()?;
         let content = match content {
             Content::Bytes(bytes) => self.pool.share(bytes),
             Content::Staged(id) => self.staged.remove(id).ok_or(io::ErrorKind::NotFound)?,

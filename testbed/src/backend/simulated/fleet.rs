@@ -44,7 +44,8 @@ pub(super) fn add_fleet(scenario: &Scenario, world: &mut World<'_>) {
         let name = format!("receiver{number}");
         let id = HostId(world.roles.len() as u32);
         let (sources, names) = nearest(world, id, &last, count).into_iter().unzip();
-        let subscription = Subscription { sources, names, prefixes: scenario.subscriptions() };
+        let subscription =
+            Subscription { sources, names, prefixes: scenario.subscriptions(), poll: fleet.poll.map(|poll| poll.0) };
         let random = Random::new(scenario.seed, &format!("disk of {name}"));
         let directory = Directory::new(pool.clone(), flush_ns, random);
         let receiver = ReceiverHost::new(Rc::new(subscription), directory);

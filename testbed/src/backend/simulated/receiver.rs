@@ -16,7 +16,7 @@ use crate::{
 use acms_engine::{
     mutant::{self, Mutant},
     protocol::{
-        Hash, Path, Prefix, Uid,
+        Duration, Hash, Path, Prefix, Uid,
         receiver::{
             Action, BatchId, Body, Change, Content, Event, Failure, Output, Reached, Receiver, ReceiverConfig, Request,
             RequestId, RequestKind,
@@ -34,6 +34,8 @@ pub(super) struct Subscription {
     pub(super) names: Vec<String>,
     /// What it subscribes to.
     pub(super) prefixes: Vec<Prefix>,
+    /// It reads the snapshot this often instead of following changes.
+    pub(super) poll: Option<Duration>,
 }
 
 /// A receiver's machine: its directory, and its process if that runs.
@@ -147,7 +149,11 @@ impl ReceiverHost {
             }
             _ => {}
         }
-        if let Some(took_ns) = running.turn(shared, me, &self.subscription.sources, &self.subscription.names)
+        let begun = running.turn(shared, me, &self.subscription.sources, &self.subscription.names);
+        for kind in std::mem::take(&mut running.applier.disk_mut().refused) {
+            shared.bite(me, kind);
+        }
+        if let Some(took_ns) = begun
             && let Some(number) = self.power_fails_in_batch.take()
         {
             shared.queue.push(shared.now_ns + took_ns / 2, Happening::Fault { number });
@@ -155,16 +161,19 @@ impl ReceiverHost {
     }
 
     fn boot(&mut self, shared: &mut Shared<'_>, me: HostId) {
-        let Some(directory) = self.directory.take() else { return };
-        let (applier, adopted) = match Applier::open(*directory) {
+        let Some(mut directory) = self.directory.take() else { return };
+        // A process that cannot open its directory is started again until it can; that is taken as done here.
+        let faults = std::mem::take(&mut directory.faults);
+        let (mut applier, adopted) = match Applier::open(*directory) {
             Ok(opened) => opened,
             Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
         };
+        applier.disk_mut().faults = faults;
         let config = ReceiverConfig {
             id: shared.host(me).name.to_string(),
             sources: self.subscription.names.clone(),
             prefixes: self.subscription.prefixes.clone(),
-            poll: None,
+            poll: self.subscription.poll,
         };
         let mut random = shared.random(me, &format!("process {}", shared.host(me).starts));
         let mut receiver = match Receiver::new(config, random.bits(), applier.recovered()) {

@@ -35,6 +35,9 @@ pub fn draw(name: &str, bounds: &Bounds, seed: u64) -> Scenario {
         hunt: None,
     };
     cluster::draw(&mut scenario, bounds, &mut cluster);
+    // The published way of delivery, for some.
+    let mut delivery = Dice::new(seed, "hunt delivery");
+    scenario.fleet.poll = delivery.percent(25).then(|| delivery.millis(1_000, 10_000));
     let in_turn = cluster.percent(40);
     let spared = Spared::draw(&scenario, in_turn, |items| cluster.shuffle(items));
     cluster::draw_network(&mut scenario, bounds, &mut Dice::new(seed, "hunt network"));
