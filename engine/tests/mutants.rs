@@ -75,7 +75,6 @@ fn hunts() -> Vec<Hunt> {
     };
     let five = Plan { n: Some(5), faults: replaced, ..Plan::ANY };
     let three = Plan { n: Some(3), faults: replaced, ..Plan::ANY };
-    let cut = Plan { faults: |faults| faults.cuts = true, ..Plan::ANY };
     let any = |mutant: Mutant| Hunt { mutant, plan: Plan::ANY, seeds: 400 };
     let with = |mutant: Mutant, plan: Plan| Hunt { mutant, plan, seeds: 3_000 };
     vec![
@@ -106,7 +105,6 @@ fn hunts() -> Vec<Hunt> {
         any(DropWithoutAgreed),
         any(AnswerKnowsAgreedOnly),
         with(StoreLearnedLazily, three),
-        with(MergeFailureForgotten, cut),
     ]
 }
 
