@@ -412,26 +412,34 @@ fn large_files_come_in_chunks_and_go_on_elsewhere_where_their_source_fails() {
 
 #[test]
 fn weighted_hierarchical_and_explicit_quorums_decide() {
-    // Storage points, system, who may be missing, and who else may not; through whom each is published.
-    let cases: [(u8, &str, &[u8], &[u8], u8); 4] = [
+    struct Case {
+        n: u8,
+        text: &'static str,
+        via: u8,
+        may_be_missing: &'static [u8],
+        and_these_may_not: &'static [u8],
+    }
+    let case =
+        |n, text, via, may_be_missing, and_these_may_not| Case { n, text, via, may_be_missing, and_these_may_not };
+    let cases = [
         // Weighted: 1 has three of five votes, so 2 and 3 without it are none.
-        (3, "weighted:1=3,2=1,3=1", &[2, 3], &[], 1),
-        (3, "weighted:1=3,2=1,3=1", &[], &[1], 2),
+        case(3, "weighted:1=3,2=1,3=1", 1, &[2, 3], &[]),
+        case(3, "weighted:1=3,2=1,3=1", 2, &[], &[1]),
         // Hierarchical: two of three groups by two of three members each.
-        (9, "hierarchical:(1,2,3),(4,5,6),(7,8,9)", &[3, 6, 7, 8, 9], &[4, 5], 1),
+        case(9, "hierarchical:(1,2,3),(4,5,6),(7,8,9)", 1, &[3, 6, 7, 8, 9], &[4, 5]),
         // Explicit.
-        (3, "sets:1+2,1+3", &[2], &[3], 1),
+        case(3, "sets:1+2,1+3", 1, &[2], &[3]),
     ];
-    for (n, text, dispensable, then_needed, via) in cases {
+    for Case { n, text, via, may_be_missing, and_these_may_not } in cases {
         for mode in MODES {
             let quorum: QuorumSystem = text.parse().unwrap();
             let mut cluster = Cluster::new(n, Setup { mode, order: Order::Strict, quorum });
-            dispensable.iter().for_each(|sp| cluster.crash(SpId(*sp)));
+            may_be_missing.iter().for_each(|sp| cluster.crash(SpId(*sp)));
             publish(&mut cluster, "enough", via, "w/a", "1");
             cluster.run_for(Duration::from_secs(1));
             accepted(&cluster, "enough");
-            if !then_needed.is_empty() {
-                then_needed.iter().for_each(|sp| cluster.crash(SpId(*sp)));
+            if !and_these_may_not.is_empty() {
+                and_these_may_not.iter().for_each(|sp| cluster.crash(SpId(*sp)));
                 publish(&mut cluster, "too few", via, "w/b", "2");
                 cluster.run_for(Duration::from_secs(10));
                 assert!(matches!(cluster.told["too few"].outcome, Outcome::Rejected { .. }), "{text}");

@@ -522,3 +522,146 @@ fn same_entries(a: &[Entry], b: &[Entry]) -> bool {
     let same = |a: &Entry, b: &Entry| (&a.path, a.hash, a.flags) == (&b.path, b.hash, b.flags);
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{
+        Config, Flags, Hash, Limits, Mode, Now, QuorumSystem, StoreId,
+        io::{Output, WriteId},
+        message::Vector,
+    };
+    use std::time::Duration;
+
+    const WALL: u64 = 1_000_000_000_000;
+
+    fn at(ms: u64) -> Now {
+        Now { instant: Instant(ms * 1_000_000), wall: Micros(WALL + ms * 1_000) }
+    }
+
+    /// Storage point 1 of `n`, connected to all others; with them it has nothing under way.
+    fn one_of(n: u8) -> StoragePoint {
+        let config = Config {
+            cluster: "test".into(),
+            epoch: 1,
+            me: SpId(1),
+            store: StoreId { number: 0, nonce: 1 },
+            members: (1..=n).map(SpId).collect(),
+            mode: Mode::Fused,
+            order: Order::Strict,
+            quorum: QuorumSystem::default(),
+            max_drift: Duration::from_secs(3_600),
+            limits: Limits::default(),
+        };
+        let mut sp = StoragePoint::new(config, 1, Vec::new(), at(0)).expect("a good configuration");
+        flush(&mut sp, at(0));
+        (2..=n).for_each(|peer| sp.handle_connected(at(0), SpId(peer)));
+        flush(&mut sp, at(0));
+        sp
+    }
+
+    fn outputs(sp: &mut StoragePoint) -> Vec<Output> {
+        std::iter::from_fn(|| sp.poll_output()).collect()
+    }
+
+    fn writes(outputs: &[Output]) -> Vec<WriteId> {
+        let write = |output: &Output| match output {
+            Output::Persist { id, .. } => Some(*id),
+            _ => None,
+        };
+        outputs.iter().filter_map(write).collect()
+    }
+
+    /// All writes become durable, and what comes of that.
+    fn flush(sp: &mut StoragePoint, now: Now) -> Vec<Output> {
+        let mut seen = Vec::new();
+        loop {
+            let new = outputs(sp);
+            let writes = writes(&new);
+            seen.extend(new);
+            if writes.is_empty() {
+                return seen;
+            }
+            writes.into_iter().for_each(|id| sp.handle_persisted(now, id));
+        }
+    }
+
+    fn submission(path: &str) -> Submission {
+        let content = InlineContent { hash: Hash::of(b"1"), bytes: "1".into() };
+        let (hash, path) = (content.hash, path.parse().expect("a path"));
+        let entry = Entry { path, hash, size: 1, content_type: String::new(), flags: Flags::default() };
+        Submission {
+            publisher: "test".into(),
+            key: None,
+            known: None,
+            order: None,
+            entries: vec![entry],
+            contents: vec![content],
+        }
+    }
+
+    /// Answers the query that is among `asked`, for storage point 2.
+    fn answer(sp: &mut StoragePoint, now: Now, asked: &[Output]) {
+        let request = asked.iter().find_map(|output| match output {
+            Output::Send { message: Message::OrderQuery { request, keys }, .. } if !keys.is_empty() => Some(*request),
+            _ => None,
+        });
+        let request = request.expect("a query is out");
+        let answer = Message::OrderAnswer { request, greatest: Uid::ZERO, clock: now.wall, holds: Vec::new() };
+        sp.handle_message(now, SpId(2), answer);
+    }
+
+    fn sent(outputs: &[Output], is_it: impl Fn(&Message) -> bool) -> Vec<SpId> {
+        let to = |output: &Output| match output {
+            Output::Send { to, message } if is_it(message) => Some(*to),
+            _ => None,
+        };
+        outputs.iter().filter_map(to).collect()
+    }
+
+    #[test]
+    fn what_the_store_refused_before_its_offer_could_leave_is_rejected_and_never_leaves() {
+        let mut sp = one_of(3);
+        // Past the ceiling that the start may have asked for.
+        let now = at(60_000);
+        sp.submit(now, submission("a"));
+        let asked = outputs(&mut sp);
+        let mut refused = writes(&asked);
+        answer(&mut sp, now, &asked);
+        let mut taken = outputs(&mut sp);
+        assert!(sent(&taken, |message| matches!(message, Message::Offer { .. })).is_empty());
+        refused.extend(writes(&taken));
+        refused.into_iter().for_each(|id| sp.handle_refused(now, id, "full"));
+        taken = flush(&mut sp, now);
+        let outcome = taken.iter().find_map(|output| match output {
+            Output::Event(Event::Outcome { outcome, .. }) => Some(outcome),
+            _ => None,
+        });
+        assert!(matches!(outcome, Some(Outcome::Rejected { reason: Reason::Store { .. } })), "{outcome:?}");
+        sp.handle_timeout(at(62_000));
+        taken.extend(flush(&mut sp, at(62_000)));
+        assert!(sent(&taken, |message| matches!(message, Message::Offer { .. })).is_empty());
+    }
+
+    #[test]
+    fn a_relay_goes_with_a_commit_once_it_has_waited_half_its_time() {
+        let mut sp = one_of(7);
+        let offered = |sp: &mut StoragePoint, now: Now, path: &str, micros: u64| {
+            let uid = Uid { micros: WALL + micros, sp: SpId(2), store: 0 };
+            let Submission { publisher, entries, contents, .. } = submission(path);
+            let manifest = Arc::new(Manifest { uid, publisher, key: None, entries, unknown: Vec::new() });
+            sp.valid_bits = sp.config.members.iter().copied().collect();
+            sp.handle_message(now, SpId(2), Message::Offer { manifest, contents, agreed: false });
+            uid
+        };
+        let uid = offered(&mut sp, at(10), "a", 1);
+        flush(&mut sp, at(10));
+        let is_of = |message: &Message| matches!(message, Message::Vector(vector) if vector.uid == uid);
+        sp.handle_message(at(10), SpId(3), Message::Vector(Vector { uid, bits: SpSet::one(SpId(3)) }));
+        offered(&mut sp, at(11), "b", 2);
+        assert!(sent(&flush(&mut sp, at(11)), is_of).is_empty(), "too early: others have it from 3 itself");
+        offered(&mut sp, at(13), "c", 3);
+        let to = sent(&flush(&mut sp, at(13)), is_of);
+        assert_eq!(to, [2, 3, 4, 5, 6, 7].map(SpId), "with this commit; nobody is known to have heard both bits");
+    }
+}

@@ -1,7 +1,8 @@
 //! What a storage point keeps of publications that are no index entries any more, and for how long.
 //!
 //! Contents: those of index entries, of pending publications and of the last few versions of each path, and those of
-//! roots served of late. Outcomes and keys: for a day, within a count.
+//! roots served of late. Outcomes and keys: for a day, within a count (`Limits::outcomes_max`), beyond which the oldest go
+//! sooner.
 
 use crate::protocol::{Durable, Instant, Path, StoragePoint, Uid};
 

@@ -215,13 +215,13 @@ impl Run {
         self.cluster.start(sp);
     }
 
-    /// A quorum of the others has filled stores and knows the store that is lost; all others do where that is all of them.
+    /// One after another: all others have filled stores, and a quorum of them knows the store that is lost. (The
+    /// specification makes all stores that a replier knows durable with its reply, which is more than is needed.)
     fn may_replace(&self, sp: SpId) -> bool {
         let knows = |other: SpId| self.cluster.sp(other).inspect().stores.get(&sp) == self.stores.get(&sp);
-        let is_good =
-            |other: &SpId| self.cluster.is_up(*other) && self.cluster.sp(*other).is_serving() && knows(*other);
-        let good = self.cluster.sps().filter(|other| *other != sp).filter(is_good).count();
-        good > self.cluster.sps().count() / 2
+        let is_filled = |other: SpId| self.cluster.is_up(other) && self.cluster.sp(other).is_serving();
+        let others = || self.cluster.sps().filter(|other| *other != sp);
+        others().all(is_filled) && others().filter(|other| knows(*other)).count() > self.cluster.sps().count() / 2
     }
 
     fn lose(&mut self) {

@@ -135,6 +135,9 @@ pub struct Told {
     pub outcome: Outcome,
 }
 
+/// An entry's UID and content (none: deleted).
+pub type Served = (Uid, Option<Vec<u8>>);
+
 /// The cluster, its network and its publishers.
 pub struct Cluster {
     pub setup: Setup,
@@ -665,12 +668,12 @@ impl Cluster {
     }
 
     /// What an SP would answer for `path`: the UID and the content read back from its store.
-    pub fn read(&self, sp: SpId, path: &str) -> Option<(Uid, Option<Vec<u8>>)> {
+    pub fn read(&self, sp: SpId, path: &str) -> Option<Served> {
         self.try_read(sp, path).expect("an indexed content is held")
     }
 
     /// The same, or why the store does not have the content as it was published.
-    pub fn try_read(&self, sp: SpId, path: &str) -> Result<Option<(Uid, Option<Vec<u8>>)>, String> {
+    pub fn try_read(&self, sp: SpId, path: &str) -> Result<Option<Served>, String> {
         let Some(running) = self.nodes[&sp].running.as_ref() else { return Ok(None) };
         let Some(entry) = running.sp.lookup(&path.parse().expect("a path")) else { return Ok(None) };
         if entry.flags.deleted {
