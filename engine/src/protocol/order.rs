@@ -69,6 +69,14 @@ impl StoragePoint {
     }
 
     fn admit(&mut self, ticket: Ticket, submission: Submission) -> Result<(), Reason> {
+        let key = key_of(&submission);
+        // Before anything that refuses: what this SP knows under the key is true whatever state it is in.
+        if let Some(key) = key
+            && let Some(uid) = self.known_under(key)
+        {
+            let Submission { entries, contents, .. } = submission;
+            return self.complete(ticket, uid, Attempt { key: Some(key), entries: &entries, contents });
+        }
         if self.is_closing() {
             return Err(Reason::ShuttingDown);
         }
@@ -89,19 +97,12 @@ impl StoragePoint {
                 return Err(Reason::ContentMissing { hash: entry.hash });
             }
         }
-        let key = key_of(&submission);
-        if let Some(key) = key {
-            if let Some(uid) = self.named(key).or_else(|| self.awaited.under(key)) {
-                let Submission { entries, contents, .. } = submission;
-                return self.complete(ticket, uid, Attempt { key: Some(key), entries: &entries, contents });
+        if let Some(first) = key.and_then(|key| self.waiting.under(key)) {
+            if !same_entries(&first.submission.entries, &submission.entries) {
+                return Err(Reason::KeyConflict { uid: None });
             }
-            if let Some(first) = self.waiting.under(key) {
-                if !same_entries(&first.submission.entries, &submission.entries) {
-                    return Err(Reason::KeyConflict { uid: None });
-                }
-                first.tickets.push(ticket);
-                return Ok(());
-            }
+            first.tickets.push(ticket);
+            return Ok(());
         }
         for entry in submission.entries.iter().filter(|entry| !entry.flags.deleted) {
             if let Some(existing) = self.index.clash(&entry.path) {
@@ -121,6 +122,26 @@ impl StoragePoint {
     /// The publication that this SP knows under a key: one whose exchange has begun, or its own that still may.
     fn named(&self, key: Key) -> Option<Uid> {
         self.keys.of(key).or_else(|| self.deciding.of(key))
+    }
+
+    /// What an attempt comes to whose content the store has refused. Where its key names a publication here, that may be
+    /// agreed all the same.
+    pub fn outcome_of_refused(&self, publisher: &str, key: Option<&str>, detail: String) -> Outcome {
+        let reason = Reason::Store { detail };
+        match key.and_then(|key| self.named_by(publisher, key)).filter(|uid| self.may_name(*uid)) {
+            Some(uid) => Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason },
+            None => Outcome::Rejected { reason },
+        }
+    }
+
+    /// The publication that an attempt under `key` is. While the store is being filled, only one whose fate is known.
+    fn known_under(&self, key: Key) -> Option<Uid> {
+        let uid = self.named(key).or_else(|| self.awaited.under(key))?;
+        let is_settled = |uid: &Uid| {
+            let known = self.publications.get(uid);
+            known.is_some_and(|one| one.superseded_by.is_some() || (one.agreed && one.hold == Hold::Durable))
+        };
+        Some(uid).filter(|uid| self.join.is_none() || is_settled(uid))
     }
 
     /// All that waits goes with one query.
@@ -482,7 +503,7 @@ impl StoragePoint {
             return self.finish(ticket, Outcome::Rejected { reason: nobody });
         };
         let query = waiting.query.and_then(|request| self.queries.get_mut(&request));
-        let Some(query) = query else { return self.reject_all(waiting, &nobody) };
+        let Some(query) = query else { return self.complete_or_reject(waiting, &nobody) };
         query.open -= 1;
         let (request, answered) = (query.request, query.answered());
         if query.open == 0 {
@@ -492,7 +513,15 @@ impl StoragePoint {
             true => Reason::ClockAhead { ahead: self.config.max_drift / 2 },
             false => self.no_quorum(answered),
         };
-        self.reject_all(waiting, &reason);
+        self.complete_or_reject(waiting, &reason);
+    }
+
+    /// The key may have come to name a publication here meanwhile, by an attempt at another SP.
+    fn complete_or_reject(&mut self, waiting: Waiting, reason: &Reason) {
+        match key_of(&waiting.submission).and_then(|key| self.named(key)) {
+            Some(uid) => self.complete_all(uid, None, waiting),
+            None => self.reject_all(waiting, reason),
+        }
     }
 
     fn no_quorum(&self, answered: SpSet) -> Reason {

@@ -37,6 +37,14 @@ impl Outcome {
         }
     }
 
+    /// Why it was not accepted.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Outcome::Accepted { .. } => None,
+            Outcome::Rejected { reason } | Outcome::Undetermined { reason, .. } => Some(reason),
+        }
+    }
+
     /// The publication's name, once it has one.
     pub fn uid(&self) -> Option<Uid> {
         match self {

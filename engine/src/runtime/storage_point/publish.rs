@@ -2,7 +2,7 @@
 
 use crate::{
     protocol::{
-        Entry, Flags, Hash, Manifest, Order, Outcome, Path, Reason, Uid,
+        Entry, Flags, Hash, Manifest, Order, Outcome, Path, Reason, StoragePoint, Uid,
         api::OutcomeAnswer,
         durable::{INLINE_LEN_MAX, InlineContent},
         io::Submission,
@@ -115,6 +115,11 @@ pub(super) enum Progress {
 }
 
 impl PublishMeta {
+    /// What comes of it where the store has refused the content.
+    pub(super) fn outcome_of_refused(&self, sp: &StoragePoint, detail: String) -> Outcome {
+        sp.outcome_of_refused(&self.publisher, self.key.as_deref(), detail)
+    }
+
     /// From the head of a PUT or DELETE of `path`.
     pub(super) fn new(path: Path, head: &Head<'_>, is_delete: bool) -> Result<PublishMeta, Refusal> {
         const CONDITIONS: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];

@@ -304,9 +304,8 @@ impl Server {
                 publish::submit(&mut self.core, id, *meta, hash, size, Vec::new());
             }
             Err(detail) => {
-                let reason = crate::protocol::Reason::Store { detail };
-                let refusal = Refusal { status: 503, reason: reason.to_string(), remedy: reason.remedy() };
-                refusal.write(&mut connection.outbox(&mut self.buffers.gathered, &self.core.date), None);
+                let outcome = meta.outcome_of_refused(&self.core.sp, detail);
+                publish::write_outcome(&mut connection.outbox(&mut self.buffers.gathered, &self.core.date), &outcome);
                 self.answered(id);
             }
         }

@@ -21,8 +21,8 @@ use crate::{
 use acms_engine::{
     mutant::{self, Mutant},
     protocol::{
-        Config, Durable, Entry, Flags, Hash, Manifest, Message, Outcome, Path, Prefix, Reason, SpId, StoragePoint,
-        StoreId, Uid,
+        Config, Durable, Entry, Flags, Hash, Manifest, Message, Outcome, Path, Prefix, SpId, StoragePoint, StoreId,
+        Uid,
         api::ListedEntry,
         durable::{INLINE_LEN_MAX, InlineContent},
         io::{Environment, Event, Submission, Ticket, WriteId},
@@ -597,8 +597,10 @@ impl Running {
                 if matches!(error, StoreError::Full(_)) {
                     shared.bite(me, FaultKind::DiskFull);
                 }
-                let reason = Reason::Store { detail: error.to_string() };
-                let answer = PublishAnswer { outcome: "rejected", uid: None, cause: Some(reason.to_string()) };
+                let key = request.key.as_deref();
+                let outcome = self.machine.outcome_of_refused(&request.publisher, key, error.to_string());
+                let (uid, cause) = (outcome.uid(), outcome.reason().map(ToString::to_string));
+                let answer = PublishAnswer { outcome: outcome.word(), uid, cause };
                 shared.send(connection, me, Segment::Published(Box::new(answer)));
             }
         }
