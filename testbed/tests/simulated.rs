@@ -152,7 +152,7 @@ fn effect(kind: FaultKind, run: &Faulty) -> bool {
         FaultKind::DiskFail => run.ends_with("killed", "os error 5") == 1,
         FaultKind::DiskLost => has_new_store(),
         FaultKind::StoreReplaced => {
-            let mut ends = run.trace.of(Kind::Exit).filter(|event| &*event.process == "displaced sp2");
+            let mut ends = run.trace.of(Kind::Exit).filter(|event| &*event.process == "displaced-sp2");
             let cause = ends.next().and_then(|event| event.cause.clone()).unwrap_or_default();
             has_new_store() && cause.contains("taken this one's place")
         }

@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_is_replaced_counts_until_the_new_one_is_filled() {
+        let displaced = "3 testbed fault outcome=store-replaced cause=sp2\n 3 displaced-sp2 stored uid=10.1.0 cause=0";
+        assert!(held::<HeldByQuorum>(&RUN.replace("3 sp2 stored uid=10.1.0 cause=0", displaced)).0);
+        let filled = format!("{displaced}\n 3 sp2#1 ready cause=1-1");
+        assert!(!held::<HeldByQuorum>(&RUN.replace("3 sp2 stored uid=10.1.0 cause=0", &filled)).0);
+    }
+
+    #[test]
     fn where_nothing_is_told_it_is_void() {
         let report = judge::<HeldByQuorum>("1 sp1 start\n 4 sp1 agreed path=a uid=10.1.0");
         assert!(report.held && report.note.is_some());

@@ -19,7 +19,7 @@ pub(crate) use questions::names;
 pub(crate) use settings::Clocks;
 
 use crate::trace::{Event, Kind, Text};
-use acms_engine::protocol::{Hash, SpSet, Uid};
+use acms_engine::protocol::{Hash, SpId, SpSet, Uid};
 use names::Names;
 use process::Group;
 use settings::Settings;
@@ -192,7 +192,12 @@ impl Facts {
         };
         self.see_key(&mut seen);
         self.see_version(&mut seen);
-        if let (Kind::Stored | Kind::Ready, Some(sp)) = (event.kind, self.processes[process as usize].sp())
+        let stores = match event.kind {
+            Kind::Ready => self.processes[process as usize].sp(),
+            Kind::Stored => storing(&event.process),
+            _ => None,
+        };
+        if let Some(sp) = stores
             && !event.uid.is_some_and(|uid| self.is_agreed(uid))
         {
             self.stores.see(sp, event);
@@ -588,4 +593,11 @@ impl Facts {
         process.group = Some(*group);
         self.groups[*group as usize].members.push(id);
     }
+}
+
+/// Whose store this process writes: a storage point's own, or, of one that another process has taken the place of, the
+/// store it had. That one counts until the new one is filled.
+fn storing(name: &str) -> Option<SpId> {
+    let number = name.strip_prefix("displaced-").unwrap_or(name).strip_prefix("sp")?;
+    number.parse().ok().map(SpId)
 }

@@ -268,7 +268,7 @@ impl<'s> World<'s> {
         let successor = sp.successor(store, random).ok()?;
         let about = Template { outcome: Some("killed"), cause: Some("another has its place"), ..Template::default() };
         self.shared.say(id, Kind::Exit, about);
-        let name: Text = format!("displaced {}", self.shared.host(id).name).into();
+        let name: Text = format!("displaced-{}", self.shared.host(id).name).into();
         let new_id = self.shared.network.add_host(Text::clone(&name), id);
         assert_eq!(new_id.0 as usize, self.roles.len(), "the network knows all hosts");
         let Role::StoragePoint(sp) = &mut self.roles[id.0 as usize] else { return None };
