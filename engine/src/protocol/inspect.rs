@@ -36,6 +36,8 @@ pub struct Inspection {
 pub struct Known {
     /// Manifest and contents are durable; the contents of what is agreed are kept.
     pub held: bool,
+    /// Only remembered: it is agreed, and its contents are not kept.
+    pub remembered: bool,
     /// Their write was asked for; if neither, contents are still missing.
     pub writing: bool,
     /// The own bit is durable.
@@ -73,6 +75,7 @@ impl StoragePoint {
             let key = publication.manifest.key.clone().map(|key| (publication.manifest.publisher.clone(), key));
             let known = Known {
                 held: publication.hold == Hold::Durable && !(publication.agreed && publication.released),
+                remembered: publication.hold == Hold::Durable && publication.agreed && publication.released,
                 writing: publication.hold == Hold::Writing,
                 own_bit: publication.own == OwnBit::Set,
                 own_bit_asked: publication.hold == Hold::Durable && publication.own == OwnBit::Writing,

@@ -132,7 +132,8 @@ impl<'a> Translation<'a> {
             let bits = set(known.bits);
             let known_ = Known {
                 held: known.held,
-                writing: known.writing || (known.agreed && !known.held),
+                remembered: known.remembered,
+                writing: known.writing || (known.agreed && !known.held && !known.remembered),
                 own: known.own_bit && known.held,
                 own_asked: known.own_bit_asked,
                 agreed: known.agreed,

@@ -63,13 +63,23 @@ impl Replay<'_> {
         }
         let [held, writing, own, agreed, dropped] = seen;
         // What a joining SP was told dropped by one and agreed by another is superseded here in either case.
-        let superseded = |p: &usize| has(dropped & sp.agreed, *p) && self.state.has_newer(sp.agreed & sp.held, *p);
-        let but = !members(dropped).filter(superseded).fold(0, |set, p| set | one(p));
-        same("the publications held durably", &self.names(held), &self.names(sp.held & but))?;
-        same("the publications not yet durable", &self.names(writing), &self.names(sp.writing & but))?;
-        same("the publications with the own bit", &self.names(own), &self.names(sp.own & but))?;
-        same("the publications known agreed", &self.names(agreed), &self.names(sp.agreed & but))?;
-        self.compare_keys(at, view, dropped)?;
+        let superseded = |p: &usize| has(sp.agreed, *p) && self.state.has_newer(sp.agreed & sp.held, *p);
+        let told = members(dropped).filter(superseded).fold(0, |set, p| set | one(p));
+        // So is what is only remembered.
+        let mut over = told;
+        for (name, _) in view.publications.iter().filter(|(_, known)| known.remembered) {
+            let p = self.number(*name)?;
+            if !superseded(&p) {
+                return Err(format!("{name:?} is only remembered, though no newer one is here"));
+            }
+            over |= one(p);
+        }
+        same("the publications held durably", &self.names(held), &self.names(sp.held & !over))?;
+        same("the publications not yet durable", &self.names(writing), &self.names(sp.writing & !over))?;
+        same("the publications with the own bit", &self.names(own), &self.names(sp.own & !over))?;
+        same("the publications known agreed", &self.names(agreed), &self.names(sp.agreed & !told))?;
+        // What is only remembered lends its key, too: it is agreed.
+        self.compare_keys(at, view, dropped | over)?;
         let entry = view.entry.map(|name| self.number(name)).transpose()?;
         let newest = self.state.greatest(sp.agreed & sp.held);
         if entry.map(|p| self.state.uid(p)) != newest.map(|p| self.state.uid(p)) {

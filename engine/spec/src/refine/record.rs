@@ -114,6 +114,8 @@ pub enum Told {
 pub struct Known {
     /// Manifest and content are durable.
     pub held: bool,
+    /// It is agreed, and its contents are not kept, since a newer one of its path is here.
+    pub remembered: bool,
     /// Their write was asked for, or will be as soon as the content has come: it is known agreed.
     pub writing: bool,
     /// The own bit is durable.
