@@ -24,3 +24,37 @@ fn hidden_path_shown_again() {
     holds("hidden-path-shown-again-186", include_str!("found/hidden-path-shown-again-186.toml"));
     holds("hidden-path-shown-again-291", include_str!("found/hidden-path-shown-again-291.toml"));
 }
+
+/// P8, seed 1755 of `storm`: a store that took the place of another did not tell of the key of a publication that its
+/// predecessor had named, so a retry made a second publication.
+#[test]
+fn key_of_the_earlier_store() {
+    holds("key-of-the-earlier-store", include_str!("found/key-of-the-earlier-store.toml"));
+}
+
+/// P8, seeds 390, 3907 and 4442 of `storm`: `two-phase`, a retry that had taken a UID was rejected though its key had come
+/// to name an agreed publication meanwhile.
+#[test]
+fn retry_given_up_after_agreement() {
+    holds("retry-given-up-after-agreement", include_str!("found/retry-given-up-after-agreement.toml"));
+}
+
+/// P6, seeds 536 and 2989 of `storm`: a cache kept a truncated object for good, and every receiver behind it asked again
+/// for the same URL.
+#[test]
+fn bad_copy_in_a_second_tier() {
+    holds("bad-copy-in-a-second-tier", include_str!("found/bad-copy-in-a-second-tier.toml"));
+}
+
+/// P7, seed 3263 of `storm`: a walk that one feed began ended the walk that another had begun at the root of another
+/// storage point, behind the same cache.
+#[test]
+fn two_feeds_two_walks() {
+    holds("two-feeds-two-walks", include_str!("found/two-feeds-two-walks.toml"));
+}
+
+/// P1, seed 73 of `storm`: a large content that had rotted after it was compared was handed out, and never mended.
+#[test]
+fn large_content_rots_after_comparison() {
+    holds("large-content-rots", include_str!("found/large-content-rots.toml"));
+}

@@ -136,9 +136,11 @@ impl StoragePoint {
         }
     }
 
-    /// Whether a message, or an outcome, may name `uid`: unless it is this SP's own and no ceiling above it is durable.
+    /// Whether a message, or an outcome, may name `uid`: unless it is of this SP's present store and no ceiling above it
+    /// is durable. What an earlier store has named is known to others.
     pub(super) fn may_name(&self, uid: Uid) -> bool {
-        uid.sp != self.config.me || self.clock.may_name(Micros(uid.micros))
+        let is_own = uid.sp == self.config.me && uid.store == self.config.store.number;
+        !is_own || self.clock.may_name(Micros(uid.micros))
     }
 
     /// A new ceiling is durable.

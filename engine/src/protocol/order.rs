@@ -490,9 +490,21 @@ impl StoragePoint {
         self.unschedule_resend(uid);
         let Some(publication) = self.publications.get_mut(&uid) else { return };
         let (tickets, confirmed) = (std::mem::take(&mut publication.tickets), publication.confirmed);
+        let manifest = Arc::clone(&publication.manifest);
         let reason = self.no_quorum(confirmed);
+        // The key may name another publication here by now, of an attempt at another SP.
+        let key = manifest.key.as_ref().map(|key| Key::new(&manifest.publisher, key));
+        let other = key.and_then(|key| self.keys.of(key)).filter(|other| *other != uid);
         for ticket in tickets {
-            self.finish(ticket, Outcome::Rejected { reason: reason.clone() });
+            let refused = other.map(|other| {
+                let attempt = Attempt { key, entries: &manifest.entries, contents: Vec::new() };
+                self.complete(ticket, other, attempt)
+            });
+            match refused {
+                Some(Ok(())) => {}
+                Some(Err(reason)) => self.finish(ticket, Outcome::Rejected { reason }),
+                None => self.finish(ticket, Outcome::Rejected { reason: reason.clone() }),
+            }
         }
     }
 

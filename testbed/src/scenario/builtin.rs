@@ -2,13 +2,14 @@
 
 use super::parse::ScenarioError;
 
-const BUILTIN: [(&str, &str); 7] = [
+const BUILTIN: [(&str, &str); 8] = [
     ("quickstart", include_str!("../../scenarios/quickstart.toml")),
     ("smoke", include_str!("../../scenarios/smoke.toml")),
     ("failover", include_str!("../../scenarios/failover.toml")),
     ("blackout", include_str!("../../scenarios/blackout.toml")),
     ("stale-source", include_str!("../../scenarios/stale-source.toml")),
     ("wan", include_str!("../../scenarios/wan.toml")),
+    ("clocks", include_str!("../../scenarios/clocks.toml")),
     ("storm", include_str!("../../scenarios/storm.toml")),
 ];
 

@@ -108,7 +108,9 @@ pub(super) fn draw_network(scenario: &mut Scenario, bounds: &Bounds, dice: &mut 
 /// Slow clocks anywhere; fast ones only where promise P7 allows them.
 pub(super) fn draw_clocks(scenario: &mut Scenario, bounds: &Bounds, spared: &Spared, dice: &mut Dice) {
     scenario.clocks.drift_ppm = dice.between(0, bounds.drift_ppm_max.into()) as u32;
-    let most = bounds.skew_max.0.as_micros() as u64;
+    // Further apart than half of `max_drift` a storage point would never be accepted from.
+    let drift_us = scenario.acms.max_drift.map_or(u64::MAX, |span| span.0.as_micros() as u64 / 5);
+    let most = drift_us.min(bounds.skew_max.0.as_micros() as u64);
     if dice.percent(30) {
         return;
     }
