@@ -429,26 +429,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn a_publication_is_never_kept_without_the_release_that_follows_it() {
-    let options = Options { segment_len: 16 << 20, ..OPTIONS };
-    // A batch is cut into commits of 4 MiB: as the last content grows, the cut comes to every place behind it.
-    let full: Vec<Durable> = (1..=63).map(|i| held(i, &vec![i as u8; 64 << 10])).collect();
-    let mut cuts = [0; 4];
-    for len in (57_600..58_080).step_by(16) {
-        let remembered = held(91, b"");
-        let more = [held(90, &vec![90; len]), remembered, Durable::Released { uid: uid(91) }, held(92, &[1; 9_000])];
-        let disk = MemoryStorage::new();
-        Store::create_with(disk.clone(), &identity(), 16 << 20).unwrap();
-        let mut opened = Store::open_with(disk.clone(), options).unwrap();
-        disk.stop_at_sync(disk.syncs() + 2);
-        let all = [&full[..], &more].concat();
-        opened.log.commit(&all).ok();
-        let kept = Store::open_with(disk.crash(0), options).unwrap().records.len();
-        // Whatever became of the second commit: this much was in the first one, or more.
-        cuts[kept.min(all.len() - 1) - full.len()] += 1;
-        assert_ne!(kept, full.len() + 2, "the publication without its release");
-    }
-    assert!(cuts.iter().filter(|count| **count > 0).count() > 1, "the cut comes to several places: {cuts:?}");
-}

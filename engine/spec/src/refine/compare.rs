@@ -15,8 +15,8 @@ impl Replay<'_> {
             let Publication { phase, rejected, .. } = self.state.publications[p];
             // The publication that the submission is.
             let is = match phase {
-                Phase::Completing(q) => Some(usize::from(q)),
-                Phase::Offered => Some(p),
+                Phase::Completing(q) => self.given_up_for(q.into(), &told)?.or(Some(q.into())),
+                Phase::Offered => self.given_up_for(p, &told)?.or(Some(p)),
                 _ => None,
             };
             match told {
@@ -45,6 +45,23 @@ impl Replay<'_> {
             }
         }
         Ok(())
+    }
+
+    /// `two-phase`: an attempt whose publication is given up may be told of another one that its key names there by then.
+    fn given_up_for(&mut self, p: usize, told: &Told) -> Result<Option<usize>, String> {
+        let (Told::Accepted(name) | Told::Undetermined { of: Some(name), .. }) = told else { return Ok(None) };
+        let q = self.number(*name)?;
+        let named = self.config.same_keys(&self.state, p, self.state.accepting(p));
+        if q == p
+            || !self.state.publications[p].undecided && !self.state.publications[p].rejected
+            || !named.contains(&Some(q as Id))
+        {
+            return Ok(None);
+        }
+        if !self.state.publications[p].rejected {
+            self.must(Action::Reject { p })?;
+        }
+        Ok(Some(q))
     }
 
     pub(super) fn compare(&self, at: usize, view: &View) -> Result<(), String> {
