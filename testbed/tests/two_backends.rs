@@ -24,6 +24,11 @@ fn what(event: &Event) -> What {
     (event.path.as_deref().unwrap().to_owned(), event.hash, event.is_deletion())
 }
 
+/// Simulated runs publish once more at the end.
+fn is_probe(path: &str) -> bool {
+    path.starts_with("probe-sp")
+}
+
 /// What a run came to.
 struct Truth {
     accepted: BTreeSet<What>,
@@ -47,7 +52,10 @@ impl Truth {
         let is_accepted = |event: &&Event| event.outcome.as_deref() == Some("accepted");
         let accepted = of(Kind::Outcome).filter(is_accepted);
         Truth {
-            accepted: accepted.map(|event| what(attempts[event.publication.as_deref().unwrap()])).collect(),
+            accepted: accepted
+                .map(|event| what(attempts[event.publication.as_deref().unwrap()]))
+                .filter(|(path, _, _)| !is_probe(path))
+                .collect(),
             doubtful: attempts.values().copied().filter(is_near).map(what).collect(),
             storage_points: trees(&trace, Kind::AuditSp),
             receivers: trees(&trace, Kind::AuditFile),
@@ -66,8 +74,7 @@ fn trees(trace: &Trace, kind: Kind) -> Vec<Tree> {
     let mut trees: BTreeMap<&str, Tree> = BTreeMap::new();
     for event in trace.of(kind) {
         let (path, hash, deleted) = what(event);
-        // Simulated runs publish once more at the end.
-        if path.starts_with("probe-sp") {
+        if is_probe(&path) {
             continue;
         }
         trees.entry(&event.process).or_default().insert(path, (hash, deleted));
