@@ -5,7 +5,7 @@ use acms_testbed::{
     faults::FaultKind,
     judge::{Judge, Verdict},
     scenario::Scenario,
-    trace::{Kind, Trace},
+    trace::{Event, Kind, Trace},
 };
 
 fn run(text: &str, seed: u64) -> (Summary, Trace, Verdict) {
@@ -44,7 +44,9 @@ fn fault(kind: &str, at: &str, lasts: &str, more: &str) -> String {
 fn exits(trace: &Trace, host: &str) -> Vec<(String, String)> {
     let text =
         |text: &Option<_>| text.as_ref().map_or_else(String::new, |text: &acms_testbed::trace::Text| text.to_string());
-    let of_host = trace.of(Kind::Exit).filter(|event| &*event.process == host);
+    // Not the loss of all power with which every run ends.
+    let is_blackout = |event: &Event| event.cause.as_deref() == Some("power lost");
+    let of_host = trace.of(Kind::Exit).filter(|event| &*event.process == host && !is_blackout(event));
     of_host.map(|event| (text(&event.outcome), text(&event.cause))).collect()
 }
 

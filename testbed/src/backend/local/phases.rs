@@ -15,6 +15,7 @@ use crate::{
     trace::{Kind, Recorder, Template, Text, Trace, now_ns},
     workload::{Contents, Published, Publisher, Updates},
 };
+use acms_engine::protocol::Hash;
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
@@ -102,6 +103,9 @@ fn interrupted(error: ClusterError) -> BackendError {
         error => error.into(),
     }
 }
+
+/// By then all that is agreed is in the root.
+const ROOT_TIME: Duration = Duration::from_millis(500);
 
 impl Run<'_> {
     async fn all(&mut self, contents: &Contents, work: &Path) -> Result<(), BackendError> {
@@ -273,12 +277,25 @@ impl Run<'_> {
         }
     }
 
+    /// Roots are made up to a quarter of a second after the entries in them: they must be equal, and stay.
     async fn storage_points_agree(&self) -> bool {
-        let mut roots = Vec::new();
-        for authority in &self.authorities {
-            roots.push(root(self.publisher.client(), authority).await);
+        let before = self.common_root().await;
+        if before.is_none() {
+            return false;
         }
-        roots.iter().all(|root| root.is_some() && *root == roots[0])
+        tokio::time::sleep(ROOT_TIME).await;
+        self.common_root().await == before
+    }
+
+    async fn common_root(&self) -> Option<Hash> {
+        let mut common = None;
+        for authority in &self.authorities {
+            let root = root(self.publisher.client(), authority).await?;
+            if *common.get_or_insert(root) != root {
+                return None;
+            }
+        }
+        common
     }
 
     async fn audit(&mut self) -> Result<(), BackendError> {
