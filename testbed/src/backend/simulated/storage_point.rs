@@ -671,21 +671,24 @@ fn say_stored(
     }
 }
 
+/// Says something of an entry of the index.
+fn say_entry(shared: &mut Shared<'_>, me: HostId, kind: Kind, entry: &ListedEntry) {
+    let about = Template {
+        path: Some(entry.path.as_str()),
+        uid: Some(entry.uid),
+        hash: Some(entry.hash),
+        outcome: entry.flags.deleted.then_some("deleted"),
+        ..Template::default()
+    };
+    shared.say(me, kind, about);
+}
+
 /// Says what the index has from the former life.
 fn say_recovered(shared: &mut Shared<'_>, me: HostId, machine: &StoragePoint) {
     let entries = machine.list(&Prefix::default(), "", usize::MAX);
     let count = entries.len().to_string();
     shared.say(me, Kind::Recovered, Template { cause: Some(&count), ..Template::default() });
-    for entry in entries {
-        let about = Template {
-            path: Some(entry.path.as_str()),
-            uid: Some(entry.uid),
-            hash: Some(entry.hash),
-            outcome: entry.flags.deleted.then_some("deleted"),
-            ..Template::default()
-        };
-        shared.say(me, Kind::Recovered, about);
-    }
+    entries.iter().for_each(|entry| say_entry(shared, me, Kind::Recovered, entry));
 }
 
 #[derive(Default)]
@@ -740,17 +743,6 @@ impl Effects<'_, '_> {
                 },
             );
         }
-    }
-
-    fn say_merged(&mut self, entry: &ListedEntry) {
-        let about = Template {
-            path: Some(entry.path.as_str()),
-            uid: Some(entry.uid),
-            hash: Some(entry.hash),
-            outcome: entry.flags.deleted.then_some("deleted"),
-            ..Template::default()
-        };
-        self.shared.say(self.me, Kind::Merged, about);
     }
 
     fn take_outcome(&mut self, ticket: Ticket, outcome: &Outcome) {
@@ -841,7 +833,7 @@ impl Environment for Effects<'_, '_> {
         match event {
             Event::Outcome { ticket, outcome } => self.take_outcome(ticket, &outcome),
             Event::Agreed { manifest } => self.say_agreed(&manifest),
-            Event::Merged { entry } => self.say_merged(&entry),
+            Event::Merged { entry } => say_entry(self.shared, self.me, Kind::Merged, &entry),
             Event::Dropped { uid, superseded_by } => {
                 let cause = format!("superseded by {superseded_by}");
                 let about = Template { uid: Some(uid), cause: Some(&cause), ..Template::default() };
