@@ -93,14 +93,12 @@ mutants! {
     StaleAnswerRaisesAsOf = "stale-answer-raises-as-of",
     /// A changes answer leaves out an entry.
     CursorSkipsEntry = "cursor-skips-entry",
-    /// A transfer that resumed is not checked.
+    /// A content that came in several parts is not compared with its hash.
     ResumedTransferUnchecked = "resumed-transfer-unchecked",
     /// Bits of a void store count.
     OldStoreBitsCounted = "old-store-bits-counted",
     /// Records count as durable a second before they are written.
     HoldRecords = "hold-records",
-    /// A root counts as merged though the walk down it ended early.
-    MergeFailureForgotten = "merge-failure-forgotten",
     /// A receiver takes an older entry for a newer one.
     ReceiverGoesBack = "receiver-goes-back",
 }

@@ -8,8 +8,6 @@
 #[path = "refinement/driver.rs"]
 mod driver;
 mod support;
-#[path = "refinement/translate.rs"]
-mod translate;
 
 use acms_engine::{
     mutant::{self, Mutant},

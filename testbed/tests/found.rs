@@ -58,3 +58,10 @@ fn two_feeds_two_walks() {
 fn large_content_rots_after_comparison() {
     holds("large-content-rots", include_str!("found/large-content-rots.toml"));
 }
+
+/// P6 and P7, seed 864 of `refinement`: `two-phase`, a storage point that had stored a publication and missed everything
+/// that followed never asked what became of it: its as-of stood still, and its index lacked it.
+#[test]
+fn stored_and_never_told() {
+    holds("stored-and-never-told", include_str!("found/stored-and-never-told.toml"));
+}

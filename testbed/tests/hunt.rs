@@ -5,17 +5,16 @@
 mod common;
 
 use common::testbed;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     process::Stdio,
     time::{Duration, Instant},
 };
 
-/// Runs `hunt storm --json` with these arguments: exit code and report.
+/// Runs `hunt --json` with these arguments: exit code and report.
 fn hunt(args: &[&str]) -> (Option<i32>, Value) {
     let out = tempfile::tempdir().unwrap();
-    let output = testbed().args(["hunt", "storm", "--quiet", "--json", "--out"]).arg(out.path()).args(args).output();
-    let output = output.unwrap();
+    let output = testbed().args(["hunt", "--quiet", "--json", "--out"]).arg(out.path()).args(args).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
     (output.status.code(), report)
@@ -23,7 +22,7 @@ fn hunt(args: &[&str]) -> (Option<i32>, Value) {
 
 #[test]
 fn the_same_seeds_give_the_same_traces_with_any_number_of_jobs() {
-    let common = ["--keep-going", "--shrink-runs", "0"];
+    let common = ["storm", "--keep-going", "--shrink-runs", "0"];
     let hunt = |args: [&str; 4]| hunt(&[&args[..], &common[..]].concat()).1;
     let report = hunt(["--seeds", "0..12", "--jobs", "2"]);
     assert_eq!(report["done"], 12);
@@ -37,6 +36,15 @@ fn the_same_seeds_give_the_same_traces_with_any_number_of_jobs() {
         assert!(check == "P7" || count["seeds"] == 12, "{check}: {count}");
         assert!(check == "P7" || count["void"] == 0, "{check}: {count}");
     }
+}
+
+#[test]
+fn the_small_hunts_hold_every_check() {
+    let (code, reports) = hunt(&["refinement", "edge", "--seeds", "0..150", "--keep-going", "--shrink-runs", "0"]);
+    let [refinement, edge] = &reports.as_array().unwrap()[..] else { panic!("{reports}") };
+    assert_eq!((code, &refinement["failures"], &edge["failures"]), (Some(0), &json!([]), &json!([])));
+    assert_eq!(refinement["checks"]["refines"]["seeds"], 150);
+    assert!(edge["checks"].get("refines").is_none());
 }
 
 #[test]

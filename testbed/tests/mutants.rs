@@ -5,7 +5,13 @@
 
 mod common;
 
-use acms_testbed::report::RunResult;
+use acms_testbed::{
+    backend::{Stop, simulated},
+    hunt::{Budget, HuntOptions, catch, mutants},
+    progress::Progress,
+    report::RunResult,
+    scenario::Scenario,
+};
 use common::run;
 
 /// Runs a scenario with a defect, and without.
@@ -24,6 +30,35 @@ fn broken_and_honest(scenario: &str, mutant: &str, check: &str) {
 
 fn of<'r>(result: &'r RunResult, check: &str) -> &'r acms_testbed::report::CheckResult {
     result.checks.iter().find(|found| found.name == check).unwrap()
+}
+
+/// The rarest takes some 2,700 seeds.
+#[test]
+fn the_hunt_catches_every_mutant() {
+    let out = tempfile::tempdir().unwrap();
+    let load = |name: &str| (Scenario::load(name, &[]).unwrap(), name.to_owned());
+    let scenarios = ["refinement", "edge"].map(load);
+    let options = HuntOptions {
+        seeds: 0..5_000,
+        jobs: 2,
+        out: out.path().to_owned(),
+        keep_going: false,
+        command: String::new(),
+        mutant: None,
+        budget: Budget { runs: 0, ..Budget::default() },
+        progress: Progress::silent(),
+        stop: Stop::new(),
+    };
+    let backend =
+        |scenario: &Scenario, sink: &mut dyn acms_testbed::trace::Sink| simulated::run(scenario, sink).map(drop);
+    let mut missed = Vec::new();
+    for name in mutants() {
+        match catch(name, &scenarios, &options, &backend).unwrap() {
+            Some(report) => println!("{name}: {}, {:?}", report.hunt, report.failures[0].checks),
+            None => missed.push(name),
+        }
+    }
+    assert!(mutants().len() >= 30 && missed.is_empty(), "not caught: {missed:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The simulated world: each fault has its effect and is undone, the promises hold, and the seed decides all.
 
-use acms_engine::protocol::{Message, SpId, StoragePoint};
+use acms_engine::protocol::{Message, Now, SpId, StoragePoint};
 use acms_testbed::{
     backend::simulated::{self, Observer, Step, Summary},
     faults::FaultKind,
@@ -409,7 +409,7 @@ struct Seen {
 }
 
 impl Observer for Seen {
-    fn step(&mut self, _time_ns: u64, sp: SpId, step: Step<'_>, machine: &StoragePoint) {
+    fn step(&mut self, _now: Now, sp: SpId, step: Step<'_>, machine: &StoragePoint) {
         assert_eq!(machine.config().me, sp);
         self.steps += 1;
         self.storage_points.insert(sp);
@@ -434,7 +434,7 @@ fn an_observer_sees_every_step_and_changes_nothing() {
 struct Parts(SpId, u64);
 
 impl Observer for Parts {
-    fn step(&mut self, _time_ns: u64, sp: SpId, step: Step<'_>, _machine: &StoragePoint) {
+    fn step(&mut self, _now: Now, sp: SpId, step: Step<'_>, _machine: &StoragePoint) {
         self.1 += u64::from(sp == self.0 && matches!(step, Step::Message(_, Message::ContentChunk { .. })));
     }
 }

@@ -21,7 +21,7 @@ mod compare;
 mod goals;
 mod record;
 
-pub use record::{Answer, Asking, Input, Known, Name, NotAllowed, Request, Step, Summary, Told, View};
+pub use record::{Answer, Asking, Input, JoinReply, Known, Name, NotAllowed, Request, Step, Summary, Told, View};
 
 use crate::protocol::Action;
 use crate::state::*;
@@ -148,7 +148,7 @@ impl Replay<'_> {
         match input {
             Input::Submitted { submission } => self.must(Action::Submit { p: *submission, at: *at })?,
             Input::OrderAnswer { from, request, answer } => self.take_answer(*at, *from, *request, answer)?,
-            Input::Restarted { begun } => self.restart(*at, begun, view)?,
+            Input::Restarted => self.restart(*at, view)?,
             Input::Replaced => {
                 self.given_to_join.retain(|given| given.to != *at);
                 self.forget_as_of(*at);
@@ -158,10 +158,13 @@ impl Replay<'_> {
             _ => {}
         }
         self.open[*at] = open;
-        for (to, content) in &step.join_replies {
+        // What is answered in the same step as something else becomes durable was answered before it, or after.
+        let mut later = Vec::new();
+        for reply in &step.join_replies {
             // Not to an earlier store, whose request came late.
-            if view.stores[*to] == u32::from(self.state.sps[*to].store) {
-                self.give_join_reply(*to, *at, content)?;
+            let is_of_now = view.stores[reply.to] == u32::from(self.state.sps[reply.to].store);
+            if is_of_now && !self.give_join_reply(*at, reply)? {
+                later.push(reply);
             }
         }
         if view.joining {
@@ -170,10 +173,16 @@ impl Replay<'_> {
         if self.state.sps[*at].join.is_some() {
             self.must(Action::FinishJoin { at: *at })?;
         }
-        for (&p, &name) in view.unnamed.iter().rev() {
-            self.unnamed.insert(name, p);
+        // The first of those that wait for it took it.
+        for (&p, &name) in &view.unnamed {
+            self.unnamed.entry(name).or_insert(p);
         }
         while self.pursue(step) {}
+        for reply in later {
+            if !self.give_join_reply(*at, reply)? {
+                return Err(format!("the reply to joining sp{} has what is not here", reply.to + 1));
+            }
+        }
         for name in &step.vectors {
             if let Ok(p) = self.number(*name) {
                 self.may(Action::SendAgain { at: *at, p });
@@ -269,19 +278,25 @@ impl Replay<'_> {
 
     // ---- Joining ----------------------------------------------------------------------------------------------------
 
-    /// The SP `by` tells a joining one what it holds, after it has recorded the new store durably.
-    fn give_join_reply(&mut self, to: usize, by: usize, content: &str) -> Result<(), String> {
+    /// The SP `by` tells a joining one what it holds, after it has recorded the new store durably. False: it tells of more
+    /// than it holds.
+    fn give_join_reply(&mut self, by: usize, reply: &JoinReply) -> Result<bool, String> {
+        let to = reply.to;
         if self.state.sps[to].join.is_none() {
-            return Ok(());
+            return Ok(true);
         }
+        let held = reply.held.iter().map(|name| self.number(*name)).collect::<Result<Vec<usize>, String>>()?;
         let action = Action::ReplyToJoin { of: to, by };
         let mut asked = self.state.clone();
         asked.sps[to].join = Some(Join::default());
         let replied = self.config.apply(&asked, action).ok_or_else(|| format!("{action:?} is not possible"))?;
-        self.state.sps[by] = replied.sps[by];
         let said = replied.sps[to].join.unwrap_or_default();
-        self.given_to_join.push(GivenToJoin { to, by, content: content.to_owned(), said });
-        Ok(())
+        if held.iter().any(|&p| !has(said.held, p)) {
+            return Ok(false);
+        }
+        self.state.sps[by] = replied.sps[by];
+        self.given_to_join.push(GivenToJoin { to, by, content: reply.content.clone(), said });
+        Ok(true)
     }
 
     /// The joining SP has all that `from` holds.
@@ -296,11 +311,10 @@ impl Replay<'_> {
 
     // ---- Crashes ----------------------------------------------------------------------------------------------------
 
-    /// A crash at some time since the last step, and the restart that ends with `view`. Of the writes in flight, those
-    /// `begun` may have become durable.
-    fn restart(&mut self, at: usize, begun: &[Name], view: &View) -> Result<(), String> {
-        for name in begun {
-            let Some(known) = view.publications.get(name) else { continue };
+    /// A crash at some time since the last step, and the restart that ends with `view`. Of the writes in flight, those may
+    /// have become durable that are here now.
+    fn restart(&mut self, at: usize, view: &View) -> Result<(), String> {
+        for (name, known) in &view.publications {
             // Its ceiling was in the same write.
             if let Some(&p) = self.unnamed.get(name).filter(|_| !self.numbers.contains_key(name)) {
                 self.name(p, *name);

@@ -199,8 +199,13 @@ impl StoragePoint {
         }
         let walked = self.freshness.merged.get(&from) == Some(&reply.base) || reply.base == self.index.root();
         for uid in reply.listed {
-            if !self.publications.contains_key(&uid) {
-                self.want(uid, from, false);
+            match self.publications.get(&uid) {
+                None => self.want(uid, from, false),
+                // Its vector is never sent from here, so nobody would say that it is agreed.
+                Some(one) if one.own == OwnBit::Clear && !one.agreed && one.superseded_by.is_none() => {
+                    self.send(from, Message::PublicationRequest { uid });
+                }
+                Some(_) => {}
             }
         }
         if !walked {
@@ -262,9 +267,7 @@ impl StoragePoint {
         if let Some(round) = self.freshness.round.as_mut().filter(|round| round.merging.contains(peer)) {
             let failed = SpSet::one(peer);
             (round.merging, round.replied) = (round.merging.minus(failed), round.replied.minus(failed));
-            if !mutant::active(Mutant::MergeFailureForgotten) {
-                round.roots.remove(&peer);
-            }
+            round.roots.remove(&peer);
         }
     }
 

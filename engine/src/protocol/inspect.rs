@@ -3,7 +3,7 @@
 use crate::protocol::{
     Micros, SpId, SpSet, StoragePoint, Uid,
     exchange::{Hold, OwnBit},
-    io::Ticket,
+    io::{Output, Ticket},
     message::RequestId,
     order::TicketState,
 };
@@ -68,6 +68,11 @@ pub struct Asking {
 }
 
 impl StoragePoint {
+    /// What it has asked for since outputs were last taken.
+    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+        self.outputs.iter()
+    }
+
     /// What this storage point knows.
     pub fn inspect(&self) -> Inspection {
         let stores = self.stores.iter().map(|(sp, store)| (*sp, store.number)).collect();

@@ -5,7 +5,7 @@
 
 use crate::mutant::{self, Mutant};
 use crate::protocol::{
-    Duration, Entry, Instant, Manifest, Message, Micros, Order, Outcome, Reason, SpId, SpSet, StoragePoint, Uid,
+    Duration, Entry, Instant, Manifest, Message, Micros, Mode, Order, Outcome, Reason, SpId, SpSet, StoragePoint, Uid,
     attempts::{Attempt, Awaited, Waiting},
     durable::{INLINE_LEN_MAX, InlineContent},
     exchange::Hold,
@@ -462,8 +462,10 @@ impl StoragePoint {
     fn give_up_named(&mut self, ticket: Ticket, uid: Uid) {
         self.awaited.give_up(uid, ticket);
         let publication = self.publications.get_mut(&uid);
-        let too_late =
-            mutant::active(Mutant::RejectedAfterOffer) || mutant::active(Mutant::RejectedAfterExchangeStarted);
+        let too_late = mutant::active(match self.config.mode {
+            Mode::Fused => Mutant::RejectedAfterOffer,
+            Mode::TwoPhase => Mutant::RejectedAfterExchangeStarted,
+        });
         if publication.as_ref().is_some_and(|publication| publication.undecided) {
             return self.abort(uid);
         }
@@ -568,7 +570,7 @@ fn same_entries(a: &[Entry], b: &[Entry]) -> bool {
 mod tests {
     use super::*;
     use crate::protocol::{
-        Config, Flags, Hash, Limits, Mode, Now, QuorumSystem, StoreId,
+        Config, Flags, Hash, Limits, Now, QuorumSystem, StoreId,
         io::{Output, WriteId},
         message::Vector,
     };

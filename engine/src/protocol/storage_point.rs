@@ -132,7 +132,7 @@ pub struct StoragePoint {
     announced_at: Instant,
     announced: Hash,
 
-    outputs: VecDeque<Output>,
+    pub(super) outputs: VecDeque<Output>,
     batch: Vec<Durable>,
     batch_done: Vec<Written>,
     lazy: Vec<Durable>,

@@ -1,14 +1,11 @@
 //! Random runs of a small cluster: one path, every fault that the specification knows.
 
-use super::{
-    support::cluster::{Cluster, Options, Recording, Setup},
-    translate::{Submitted, Translation},
-};
+use super::support::cluster::{Cluster, Options, Recording, Setup};
 use acms_engine::protocol::{Mode, Order, SpId, Uid, random::Random};
 use acms_spec::{
-    cases::PLAIN,
-    refine::{self, NotAllowed, Summary},
-    state::{self, Config, P},
+    engine,
+    refine::{NotAllowed, Summary},
+    state::P,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,14 +30,15 @@ impl Plan {
 
 /// Draws a run from `seed`, and replays it in the specification.
 pub(crate) fn run(seed: u64, plan: Plan) -> Result<Summary, NotAllowed> {
-    let (config, steps) = record(seed, plan);
-    refine::replay(&config, &steps)
+    let (cluster, steps) = record(seed, plan);
+    engine::replay(cluster, &steps)
 }
 
 struct Run {
     cluster: Cluster,
     random: Random,
-    submitted: Vec<Submitted>,
+    /// Keys of the submissions.
+    submitted: Vec<String>,
     down: Vec<SpId>,
     /// The greatest UID that was ever known agreed.
     agreed: Option<Uid>,
@@ -64,7 +62,7 @@ pub(crate) struct Faults {
     pub(crate) retries: bool,
 }
 
-fn record(seed: u64, plan: Plan) -> (Config, Vec<refine::Step>) {
+fn record(seed: u64, plan: Plan) -> (engine::Cluster, Vec<engine::Step>) {
     let mut random = Random::new(seed);
     let mode = if random.below(2) == 0 { Mode::Fused } else { Mode::TwoPhase };
     let order = if random.below(4) == 0 { Order::Fast } else { Order::Strict };
@@ -93,23 +91,7 @@ fn record(seed: u64, plan: Plan) -> (Config, Vec<refine::Step>) {
     }
     run.heal();
     let steps = run.cluster.recording.take().expect("recorded").steps;
-    let mut translation = Translation::new(n.into(), &run.submitted);
-    let steps: Vec<refine::Step> = steps.iter().map(|step| translation.step(step)).collect();
-    let mut keys = PLAIN.keys;
-    for (p, submitted) in run.submitted.iter().enumerate() {
-        let first = run.submitted.iter().position(|other| other.key == submitted.key).expect("itself at least");
-        keys[p] = first as u8;
-    }
-    let config = Config {
-        name: "a run of the engine",
-        n: n.into(),
-        submissions: run.submitted.len(),
-        keys,
-        mode: if mode == Mode::Fused { state::Mode::Fused } else { state::Mode::TwoPhase },
-        order: if order == Order::Fast { state::Order::Fast } else { state::Order::Strict },
-        ..PLAIN
-    };
-    (config, steps)
+    (engine::Cluster { n: n.into(), mode, order }, steps)
 }
 
 impl Run {
@@ -169,11 +151,11 @@ impl Run {
         let Some(sp) = self.one_up().filter(|sp| self.cluster.sp(*sp).is_serving()) else { return };
         let number = self.submitted.len();
         let earlier = (self.faults.retries && number > 0 && self.chance(3)).then(|| self.draw(number));
-        let key = earlier.map_or(format!("k{number}"), |earlier| self.submitted[earlier].key.clone());
+        let key = earlier.map_or(format!("k{number}"), |earlier| self.submitted[earlier].clone());
         let content = format!("content of {key}");
         let known = self.agreed.filter(|_| self.cluster.setup.order == Order::Fast);
         let options = Options { key: Some(key.clone()), known };
-        self.submitted.push(Submitted { key });
+        self.submitted.push(key);
         self.cluster.submit(&format!("s{number}"), sp, "p", Some(content.as_bytes()), options);
     }
 

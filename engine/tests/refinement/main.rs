@@ -9,7 +9,6 @@
 mod support;
 
 mod driver;
-mod translate;
 
 use driver::Plan;
 use std::{collections::BTreeMap, ops::Range};

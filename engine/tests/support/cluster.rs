@@ -6,7 +6,6 @@ use acms_engine::{
         Config, Durable, Entry, Flags, Hash, Instant, Limits, Message, Micros, Mode, Now, Order, Outcome, Path,
         QuorumSystem, SpId, StoragePoint, StoreId, Uid,
         durable::{INLINE_LEN_MAX, InlineContent},
-        inspect::Inspection,
         io::{Environment, Event, Submission, Ticket, WriteId, drain},
         message::{Header, Wanted},
     },
@@ -14,6 +13,7 @@ use acms_engine::{
     store::{self, Contents, Log, Maintenance, MemoryStorage, Options as StoreOptions, Store, StoreIdentity},
     wire::{self, Decoder, Frame},
 };
+use acms_spec::engine::{Input, Step};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -72,54 +72,12 @@ struct Node {
     running: Option<Running>,
 }
 
-/// Something that happened to one SP, for tests that follow every step.
-pub struct Step {
-    pub at: SpId,
-    pub now: Now,
-    pub input: Input,
-    pub sent: Vec<(SpId, Message)>,
-    pub events: Vec<Event>,
-    /// What the SP knows afterwards.
-    pub inspection: Inspection,
-    /// The entry of the path `p`.
-    pub entry: Option<Uid>,
-}
-
-/// What came in.
-#[derive(Clone, Debug)]
-pub enum Input {
-    Submitted {
-        name: String,
-        ticket: Ticket,
-    },
-    Message {
-        from: SpId,
-        message: Message,
-    },
-    Flushed {
-        records: Vec<Durable>,
-    },
-    /// All that its start wrote is durable. `begun`: the write during which the power went.
-    Started {
-        begun: Vec<Durable>,
-        replaced: bool,
-    },
-    Timeout,
-    Connected {
-        peer: SpId,
-    },
-    Disconnected {
-        peer: SpId,
-    },
-}
-
 /// Every step since the recording began.
 #[derive(Default)]
 pub struct Recording {
     pub steps: Vec<Step>,
     sent: Vec<(SpId, Message)>,
     events: Vec<Event>,
-    begun: BTreeMap<SpId, Vec<Durable>>,
     replaced: BTreeSet<SpId>,
     starting: bool,
     /// Frames that were on their way when their link broke: (from, to, frame).
@@ -271,9 +229,8 @@ impl Cluster {
         while self.flush(sp) {}
         self.set_starting(false);
         if let Some(recording) = &mut self.recording {
-            let begun = recording.begun.remove(&sp).unwrap_or_default();
             let replaced = recording.replaced.remove(&sp);
-            self.record(sp, Input::Started { begun, replaced });
+            self.record(sp, if replaced { Input::Replaced } else { Input::Restarted });
         }
         self.connect(sp);
     }
@@ -338,7 +295,7 @@ impl Cluster {
                     let now = self.now_at(at);
                     self.machine(at).handle_connected(now, peer);
                     self.cycle(at);
-                    self.record(at, Input::Connected { peer });
+                    self.record(at, Input::Other(format!("connected to sp{peer}")));
                 }
             }
         }
@@ -359,7 +316,7 @@ impl Cluster {
                 let now = self.now_at(at);
                 self.machine(at).handle_disconnected(now, peer);
                 self.cycle(at);
-                self.record(at, Input::Disconnected { peer });
+                self.record(at, Input::Other(format!("disconnected from sp{peer}")));
             }
         }
     }
@@ -390,8 +347,9 @@ impl Cluster {
         } else {
             contents.push(InlineContent { hash, bytes });
         }
+        let key = ("test".to_owned(), options.key.clone().unwrap_or_default());
         let submission = Submission {
-            publisher: "test".into(),
+            publisher: key.0.clone(),
             key: options.key,
             known: options.known,
             order: None,
@@ -402,7 +360,7 @@ impl Cluster {
         let ticket = self.machine(sp).submit(now, submission);
         self.tickets.insert((sp, ticket), (name.to_owned(), path, hash));
         self.cycle(sp);
-        self.record(sp, Input::Submitted { name: name.to_owned(), ticket });
+        self.record(sp, Input::Submitted { ticket, key });
     }
 
     /// Carries out what `sp` asks for, as far as that needs no one else.
@@ -496,9 +454,6 @@ impl Cluster {
         }
         if running.log.commit(&records).is_err() {
             // The power went during this flush; what follows is the test's to say.
-            if let Some(recording) = &mut self.recording {
-                recording.begun.insert(sp, records);
-            }
             return true;
         }
         running.sp.handle_persisted(now, id);
@@ -597,7 +552,7 @@ impl Cluster {
         let now = self.now_at(sp);
         self.machine(sp).handle_timeout(now);
         self.cycle(sp);
-        self.record(sp, Input::Timeout);
+        self.record(sp, Input::Other("timeout".to_owned()));
         true
     }
 
@@ -640,7 +595,7 @@ impl Cluster {
             let now = self.now_at(sp);
             self.machine(sp).handle_timeout(now);
             self.cycle(sp);
-            self.record(sp, Input::Timeout);
+            self.record(sp, Input::Other("timeout".to_owned()));
         }
         self.now = end;
     }

@@ -15,6 +15,7 @@ mod p6;
 mod p7;
 mod p8;
 mod quorum;
+mod refines;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -29,8 +30,10 @@ use serde::Serialize;
 
 const NOT_EXERCISED: &str = "not exercised";
 
-/// Checks that are left out where the trace has nothing of what they are about; simulated runs always have.
-pub(crate) const TOLD_BY_SOME: [&str; 2] = ["quorum", "heals"];
+/// Checks that are left out where the trace has nothing of what they are about. Simulated runs always have, but for the
+/// last one: a scenario asks for it.
+pub(crate) const TOLD_BY_SOME: [&str; 3] = ["quorum", "heals", REFINES];
+pub(crate) const REFINES: &str = "refines";
 
 /// Why P1 and P2 are not judged: disks were lost that left no quorum.
 fn lost_too_many(facts: &Facts) -> Option<String> {
@@ -46,7 +49,7 @@ fn bound_ns() -> u64 {
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CheckReport {
-    /// `P1` to `P8`, `quorum`, `heals` or `alive`.
+    /// `P1` to `P8`, `quorum`, `heals`, `alive` or `refines`.
     pub name: &'static str,
     /// The promise in a few words.
     pub title: &'static str,
@@ -140,6 +143,7 @@ pub(crate) struct Checks {
     quorum: quorum::HeldByQuorum,
     heals: heals::Heals,
     alive: alive::Alive,
+    refines: refines::Refines,
 }
 
 impl Checks {
@@ -156,6 +160,7 @@ impl Checks {
         self.quorum.observe(seen, facts);
         self.heals.observe(seen, facts);
         self.alive.observe(seen, facts);
+        self.refines.observe(seen, facts);
     }
 
     /// The end of the trace; `facts` have been finished. Also what P7 measured.
@@ -173,6 +178,7 @@ impl Checks {
             self.quorum.finish(facts),
             self.heals.finish(facts),
             self.alive.finish(facts),
+            self.refines.finish(facts),
         ];
         // Not every backend tells what these are about.
         reports.retain(|report| !TOLD_BY_SOME.contains(&report.name) || report.events > 0 || !report.held);

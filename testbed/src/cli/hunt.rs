@@ -3,7 +3,7 @@
 use super::{FAILED, INTERRUPTED, PASSED, fail, key_value, print, stop_on_signals};
 use crate::{
     backend::{BackendError, Stop, simulated},
-    hunt::{Budget, Failure, HuntOptions, Report, bundle, choose_mutant, hunt, mutants},
+    hunt::{Budget, Failure, HuntOptions, Report, bundle, catch, choose_mutant, hunt, mutants},
     progress::Progress,
     scenario::{Scenario, Span},
     trace::Sink,
@@ -12,18 +12,20 @@ use std::{ops::Range, path::PathBuf};
 
 /// Runs a scenario in virtual time for many seeds, and shrinks what breaks a promise.
 ///
-/// Of a scenario with a section [hunt] (`storm`) each seed draws everything between the bounds given there: cluster,
-/// quorum system, mode, order, network, clocks, disks, publications and faults. Of any other only the seed changes. A
-/// failing seed is shrunk by itself into a bundle, a directory that `acms-testbed replay` runs again.
+/// Of a scenario with a section [hunt] (`storm`, `refinement`, `edge`) each seed draws everything between the bounds given
+/// there: cluster, quorum system, mode, order, network, clocks, disks, publications and faults. Of any other only the seed
+/// changes. A failing seed is shrunk by itself into a bundle, a directory that `acms-testbed replay` runs again.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     acms-testbed hunt storm --seeds 0..5000\n  \
+    acms-testbed hunt refinement edge --seeds 0..1000\n  \
     acms-testbed hunt storm --seeds 17 --set hunt.fault_kinds='[\"kill\", \"partition\", \"disk-lost\"]'\n\n\
     Prints how often each kind of anything occurred: group, name, seeds, times, separated by tabs.\n\
     Exit code: 0 every check held, 1 one did not, 2 it could not be run, 130 interrupted.")]
 pub(super) struct Hunt {
-    /// A file, or the name of a built-in scenario.
-    scenario: String,
+    /// Files, or names of built-in scenarios.
+    #[arg(required = true, value_name = "SCENARIO")]
+    scenarios: Vec<String>,
     /// Which seeds: A..B (B excluded), or one.
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Range<u64>,
@@ -39,8 +41,8 @@ pub(super) struct Hunt {
     /// Sets a key of the scenario; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     set: Vec<(String, String)>,
-    /// A deliberate defect of the engine that is to be caught, or `all`, one after the other, each until it is caught;
-    /// only in builds with the feature `mutants`.
+    /// A deliberate defect of the engine that is to be caught, or `all`, one after the other, each until it is caught in
+    /// one of the scenarios; only in builds with the feature `mutants`.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// Shrinking a seed takes at most so many runs.
@@ -78,10 +80,10 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err(format!("{text}: there is no seed in it")) }
 }
 
-/// The command line without the seeds.
-fn command(args: &Hunt) -> String {
-    let mut words = vec!["acms-testbed hunt".to_owned(), quoted(&args.scenario)];
-    words.extend(args.set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
+/// The command line for one scenario, without the seeds.
+fn command(scenario: &str, set: &[(String, String)]) -> String {
+    let mut words = vec!["acms-testbed hunt".to_owned(), quoted(scenario)];
+    words.extend(set.iter().map(|(key, value)| format!("--set {}", quoted(&format!("{key}={value}")))));
     words.join(" ")
 }
 
@@ -101,14 +103,16 @@ fn backend(scenario: &Scenario, sink: &mut dyn Sink) -> Result<(), BackendError>
 }
 
 pub(super) fn run_hunt(args: Hunt) -> u8 {
-    let command = command(&args);
     // What a file says about its backend matters to `run`.
     let mut overrides = vec![("backend".to_owned(), "simulated".to_owned())];
-    overrides.extend(args.set);
-    let scenario = match Scenario::load(&args.scenario, &overrides) {
-        Ok(scenario) => scenario,
-        Err(error) => return fail(error),
-    };
+    overrides.extend_from_slice(&args.set);
+    let mut scenarios = Vec::new();
+    for name in &args.scenarios {
+        match Scenario::load(name, &overrides) {
+            Ok(scenario) => scenarios.push((scenario, command(name, &args.set))),
+            Err(error) => return fail(error),
+        }
+    }
     let stop = Stop::new();
     if let Err(error) = stop_on_signals(stop.clone()) {
         return fail(error);
@@ -119,29 +123,47 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
         jobs: args.jobs.unwrap_or_else(processors),
         out: args.out,
         keep_going: args.keep_going,
-        command: with_mutant(&command, args.mutant.as_deref()),
+        command: String::new(),
         mutant: args.mutant,
         budget: Budget { runs: args.shrink_runs, time: args.shrink_time.0 },
         progress: if args.quiet { Progress::silent() } else { Progress::on_stderr() },
         stop,
     };
     if options.mutant.as_deref() == Some("all") {
-        return run_mutants(&scenario, &options, args.json);
+        return run_mutants(&scenarios, &options, args.json);
     }
-    let report = match hunt(&scenario, &options, &backend) {
-        Ok(report) => report,
-        Err(error) => return fail(error),
-    };
+    let mut reports = Vec::new();
+    for (scenario, command) in &scenarios {
+        let command = with_mutant(command, options.mutant.as_deref());
+        match hunt(scenario, &HuntOptions { command, ..options.clone() }, &backend) {
+            Ok(report) => reports.push(report),
+            Err(error) => return fail(error),
+        }
+        let report = reports.last().expect("one was added");
+        if !args.json {
+            print(&report.lines());
+        }
+        if report.interrupted {
+            break;
+        }
+    }
     if args.json {
-        print(&serde_json::to_string_pretty(&report).expect("reports have only texts as keys"));
-    } else {
-        print(&report.lines());
+        print_json(&reports);
     }
-    match (report.passed(), report.interrupted) {
+    match (reports.iter().all(Report::passed), reports.iter().any(|report| report.interrupted)) {
         (_, true) => INTERRUPTED,
         (false, _) => FAILED,
         (true, _) => PASSED,
     }
+}
+
+/// One report as it is, several as a list.
+fn print_json(reports: &[Report]) {
+    let text = match reports {
+        [report] => serde_json::to_string_pretty(report),
+        reports => serde_json::to_string_pretty(reports),
+    };
+    print(&text.expect("reports have only texts as keys"));
 }
 
 fn with_mutant(command: &str, mutant: Option<&str>) -> String {
@@ -149,46 +171,41 @@ fn with_mutant(command: &str, mutant: Option<&str>) -> String {
 }
 
 /// Each mutant until it is caught. Passes if all are.
-fn run_mutants(scenario: &Scenario, options: &HuntOptions, json: bool) -> u8 {
+fn run_mutants(scenarios: &[(Scenario, String)], options: &HuntOptions, json: bool) -> u8 {
     let names = mutants();
     if names.is_empty() {
         return fail("this build has no mutants: build it with `--features mutants`");
     }
     let (mut reports, mut survivors) = (Vec::new(), 0);
     if !json {
-        print("mutant\tcheck\tseeds\tfaults\tpublications\tbundle");
+        print("mutant\tscenario\tcheck\tseeds\tfaults\tpublications\tbundle");
     }
     for name in names {
-        let command = options.command.strip_suffix(" --mutant all").unwrap_or(&options.command);
-        let command = with_mutant(command, Some(name));
-        let mutant = Some(name.to_owned());
-        let options = HuntOptions { mutant, command, keep_going: false, ..options.clone() };
-        let report = match hunt(scenario, &options, &backend) {
-            Ok(report) => report,
+        let caught = match catch(name, scenarios, options, &backend) {
+            Ok(Some(report)) if report.interrupted => return INTERRUPTED,
+            Ok(caught) => caught,
             Err(error) => return fail(error),
         };
-        if report.interrupted {
-            return INTERRUPTED;
-        }
-        survivors += usize::from(report.failures.is_empty());
+        survivors += usize::from(caught.is_none());
         if !json {
-            print(&mutant_line(name, &report));
+            print(&mutant_line(name, &options.seeds, caught.as_ref()));
         }
-        reports.push(report);
+        reports.extend(caught);
     }
     if json {
-        print(&serde_json::to_string_pretty(&reports).expect("reports have only texts as keys"));
+        print_json(&reports);
     }
     if survivors == 0 { PASSED } else { FAILED }
 }
 
-fn mutant_line(name: &str, report: &Report) -> String {
-    let Some(failure) = report.failures.first() else {
-        return format!("{name}\tnot caught\t{}\t\t\t", report.done);
+fn mutant_line(name: &str, seeds: &Range<u64>, caught: Option<&Report>) -> String {
+    let Some((report, failure)) = caught.and_then(|report| Some((report, report.failures.first()?))) else {
+        return format!("{name}\t\tnot caught\t{}\t\t\t", seeds.end - seeds.start);
     };
     let Failure { seed, checks, faults, publications, bundle, .. } = failure;
     let bundle = bundle.as_ref().map_or(String::new(), |bundle| bundle.display().to_string());
-    format!("{name}\t{}\t{}\t{faults}\t{publications}\t{bundle}", checks.join(" "), seed - report.seeds.0 + 1)
+    let tried = seed - seeds.start + 1;
+    format!("{name}\t{}\t{}\t{tried}\t{faults}\t{publications}\t{bundle}", report.hunt, checks.join(" "))
 }
 
 pub(super) fn run_replay(args: &Replay) -> u8 {

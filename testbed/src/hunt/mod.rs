@@ -5,6 +5,7 @@
 
 pub mod bundle;
 mod draw;
+mod mutants;
 mod runner;
 mod shrink;
 mod simplify;
@@ -13,7 +14,8 @@ mod table;
 mod trial;
 
 pub use draw::draw;
-pub use runner::{HuntError, HuntOptions, choose_mutant, hunt, mutants};
+pub use mutants::{catch, choose_mutant, mutants};
+pub use runner::{HuntError, HuntOptions, hunt};
 pub use shrink::{Budget, Shrunk, shrink};
 pub use sound::{SOUND_FAST_US, unsound};
 pub use table::{CheckCount, Count, Failure, Report};

@@ -3,6 +3,7 @@
 use super::{
     bundle::{self, About, BundleError},
     draw::draw,
+    mutants::choose_mutant,
     shrink::{Budget, shrink},
     table::{Failure, Report},
     trial::{Backend, Tally, Trial, Violation, trial, trial_again_by, unexercised},
@@ -72,32 +73,6 @@ pub enum HuntError {
     /// There is no such mutant here.
     #[error("{0}")]
     Mutant(String),
-}
-
-/// From now on this thread's engine is `mutant` (none: honest). Only builds with the feature `mutants` have any.
-pub fn choose_mutant(mutant: Option<&str>) -> Result<(), HuntError> {
-    #[cfg(feature = "mutants")]
-    {
-        let parsed = mutant.map(str::parse).transpose();
-        let unknown = |error: acms_engine::mutant::UnknownMutant| HuntError::Mutant(error.to_string());
-        acms_engine::mutant::choose(parsed.map_err(unknown)?);
-        Ok(())
-    }
-    #[cfg(not(feature = "mutants"))]
-    match mutant {
-        None => Ok(()),
-        Some(_) => Err(HuntError::Mutant("this build has no mutants: build it with `--features mutants`".to_owned())),
-    }
-}
-
-/// Names of all deliberate defects that this build has: none without the feature `mutants`.
-pub fn mutants() -> Vec<&'static str> {
-    #[cfg(feature = "mutants")]
-    {
-        acms_engine::mutant::Mutant::ALL.iter().map(|mutant| mutant.name()).collect()
-    }
-    #[cfg(not(feature = "mutants"))]
-    Vec::new()
 }
 
 /// What became of a seed.
@@ -197,7 +172,7 @@ fn one(base: &Scenario, seed: u64, options: &HuntOptions, backend: &Backend) -> 
     let Trial { mut violations, tally, trace_hash } = tried;
     // A drawn run has everything; a defect may keep it from showing that.
     let must_show = base.hunt.is_some() && options.mutant.is_none();
-    violations.extend(Some(&tally).filter(|_| must_show).and_then(unexercised));
+    violations.extend(Some(&tally).filter(|_| must_show).and_then(|tally| unexercised(scenario.refine, tally)));
     let is_own_fault = || honest_fails(&scenario, options, backend);
     let Some(violation) = violations.first().cloned().filter(|_| options.mutant.is_none() || !is_own_fault()) else {
         return Ok(Done { scenario, tally, trace_hash, failure: None });

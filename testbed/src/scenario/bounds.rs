@@ -23,6 +23,9 @@ pub enum QuorumFamily {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bounds {
+    /// The scenarios ask for `refine`.
+    #[serde(default)]
+    pub refine: bool,
     /// Numbers of storage points.
     pub storage_points: Vec<u8>,
     /// Quorum systems.

@@ -2,7 +2,7 @@
 
 use super::parse::ScenarioError;
 
-const BUILTIN: [(&str, &str); 8] = [
+const BUILTIN: [(&str, &str); 10] = [
     ("quickstart", include_str!("../../scenarios/quickstart.toml")),
     ("smoke", include_str!("../../scenarios/smoke.toml")),
     ("failover", include_str!("../../scenarios/failover.toml")),
@@ -11,6 +11,8 @@ const BUILTIN: [(&str, &str); 8] = [
     ("wan", include_str!("../../scenarios/wan.toml")),
     ("clocks", include_str!("../../scenarios/clocks.toml")),
     ("storm", include_str!("../../scenarios/storm.toml")),
+    ("refinement", include_str!("../../scenarios/refinement.toml")),
+    ("edge", include_str!("../../scenarios/edge.toml")),
 ];
 
 /// Text of the built-in scenario `name`.

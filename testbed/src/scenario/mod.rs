@@ -58,6 +58,10 @@ pub struct Scenario {
     /// What is published.
     #[serde(default)]
     pub workload: Workload,
+    /// Simulated: the steps of the storage points are replayed in the protocol's specification. It knows small clusters,
+    /// one path and few publications.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refine: bool,
     /// What goes wrong, and when.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -235,6 +239,28 @@ mod tests {
         refuse("[[faults]]\nkind = \"kill\"\ntarget = \"sp9\"\nat = \"1s\"", "no host is called sp9");
         refuse("duration = \"5s\"\n[[faults]]\nkind = \"kill\"\ntarget = \"sp1\"\nat = \"9s\"", "after the duration");
         refuse("[workload]\ntree = \"/etc\"\nsize = \"1KiB\"", "generated");
+    }
+
+    #[test]
+    fn what_the_specification_does_not_know_is_not_compared_with_it() {
+        let text = "name = \"x\"\nrefine = true\n";
+        let one = "[[workload.publications]]\nat = \"1s\"\nto = \"sp1\"\npath = \"a\"\n";
+        let refuse = |text: &str, reason: &str| {
+            let error = Scenario::parse("x", text, &[]).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        };
+        refuse(text, "line 2: the local backend cannot do a comparison with the specification");
+        let text = format!("{text}backend = \"simulated\"\n");
+        refuse(&text, "line 2: the scenario is not valid: refine needs listed publications");
+        refuse(&format!("{text}{one}{}", one.replace("\"a\"", "\"b\"")), "line 11: ");
+        refuse(&format!("{text}[fleet]\nstorage_points = 7\n{one}"), "must be at most 5 with refine");
+        refuse(&format!("{text}[acms]\norder = \"fast\"\n{one}"), "acms.order must be strict");
+        refuse(&format!("{text}{one}order = \"fast\"\n"), "line 8: ");
+        let fault = |kind: &str| format!("{text}{one}[[faults]]\nkind = \"{kind}\"\ntarget = \"sp1\"\nat = \"1s\"\n");
+        refuse(&fault("disk-full"), "faults.0.kind is none that the specification knows");
+        assert!(Scenario::parse("x", &fault("disk-lost"), &[]).is_ok());
+        let storm = builtin("storm").unwrap().replace("[hunt]", "[hunt]\nrefine = true");
+        refuse(&storm, "hunt.storage_points must be at most 5");
     }
 
     #[test]

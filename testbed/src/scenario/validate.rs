@@ -2,6 +2,7 @@
 
 mod bounds;
 mod faults;
+mod refine;
 mod workload;
 
 use super::{BackendName, Network, Scenario, ScenarioError, parse::did_you_mean};
@@ -44,7 +45,8 @@ pub(super) fn validate(scenario: &Scenario) -> Checked {
     workload::publications(scenario)?;
     faults::faults(scenario)?;
     expectations(scenario)?;
-    bounds::bounds(scenario)
+    bounds::bounds(scenario)?;
+    refine::refine(scenario)
 }
 
 /// What the backend cannot do is refused before anything is started.
@@ -71,6 +73,7 @@ fn backend(scenario: &Scenario) -> Checked {
             .then(|| ("clocks".into(), "clocks that are wrong ([clocks])".into())),
         (scenario.disk != super::Disk::default()).then(|| ("disk".into(), "disks of a chosen speed ([disk])".into())),
         workload.map(|key| (format!("workload.{key}"), format!("workload.{key}"))),
+        scenario.refine.then(|| ("refine".into(), "a comparison with the specification (refine)".into())),
         fault.map(|(i, fault)| (format!("faults.{i}.kind"), format!("the fault `{}` (fault {})", fault.kind, i + 1))),
     ];
     match cannot.into_iter().flatten().next() {

@@ -110,6 +110,9 @@ kinds! {
     Unread = "unread",
     /// Not all came to rest in time; `cause` says what did not.
     Unsettled = "unsettled",
+    /// The steps of the storage points were replayed in the specification: `outcome` `allowed`, or `not-allowed` and
+    /// `cause` why.
+    Refined = "refined",
     /// Processor time and memory of a process.
     Usage = "usage",
     /// An entry of a storage point's index at the end.

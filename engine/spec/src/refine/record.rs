@@ -82,11 +82,9 @@ pub enum Input {
         /// ... and whose own bit it holds.
         own: Vec<Name>,
     },
-    /// The SP has crashed since its last step and is up again; all that its start wrote is durable.
-    Restarted {
-        /// Publications (or their own bits) in a write that was under way when it crashed: durable or not.
-        begun: Vec<Name>,
-    },
+    /// The SP has crashed since its last step and is up again; all that its start wrote is durable. Of what was being
+    /// written when it crashed, that is durable which is here now.
+    Restarted,
     /// The SP has lost its disk since its last step; it is up with a new, empty store.
     Replaced,
     /// Anything else.
@@ -167,6 +165,17 @@ pub struct View {
     pub unnamed: BTreeMap<usize, Name>,
 }
 
+/// The last page of what an SP holds, for a joining one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JoinReply {
+    /// Who joins.
+    pub to: usize,
+    /// What it says; told apart from other replies by that.
+    pub content: String,
+    /// Publications that it says are held.
+    pub held: Vec<Name>,
+}
+
 /// A step of one SP.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -178,8 +187,8 @@ pub struct Step {
     pub told: Vec<(usize, Told)>,
     /// Publications whose vector it sent.
     pub vectors: Vec<Name>,
-    /// Last pages of replies that it sent to joining SPs: (to, what they say).
-    pub join_replies: Vec<(usize, String)>,
+    /// Last pages of replies that it sent to joining SPs.
+    pub join_replies: Vec<JoinReply>,
     /// Replies in as-of rounds that it sent: (to, the round's number).
     pub as_of_replies: Vec<(usize, Request)>,
     /// Time without clocks.

@@ -2,6 +2,7 @@
 //! thread of the process works by it, and so do the simulated storage point and the tests' clusters.
 
 use crate::{
+    mutant::{self, Mutant},
     protocol::{
         Hash, Message,
         io::Staged,
@@ -68,7 +69,8 @@ impl<S: Storage, U: Ord> Incoming<S, U> {
         if staging.len() < total {
             return Ok(Staged::Part);
         }
-        match self.fetched.remove(&hash).map(|staging| staging.finish(Some(hash))) {
+        let is_checked = offset == 0 || !mutant::active(Mutant::ResumedTransferUnchecked);
+        match self.fetched.remove(&hash).map(|staging| staging.finish(is_checked.then_some(hash))) {
             Some(Err(StoreError::WrongHash { .. })) => Ok(Staged::HashMismatch),
             Some(finished) => finished.map(|_| Staged::Whole),
             None => Ok(Staged::Failed),

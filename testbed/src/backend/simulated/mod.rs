@@ -24,6 +24,7 @@ mod reader;
 mod reads;
 mod receiver;
 mod record;
+mod refinement;
 mod shared;
 mod storage_point;
 mod world;
@@ -31,8 +32,8 @@ mod world;
 use super::{Backend, BackendError, Context};
 use crate::{faults::FaultKind, scenario::Scenario, trace::Sink};
 use acms_engine::protocol::{
-    Message, SpId, StoragePoint,
-    io::{Submission, Ticket, WriteId},
+    Durable, Message, Now, SpId, StoragePoint,
+    io::{Event, Submission, Ticket, WriteId},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -68,7 +69,7 @@ pub struct Summary {
 
 /// Runs a scenario from beginning to end and gives its events to `sink`.
 pub fn run(scenario: &Scenario, sink: &mut dyn Sink) -> Result<Summary, BackendError> {
-    phases::run(scenario, sink, None)
+    if scenario.refine { refinement::run(scenario, sink) } else { phases::run(scenario, sink, None) }
 }
 
 /// The same; `observer` sees every step of every storage point's state machine.
@@ -82,8 +83,8 @@ pub fn run_observed(
 
 /// Sees the steps of storage points' state machines.
 pub trait Observer {
-    /// `sp` took `step` at `time_ns`; `machine` is as it is after it, its outputs not yet taken.
-    fn step(&mut self, time_ns: u64, sp: SpId, step: Step<'_>, machine: &StoragePoint);
+    /// `sp` took `step` when its clocks showed `now`; `machine` is as it is after it, its outputs not yet taken.
+    fn step(&mut self, now: Now, sp: SpId, step: Step<'_>, machine: &StoragePoint);
 }
 
 /// An input of a storage point's state machine.
@@ -101,12 +102,23 @@ pub enum Step<'a> {
     Message(SpId, &'a Message),
     /// A publisher handed in a publication.
     Submitted(&'a Submission, Ticket),
-    /// These writes are durable.
-    Persisted(&'a [WriteId]),
+    /// These records are durable.
+    Persisted(&'a [Durable]),
     /// The disk refused these writes.
     Refused(&'a [WriteId]),
     /// Time has passed.
     Timeout,
     /// Something that concerns contents only.
     Other,
+    /// A cycle of inputs has ended, and its outputs were taken.
+    CycleEnded(&'a Taken),
+}
+
+/// What a storage point's state machine asked for in a cycle, as far as others see it.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// What it sent.
+    pub sent: Vec<(SpId, Message)>,
+    /// What it said.
+    pub events: Vec<Event>,
 }

@@ -4,7 +4,7 @@
 //! one flush at a time, and everything that is asked for while one runs goes into the next.
 
 use super::{
-    Step,
+    Step, Taken,
     connection::{ConnectionId, Segment, Service},
     disk::Disk,
     host::{HostId, Input},
@@ -236,7 +236,7 @@ impl StoragePointHost {
         let hello = Hello { cluster: self.config.cluster.clone(), header: machine.header() };
         let peers = Peers::new((self.sp, me), hello, self.others.iter().copied(), random, now.instant);
         opened.lost.into_iter().for_each(|(hash, size)| machine.handle_damaged(now, hash, size));
-        shared.observe(self.sp, Step::Started, &machine);
+        shared.observe(me, Step::Started, &machine);
         if shared.host(me).incarnation() > 0 {
             say_recovered(shared, me, &machine);
         }
@@ -317,7 +317,7 @@ impl StoragePointHost {
                     Err(error) => return shared.ended.push((me, self.disk.ending(&error))),
                 };
                 running.machine.handle_staged(shared.now_at(me), hash, end, staged);
-                shared.observe(self.sp, Step::Other, &running.machine);
+                shared.observe(me, Step::Other, &running.machine);
             }
             Done::AbortStage { hash } => running.incoming.abort_stage(&hash),
             Done::Upload { connection, request } => {
@@ -344,14 +344,14 @@ impl StoragePointHost {
                 say_stored(shared, me, (self.store, &running.contents), &records);
                 running.unanswered.persisted(&ids);
                 ids.iter().for_each(|id| running.machine.handle_persisted(now, *id));
-                shared.observe(self.sp, Step::Persisted(&ids), &running.machine);
+                shared.observe(me, Step::Persisted(&records), &running.machine);
             }
             Some(Answer::Refused(detail)) => {
                 shared.bite(me, FaultKind::DiskFull);
                 let ids = running.unanswered.refused();
                 running.committer.take(Write::RefusalNoted);
                 ids.iter().for_each(|id| running.machine.handle_refused(now, *id, &detail));
-                shared.observe(self.sp, Step::Refused(&ids), &running.machine);
+                shared.observe(me, Step::Refused(&ids), &running.machine);
             }
             Some(Answer::Failed(error)) => shared.ended.push((me, self.disk.ending(&error))),
         }
@@ -390,7 +390,7 @@ impl StoragePointHost {
     /// Drains the protocol and carries out what that brought.
     fn end_cycle(&mut self, shared: &mut Shared<'_>, me: HostId) {
         let Some(running) = self.running.as_mut() else { return };
-        running.take_link_events(shared, me, self.sp);
+        running.take_link_events(shared, me);
         running.drain(shared, me, &mut self.disk);
         if running.machine.has_started() && !running.has_peers && !running.is_stopping {
             running.has_peers = true;
@@ -446,8 +446,7 @@ impl Running {
         let now = shared.now_at(me);
         if self.machine.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.machine.handle_timeout(now);
-            let sp = self.machine.config().me;
-            shared.observe(sp, Step::Timeout, &self.machine);
+            shared.observe(me, Step::Timeout, &self.machine);
         }
         if self.has_peers && self.peers.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.peers.handle_timeout(shared);
@@ -464,7 +463,7 @@ impl Running {
         shared.later(me, STOP_TIME_NS, Input::Done(Done::StopNow));
     }
 
-    fn take_link_events(&mut self, shared: &mut Shared<'_>, me: HostId, sp: SpId) {
+    fn take_link_events(&mut self, shared: &mut Shared<'_>, me: HostId) {
         while let Some(event) = self.peers.poll_event() {
             let now = shared.now_at(me);
             match event {
@@ -473,12 +472,12 @@ impl Running {
                     if self.machine.handle_header(now, &header) {
                         self.machine.handle_connected(now, peer);
                     }
-                    shared.observe(sp, Step::Connected(peer), &self.machine);
+                    shared.observe(me, Step::Connected(peer), &self.machine);
                 }
                 LinkEvent::Down(peer, _) => {
                     shared.say(me, Kind::LinkDown, Template { cause: Some(&peer.to_string()), ..Template::default() });
                     self.machine.handle_disconnected(now, peer);
-                    shared.observe(sp, Step::Disconnected(peer), &self.machine);
+                    shared.observe(me, Step::Disconnected(peer), &self.machine);
                 }
                 LinkEvent::Failed(..) => {}
                 LinkEvent::Messages(peer, header, messages) => {
@@ -487,7 +486,7 @@ impl Running {
                             let seen = shared.observer.is_some().then(|| message.clone());
                             self.machine.handle_message(now, peer, message);
                             if let Some(message) = seen {
-                                shared.observe(sp, Step::Message(peer, &message), &self.machine);
+                                shared.observe(me, Step::Message(peer, &message), &self.machine);
                             }
                         }
                     }
@@ -513,12 +512,18 @@ impl Running {
             outgoing: BTreeMap::new(),
             damaged: Vec::new(),
             has_found: false,
+            seen: None,
         };
+        effects.seen = effects.shared.observer.is_some().then(Taken::default);
         let now = effects.shared.now_at(me);
         carry_out(&mut self.machine, &mut effects, now);
         effects.send_frames();
-        if effects.has_found {
-            shared.observe(self.machine.config().me, Step::Other, &self.machine);
+        let (has_found, seen) = (effects.has_found, effects.seen);
+        if has_found {
+            shared.observe(me, Step::Other, &self.machine);
+        }
+        if let Some(taken) = seen {
+            shared.observe(me, Step::CycleEnded(&taken), &self.machine);
         }
     }
 
@@ -539,8 +544,7 @@ impl Running {
         let ticket = self.machine.submit(shared.now_at(me), submission);
         self.tickets.insert(ticket, pending);
         if let Some(submission) = seen {
-            let sp = self.machine.config().me;
-            shared.observe(sp, Step::Submitted(&submission, ticket), &self.machine);
+            shared.observe(me, Step::Submitted(&submission, ticket), &self.machine);
         }
     }
 
@@ -714,6 +718,8 @@ struct Effects<'e, 's> {
     /// Contents that were found damaged, with their sizes where they are known.
     damaged: Vec<(Hash, Option<u64>)>,
     has_found: bool,
+    /// Everything that is sent and said, if somebody wants to see it.
+    seen: Option<Taken>,
 }
 
 impl Effects<'_, '_> {
@@ -775,6 +781,9 @@ impl FindsDamage for Effects<'_, '_> {
 
 impl Environment for Effects<'_, '_> {
     fn send(&mut self, to: SpId, message: Message) {
+        if let Some(seen) = &mut self.seen {
+            seen.sent.push((to, message.clone()));
+        }
         if self.peers.is_up(to) {
             let outgoing = self.outgoing.entry(to).or_default();
             match message {
@@ -830,6 +839,9 @@ impl Environment for Effects<'_, '_> {
     }
 
     fn event(&mut self, _sp: &StoragePoint, event: Event) {
+        if let Some(seen) = &mut self.seen {
+            seen.events.push(event.clone());
+        }
         match event {
             Event::Outcome { ticket, outcome } => self.take_outcome(ticket, &outcome),
             Event::Agreed { manifest } => self.say_agreed(&manifest),

@@ -16,7 +16,7 @@ use crate::{
     trace::{Kind, Template, Text},
     workload::Random,
 };
-use acms_engine::protocol::{Hash, Instant, Path, SpId, StoragePoint, StoreId, Uid};
+use acms_engine::protocol::{Hash, Instant, Path, StoragePoint, StoreId, Uid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// All hosts and what happens to them.
@@ -273,7 +273,7 @@ impl<'s> World<'s> {
         assert_eq!(new_id.0 as usize, self.roles.len(), "the network knows all hosts");
         let Role::StoragePoint(sp) = &mut self.roles[id.0 as usize] else { return None };
         if let Some(machine) = sp.machine() {
-            self.shared.observe(sp.sp, Step::Ended, machine);
+            self.shared.observe(id, Step::Ended, machine);
         }
         self.shared.unwatched.insert(sp.store);
         sp.moved(new_id);
@@ -347,7 +347,7 @@ impl<'s> World<'s> {
         match &mut self.roles[id.0 as usize] {
             Role::StoragePoint(sp) | Role::Displaced(sp) => {
                 if let Some(machine) = sp.machine() {
-                    self.shared.observe(sp.sp, Step::Ended, machine);
+                    self.shared.observe(id, Step::Ended, machine);
                 }
                 sp.end(how == Kill::Power);
             }
@@ -386,11 +386,12 @@ impl Shared<'_> {
     }
 
     /// Shows a step of a storage point's state machine to who wants to see it.
-    pub(super) fn observe(&mut self, sp: SpId, step: Step<'_>, machine: &StoragePoint) {
+    pub(super) fn observe(&mut self, me: HostId, step: Step<'_>, machine: &StoragePoint) {
+        let now = self.now_at(me);
         if let Some(observer) = &mut self.observer
             && !self.unwatched.contains(&machine.config().store)
         {
-            observer.step(self.now_ns, sp, step, machine);
+            observer.step(now, machine.config().me, step, machine);
         }
     }
 

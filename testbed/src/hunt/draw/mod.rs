@@ -30,6 +30,7 @@ pub fn draw(name: &str, bounds: &Bounds, seed: u64) -> Scenario {
         clocks: Default::default(),
         disk: Default::default(),
         workload: Default::default(),
+        refine: bounds.refine,
         faults: Vec::new(),
         expect: BTreeMap::new(),
         hunt: None,

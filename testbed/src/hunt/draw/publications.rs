@@ -89,7 +89,7 @@ fn publication(
         key: Some(format!("k{number:03}")),
         deleted,
         known: dice.percent(30),
-        order: dice.percent(10).then_some(other),
+        order: dice.percent(10).then_some(other).filter(|other| bounds.orders.contains(other)),
         ..Publication::new(at, &to, path, size.0)
     }
 }
