@@ -65,3 +65,10 @@ fn large_content_rots_after_comparison() {
 fn stored_and_never_told() {
     holds("stored-and-never-told", include_str!("found/stored-and-never-told.toml"));
 }
+
+/// P6, seed 1476 of `edge`: a cache kept bad copies of a node under every name that receivers had asked for it by, one
+/// after the other, and each of them had to walk through those of all.
+#[test]
+fn bad_copies_under_many_names() {
+    holds("bad-copies-under-many-names", include_str!("found/bad-copies-under-many-names.toml"));
+}

@@ -44,6 +44,7 @@ fn the_small_hunts_hold_every_check() {
     let [refinement, edge] = &reports.as_array().unwrap()[..] else { panic!("{reports}") };
     assert_eq!((code, &refinement["failures"], &edge["failures"]), (Some(0), &json!([]), &json!([])));
     assert_eq!(refinement["checks"]["refines"]["seeds"], 150);
+    assert!(refinement["checks"]["refines"]["events"].as_u64() > Some(30_000), "{}", refinement["checks"]["refines"]);
     assert!(edge["checks"].get("refines").is_none());
 }
 

@@ -414,7 +414,7 @@ impl Observer for Seen {
         self.steps += 1;
         self.storage_points.insert(sp);
         self.submitted += u64::from(matches!(step, Step::Submitted(..)));
-        self.ended += u64::from(matches!(step, Step::Ended));
+        self.ended += u64::from(matches!(step, Step::Ended(_)));
     }
 }
 

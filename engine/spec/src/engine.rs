@@ -14,7 +14,7 @@ use acms_engine::protocol::{
     Durable, Message, Mode, Now, Order, Outcome, SpId, SpSet, Uid,
     inspect::Inspection,
     io::{Event, Ticket},
-    message::{JoinItem, JoinState, RequestId},
+    message::{JoinState, RequestId},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,10 @@ pub enum Input {
         records: Vec<Durable>,
     },
     /// It has crashed since its last step and is up again; all that its start wrote is durable.
-    Restarted,
+    Restarted {
+        /// What was being written when it crashed: durable or not.
+        begun: Vec<Durable>,
+    },
     /// It has lost its disk since its last step and is up with an empty store, whose start is durable.
     Replaced,
     /// Anything else, in words.
@@ -81,17 +84,24 @@ pub struct Cluster {
     pub order: Order,
 }
 
-/// Whether a recorded run is a run of the specification. What follows the [`P`]th submission is not looked at: the
-/// specification has room for no more.
-pub fn replay(cluster: Cluster, steps: &[Step]) -> Result<Summary, NotAllowed> {
-    assert!(cluster.n <= N, "the specification has {N} storage points at most");
-    let submitted = |step: &Step| match &step.input {
+fn submitted(step: &Step) -> Option<Key> {
+    match &step.input {
         Input::Submitted { key, .. } => Some(key.clone()),
         _ => None,
-    };
+    }
+}
+
+/// The beginning of a run that the specification has room for: what comes before the submission after the [`P`]th.
+pub fn followed(steps: &[Step]) -> &[Step] {
     let beyond = steps.iter().enumerate().filter(|(_, step)| submitted(step).is_some()).nth(P);
-    let steps = &steps[..beyond.map_or(steps.len(), |(place, _)| place)];
+    &steps[..beyond.map_or(steps.len(), |(place, _)| place)]
+}
+
+/// Whether a recorded run, of which everything can be [`followed`], is a run of the specification.
+pub fn replay(cluster: Cluster, steps: &[Step]) -> Result<Summary, NotAllowed> {
+    assert!(cluster.n <= N, "the specification has {N} storage points at most");
     let submissions: Vec<Key> = steps.iter().filter_map(submitted).collect();
+    assert!(submissions.len() <= P, "the specification has {P} submissions at most");
     let mut keys = PLAIN.keys;
     for (p, key) in submissions.iter().enumerate() {
         keys[p] = number_of(key, &submissions).expect("itself at least");
@@ -140,7 +150,7 @@ impl<'a> Translation<'a> {
     /// None: nothing has happened that the specification knows.
     fn step(&mut self, step: &Step) -> Option<refine::Step> {
         let at = step.at;
-        if let Input::Restarted | Input::Replaced = step.input {
+        if let Input::Restarted { .. } | Input::Replaced = step.input {
             self.tickets.retain(|(sp, _), _| *sp != at);
         }
         let input = match &step.input {
@@ -154,7 +164,11 @@ impl<'a> Translation<'a> {
                 let (held, own) = self.durable(records);
                 refine::Input::Flushed { held, own }
             }
-            Input::Restarted => refine::Input::Restarted,
+            Input::Restarted { begun } => {
+                let (mut begun, own) = self.durable(begun);
+                begun.extend(own);
+                refine::Input::Restarted { begun }
+            }
             Input::Replaced => refine::Input::Replaced,
             Input::Other(_) => refine::Input::Other,
         };
@@ -170,10 +184,17 @@ impl<'a> Translation<'a> {
         let vectors: Vec<Name> = step.sent.iter().filter_map(vector).collect();
         let join_reply = |(to, message): &(SpId, Message)| match message {
             Message::JoinReply { page, .. } if page.last => {
-                let is_held = |item: &&JoinItem| matches!(item.state, JoinState::Pending { .. } | JoinState::Agreed);
-                let held = page.items.iter().filter(is_held).map(|item| item.manifest.uid);
-                let held = held.filter(|uid| self.followed.contains(uid)).map(name).collect();
-                Some(refine::JoinReply { to: index(*to), content: format!("{message:?}"), held })
+                let names = |is_it: fn(JoinState) -> bool| {
+                    let items = page.items.iter().filter(|item| is_it(item.state)).map(|item| item.manifest.uid);
+                    items.filter(|uid| self.followed.contains(uid)).map(name).collect()
+                };
+                Some(refine::JoinReply {
+                    to: index(*to),
+                    content: format!("{message:?}"),
+                    held: names(|state| matches!(state, JoinState::Pending { .. } | JoinState::Agreed)),
+                    own: names(|state| state == JoinState::Pending { own_bit: true }),
+                    agreed: names(|state| state == JoinState::Agreed),
+                })
             }
             _ => None,
         };

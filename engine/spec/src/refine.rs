@@ -148,7 +148,7 @@ impl Replay<'_> {
         match input {
             Input::Submitted { submission } => self.must(Action::Submit { p: *submission, at: *at })?,
             Input::OrderAnswer { from, request, answer } => self.take_answer(*at, *from, *request, answer)?,
-            Input::Restarted => self.restart(*at, view)?,
+            Input::Restarted { begun } => self.restart(*at, begun, view)?,
             Input::Replaced => {
                 self.given_to_join.retain(|given| given.to != *at);
                 self.forget_as_of(*at);
@@ -285,13 +285,16 @@ impl Replay<'_> {
         if self.state.sps[to].join.is_none() {
             return Ok(true);
         }
-        let held = reply.held.iter().map(|name| self.number(*name)).collect::<Result<Vec<usize>, String>>()?;
+        let number =
+            |names: &[Name]| names.iter().map(|name| self.number(*name)).collect::<Result<Vec<usize>, String>>();
+        let (held, own, agreed) = (number(&reply.held)?, number(&reply.own)?, number(&reply.agreed)?);
         let action = Action::ReplyToJoin { of: to, by };
         let mut asked = self.state.clone();
         asked.sps[to].join = Some(Join::default());
         let replied = self.config.apply(&asked, action).ok_or_else(|| format!("{action:?} is not possible"))?;
         let said = replied.sps[to].join.unwrap_or_default();
-        if held.iter().any(|&p| !has(said.held, p)) {
+        let has_all = |set: Set, of: &[usize]| of.iter().all(|&p| has(set, p));
+        if !(has_all(said.held, &held) && has_all(said.own, &own) && has_all(said.agreed, &agreed)) {
             return Ok(false);
         }
         self.state.sps[by] = replied.sps[by];
@@ -311,10 +314,11 @@ impl Replay<'_> {
 
     // ---- Crashes ----------------------------------------------------------------------------------------------------
 
-    /// A crash at some time since the last step, and the restart that ends with `view`. Of the writes in flight, those may
-    /// have become durable that are here now.
-    fn restart(&mut self, at: usize, view: &View) -> Result<(), String> {
-        for (name, known) in &view.publications {
+    /// A crash at some time since the last step, and the restart that ends with `view`. Of the writes in flight, those
+    /// `begun` may have become durable.
+    fn restart(&mut self, at: usize, begun: &[Name], view: &View) -> Result<(), String> {
+        for name in begun {
+            let Some(known) = view.publications.get(name) else { continue };
             // Its ceiling was in the same write.
             if let Some(&p) = self.unnamed.get(name).filter(|_| !self.numbers.contains_key(name)) {
                 self.name(p, *name);

@@ -9,7 +9,7 @@ use crate::{
     mutant::{self, Mutant},
     protocol::{
         Durable, Duration, Hash, Instant, Message, Micros, SpId, SpSet, StoragePoint, Uid,
-        exchange::OwnBit,
+        exchange::{Hold, OwnBit},
         io::Event,
         message::{AsOf, LISTED_MAX, RequestId},
         storage_point::Written,
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Publications remembered to have entered the index since earlier roots.
 const RECENT_MAX: usize = LISTED_MAX / 2;
+/// A reply brings about so many questions for what was stored and never heard of again.
+const ASKED_MAX: usize = 64;
 
 /// What a storage point knows of its freshness, and what entered its index of late.
 #[derive(Debug)]
@@ -198,12 +200,16 @@ impl StoragePoint {
             round.bound = round.bound.min(Micros(reply.clock.0.saturating_sub(round_trip)));
         }
         let walked = self.freshness.merged.get(&from) == Some(&reply.base) || reply.base == self.index.root();
+        let mut asked = 0;
         for uid in reply.listed {
             match self.publications.get(&uid) {
                 None => self.want(uid, from, false),
-                // Its vector is never sent from here, so nobody would say that it is agreed.
-                Some(one) if one.own == OwnBit::Clear && !one.agreed && one.superseded_by.is_none() => {
-                    self.send(from, Message::PublicationRequest { uid });
+                // `two-phase`: stored, and no vector has come. None is sent from here, so nobody would say that it is agreed.
+                Some(one) if one.hold == Hold::Durable && one.own == OwnBit::Clear && !self.is_settled(uid) => {
+                    if asked < ASKED_MAX {
+                        asked += 1;
+                        self.send(from, Message::PublicationRequest { uid });
+                    }
                 }
                 Some(_) => {}
             }

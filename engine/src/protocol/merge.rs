@@ -74,12 +74,10 @@ impl WantedSet {
 }
 
 /// The walk down a peer's index. Its queue is a stack, so that it stays as small as a node is wide and the tree deep.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Merge {
     queue: Vec<(NodePlace, Hash)>,
     out: BTreeMap<Hash, BTreeSet<NodePlace>>,
-    /// When the last node came, or the walk began.
-    went_on_at: Instant,
 }
 
 impl StoragePoint {
@@ -194,13 +192,9 @@ impl StoragePoint {
             if let Some(peer) = self.peers.get_mut(&sp) {
                 peer.differs_since = Some(due);
             }
-            // One that has stood still for as long has lost a question or an answer.
-            if self.merges.get(&sp).is_none_or(|walk| is_due(walk.went_on_at)) {
+            if !self.merges.contains_key(&sp) {
                 self.start_merge(sp, root);
             }
-            // It may not know that they differ.
-            let root = self.index.root();
-            self.send(sp, Message::Root { root });
         }
     }
 
@@ -210,8 +204,7 @@ impl StoragePoint {
     }
 
     pub(super) fn start_merge(&mut self, peer: SpId, root: Hash) {
-        let queue = vec![(NodePlace::root(), root)];
-        self.merges.insert(peer, Merge { queue, out: BTreeMap::new(), went_on_at: self.now.instant });
+        self.merges.insert(peer, Merge { queue: vec![(NodePlace::root(), root)], out: BTreeMap::new() });
         self.pump_merge(peer);
     }
 
@@ -251,7 +244,6 @@ impl StoragePoint {
         let hash = Hash::of(bytes);
         let Some(merge) = self.merges.get_mut(&from) else { return };
         let Some(places) = merge.out.remove(&hash) else { return };
-        merge.went_on_at = self.now.instant;
         let node = Node::decode(bytes).ok();
         let Some(node) = node.filter(|node| places.iter().all(|place| place.check(node).is_ok())) else {
             return self.merge_failed(from);

@@ -43,6 +43,18 @@ const UNFETCHED_MAX: usize = 4096;
 const RESTARTS_MAX: u32 = 4;
 /// Most objects that are asked for under another URL, because a cache keeps a bad copy under the first.
 const SPOILT_MAX: usize = 1024;
+/// Names that an object which came with a wrong hash is asked for by: so many times as many as the time before.
+const NAMES_TIMES: u64 = 4;
+const NAMES_MAX: u64 = 1 << 24;
+
+/// An object that came with a wrong hash.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spoilt {
+    /// Its next name is one of so many ...
+    names: u64,
+    /// ... this one.
+    name: u64,
+}
 /// So many answers in a row that say "walk" make no sense.
 const FULLS_MAX: u32 = 4;
 /// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
@@ -114,8 +126,8 @@ pub struct Receiver {
     strangers: BTreeSet<usize>,
     complete: Complete,
     holdings: Holdings<Place>,
-    /// How often each of these objects came with a wrong hash.
-    spoilt: BTreeMap<Hash, u32>,
+    /// Objects that came with a wrong hash.
+    spoilt: BTreeMap<Hash, Spoilt>,
     progress: Progress,
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
@@ -338,20 +350,24 @@ impl Receiver {
         Ok(())
     }
 
-    /// An object came with a wrong hash. A cache may keep it as it is for a year: from now on another URL names it.
+    /// An object came with a wrong hash. A cache may keep it as it is for a year: from now on another URL names it, drawn
+    /// among four the first time and among four times as many each further time. So many receivers ask for few copies at
+    /// first, and what one of them has met does not lie in wait for another.
     fn spoilt(&mut self, hash: Hash, what: String) -> Leave {
-        *self.spoilt.entry(hash).or_default() += 1;
+        let spoilt = self.spoilt.entry(hash).or_default();
+        spoilt.names = (spoilt.names * NAMES_TIMES).clamp(NAMES_TIMES, NAMES_MAX);
+        spoilt.name = 1 + self.random.below(spoilt.names);
         if self.spoilt.len() > SPOILT_MAX {
             self.spoilt.pop_first();
         }
         Leave::WrongHash(what)
     }
 
-    /// The URL's path of an object; all receivers count alike, so that caches keep few copies.
+    /// The URL's path of an object.
     fn object_target(&self, hash: Hash) -> String {
         match self.spoilt.get(&hash) {
             None => format!("/v1/objects/{hash}"),
-            Some(times) => format!("/v1/objects/{hash}?again={times}"),
+            Some(Spoilt { name, .. }) => format!("/v1/objects/{hash}?again={name}"),
         }
     }
 

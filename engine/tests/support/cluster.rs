@@ -78,6 +78,7 @@ pub struct Recording {
     pub steps: Vec<Step>,
     sent: Vec<(SpId, Message)>,
     events: Vec<Event>,
+    begun: BTreeMap<SpId, Vec<Durable>>,
     replaced: BTreeSet<SpId>,
     starting: bool,
     /// Frames that were on their way when their link broke: (from, to, frame).
@@ -229,8 +230,9 @@ impl Cluster {
         while self.flush(sp) {}
         self.set_starting(false);
         if let Some(recording) = &mut self.recording {
+            let begun = recording.begun.remove(&sp).unwrap_or_default();
             let replaced = recording.replaced.remove(&sp);
-            self.record(sp, if replaced { Input::Replaced } else { Input::Restarted });
+            self.record(sp, if replaced { Input::Replaced } else { Input::Restarted { begun } });
         }
         self.connect(sp);
     }
@@ -454,6 +456,9 @@ impl Cluster {
         }
         if running.log.commit(&records).is_err() {
             // The power went during this flush; what follows is the test's to say.
+            if let Some(recording) = &mut self.recording {
+                recording.begun.insert(sp, records);
+            }
             return true;
         }
         running.sp.handle_persisted(now, id);

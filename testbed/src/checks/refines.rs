@@ -16,6 +16,7 @@ const PROMISE: &str = "Every step of every storage point is zero or more steps o
 #[derive(Debug, Default)]
 pub(crate) struct Refines {
     findings: Findings,
+    is_told: bool,
 }
 
 impl Check for Refines {
@@ -24,14 +25,18 @@ impl Check for Refines {
         if event.kind != Kind::Refined {
             return;
         }
-        self.findings.looked_at(1);
-        if event.outcome.as_deref() != Some("allowed") {
+        self.is_told = true;
+        if event.outcome.as_deref() == Some("allowed") {
+            let steps = event.cause.as_deref().and_then(|cause| cause.split(' ').next()?.parse().ok());
+            self.findings.looked_at(steps.unwrap_or(0));
+        } else {
+            self.findings.looked_at(1);
             self.findings.violated(|| format!("a step that the specification does not allow: {event}"));
         }
     }
 
     fn finish(mut self, _facts: &Facts) -> CheckReport {
-        if self.findings.events == 0 {
+        if !self.is_told {
             self.findings.void = Some("not judged: the scenario does not ask for it".to_owned());
         }
         self.findings.report(REFINES, TITLE, PROMISE)
@@ -45,7 +50,8 @@ mod tests {
 
     #[test]
     fn a_step_that_is_not_allowed_is_named() {
-        assert!(held::<Refines>("9 testbed refined outcome=allowed cause=3").0);
+        let report = judge::<Refines>("9 testbed refined outcome=allowed cause=\"37 steps replayed, 0 left out\"");
+        assert!(report.held && report.events == 37);
         let (ok, why) = held::<Refines>("9 testbed refined outcome=not-allowed cause=why");
         assert!(!ok && why.contains("does not allow") && why.contains("why"), "{why}");
     }

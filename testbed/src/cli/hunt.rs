@@ -147,8 +147,10 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
             break;
         }
     }
-    if args.json {
-        print_json(&reports);
+    match &reports[..] {
+        _ if !args.json => {}
+        [report] if scenarios.len() == 1 => print_json(report),
+        reports => print_json(&reports),
     }
     match (reports.iter().all(Report::passed), reports.iter().any(|report| report.interrupted)) {
         (_, true) => INTERRUPTED,
@@ -157,17 +159,20 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
     }
 }
 
-/// One report as it is, several as a list.
-fn print_json(reports: &[Report]) {
-    let text = match reports {
-        [report] => serde_json::to_string_pretty(report),
-        reports => serde_json::to_string_pretty(reports),
-    };
-    print(&text.expect("reports have only texts as keys"));
+fn print_json(value: &impl serde::Serialize) {
+    print(&serde_json::to_string_pretty(value).expect("reports have only texts as keys"));
 }
 
 fn with_mutant(command: &str, mutant: Option<&str>) -> String {
     mutant.map_or(command.to_owned(), |mutant| format!("{command} --mutant {mutant}"))
+}
+
+/// What became of a mutant.
+#[derive(serde::Serialize)]
+struct Hunted {
+    mutant: &'static str,
+    /// The hunt that caught it.
+    caught: Option<Report>,
 }
 
 /// Each mutant until it is caught. Passes if all are.
@@ -176,7 +181,7 @@ fn run_mutants(scenarios: &[(Scenario, String)], options: &HuntOptions, json: bo
     if names.is_empty() {
         return fail("this build has no mutants: build it with `--features mutants`");
     }
-    let (mut reports, mut survivors) = (Vec::new(), 0);
+    let (mut hunted, mut survivors) = (Vec::new(), 0);
     if !json {
         print("mutant\tscenario\tcheck\tseeds\tfaults\tpublications\tbundle");
     }
@@ -190,10 +195,10 @@ fn run_mutants(scenarios: &[(Scenario, String)], options: &HuntOptions, json: bo
         if !json {
             print(&mutant_line(name, &options.seeds, caught.as_ref()));
         }
-        reports.extend(caught);
+        hunted.push(Hunted { mutant: name, caught });
     }
     if json {
-        print_json(&reports);
+        print_json(&hunted);
     }
     if survivors == 0 { PASSED } else { FAILED }
 }

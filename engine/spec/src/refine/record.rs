@@ -82,9 +82,11 @@ pub enum Input {
         /// ... and whose own bit it holds.
         own: Vec<Name>,
     },
-    /// The SP has crashed since its last step and is up again; all that its start wrote is durable. Of what was being
-    /// written when it crashed, that is durable which is here now.
-    Restarted,
+    /// The SP has crashed since its last step and is up again; all that its start wrote is durable.
+    Restarted {
+        /// Publications (or their own bits) in a write that was under way when it crashed: durable or not.
+        begun: Vec<Name>,
+    },
     /// The SP has lost its disk since its last step; it is up with a new, empty store.
     Replaced,
     /// Anything else.
@@ -172,8 +174,12 @@ pub struct JoinReply {
     pub to: usize,
     /// What it says; told apart from other replies by that.
     pub content: String,
-    /// Publications that it says are held.
+    /// Publications that it says are held ...
     pub held: Vec<Name>,
+    /// ... with its own bit ...
+    pub own: Vec<Name>,
+    /// ... or agreed.
+    pub agreed: Vec<Name>,
 }
 
 /// A step of one SP.

@@ -92,8 +92,8 @@ pub trait Observer {
 pub enum Step<'a> {
     /// Its process started, from what its store recovered.
     Started,
-    /// Its process is gone: `machine` is what it was before. Of what was not durable any part may be.
-    Ended,
+    /// Its process is gone: `machine` is what it was before. These records were being flushed: durable or not.
+    Ended(&'a [Durable]),
     /// A link is up; the header of the peer's hello was handled before.
     Connected(SpId),
     /// A link is down.

@@ -5,11 +5,11 @@ use super::{Observer, Step, Summary, Taken, phases};
 use crate::{
     backend::BackendError,
     scenario::Scenario,
-    trace::{Event, Kind, Sink, Text},
+    trace::{self, Kind, Sink, Text},
 };
 use acms_engine::protocol::{
-    Message, Now, Path, SpId, StoragePoint,
-    io::{Output, Submission},
+    Durable, Message, Now, Path, SpId, StoragePoint,
+    io::{Event, Output, Submission},
 };
 use acms_spec::{
     engine::{self, Input},
@@ -27,14 +27,17 @@ pub(super) fn run(scenario: &Scenario, sink: &mut dyn Sink) -> Result<Summary, B
     let mut summary = phases::run(scenario, sink, Some(&mut follower))?;
     let acms = &scenario.acms;
     let cluster = engine::Cluster { n: scenario.fleet.storage_points.into(), mode: acms.mode, order: acms.order };
-    let replayed = engine::replay(cluster, &follower.steps);
-    let (outcome, cause) = match replayed {
-        Ok(summary) => ("allowed", format!("{} steps", summary.steps)),
+    let followed = engine::followed(&follower.steps);
+    let (outcome, cause) = match engine::replay(cluster, followed) {
+        Ok(summary) => {
+            let left_out = follower.steps.len() - followed.len();
+            ("allowed", format!("{} steps replayed, {left_out} left out", summary.steps))
+        }
         Err(NotAllowed { why, before, .. }) => ("not-allowed", format!("{why}: {}", before.join("; "))),
     };
-    let event =
-        Event::new(u64::try_from(summary.duration.as_nanos()).unwrap_or(u64::MAX), &"testbed".into(), 0, Kind::Refined);
-    sink.record(Event { outcome: Some(Text::from(outcome)), cause: Some(Text::from(cause)), ..event });
+    let end_ns = u64::try_from(summary.duration.as_nanos()).unwrap_or(u64::MAX);
+    let event = trace::Event::new(end_ns, &"testbed".into(), 0, Kind::Refined);
+    sink.record(trace::Event { outcome: Some(Text::from(outcome)), cause: Some(Text::from(cause)), ..event });
     summary.events += 1;
     Ok(summary)
 }
@@ -58,14 +61,17 @@ struct Life {
     is_later: bool,
     /// Its start is durable.
     has_started: bool,
-    /// Steps of the cycle under way, each with how much of what the cycle sends and says is its own or an earlier one's.
+    /// What was being written when earlier lives ended.
+    begun: Vec<Durable>,
+    /// Steps of the cycle under way, each with how many of the cycle's messages and outcomes are its own or an earlier
+    /// one's.
     cycle: Vec<(engine::Step, Count)>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Count {
     sent: usize,
-    said: usize,
+    told: usize,
 }
 
 impl Count {
@@ -73,7 +79,7 @@ impl Count {
     fn of(machine: &StoragePoint) -> Count {
         machine.outputs().fold(Count::default(), |count, output| match output {
             Output::Send { .. } => Count { sent: count.sent + 1, ..count },
-            Output::Event(_) => Count { said: count.said + 1, ..count },
+            Output::Event(Event::Outcome { .. }) => Count { told: count.told + 1, ..count },
             _ => count,
         })
     }
@@ -89,7 +95,10 @@ impl Observer for Follower {
                 (life.store, life.has_started) = (store, false);
                 life.cycle.clear();
             }
-            Step::Ended => life.cycle.clear(),
+            Step::Ended(flushing) => {
+                life.begun.extend_from_slice(flushing);
+                life.cycle.clear();
+            }
             Step::CycleEnded(taken) if life.has_started => self.close(now, sp, taken, machine),
             Step::CycleEnded(_) => self.begin(now, sp, machine),
             _ if life.has_started => {
@@ -128,10 +137,10 @@ impl Follower {
             return;
         }
         life.has_started = true;
-        let replaced = std::mem::take(&mut life.lost);
+        let (replaced, begun) = (std::mem::take(&mut life.lost), std::mem::take(&mut life.begun));
         let inputs = match (std::mem::replace(&mut life.is_later, true), replaced) {
             (false, 0) => vec![Input::Other("first start".to_owned())],
-            (true, 0) => vec![Input::Restarted],
+            (true, 0) => vec![Input::Restarted { begun }],
             (_, stores) => vec![Input::Replaced; stores as usize],
         };
         self.steps.extend(inputs.into_iter().map(|input| seen(now, sp, input, machine, &self.path)));
@@ -143,19 +152,18 @@ impl Follower {
         if cycle.is_empty() {
             cycle.push((seen(now, sp, Input::Other("a cycle".to_owned()), machine, &self.path), Count::default()));
         }
-        let all = Count { sent: taken.sent.len(), said: taken.events.len() };
+        let outcomes: Vec<&Event> =
+            taken.events.iter().filter(|event| matches!(event, Event::Outcome { .. })).collect();
+        let all = Count { sent: taken.sent.len(), told: outcomes.len() };
         let (last, mut from) = (cycle.len() - 1, Count::default());
         for (place, (mut step, mut to)) in cycle.into_iter().enumerate() {
             if place == last {
                 to = all;
-                step = engine::Step {
-                    input: step.input,
-                    ..seen(now, sp, Input::Other(String::new()), machine, &self.path)
-                };
+                step = seen(now, sp, step.input, machine, &self.path);
             }
-            to = Count { sent: to.sent.clamp(from.sent, all.sent), said: to.said.clamp(from.said, all.said) };
+            to = Count { sent: to.sent.clamp(from.sent, all.sent), told: to.told.clamp(from.told, all.told) };
             step.sent = taken.sent[from.sent..to.sent].to_vec();
-            step.events = taken.events[from.said..to.said].to_vec();
+            step.events = outcomes[from.told..to.told].iter().copied().cloned().collect();
             from = to;
             self.steps.push(step);
         }

@@ -172,6 +172,12 @@ impl StoragePointHost {
         self.running.as_ref().map(|running| &running.contents)
     }
 
+    /// The records of the flush under way.
+    pub(super) fn flushing(&self) -> Vec<Durable> {
+        let batch = self.running.as_ref().and_then(|running| running.flushing.as_ref());
+        batch.map_or(Vec::new(), |batch| batch.records().cloned().collect())
+    }
+
     /// The disk is gone; a new one with an empty store takes its place.
     pub(super) fn replace_store(&mut self, store: StoreId) -> Result<(), StoreError> {
         self.store = store;

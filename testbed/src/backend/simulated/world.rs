@@ -273,7 +273,7 @@ impl<'s> World<'s> {
         assert_eq!(new_id.0 as usize, self.roles.len(), "the network knows all hosts");
         let Role::StoragePoint(sp) = &mut self.roles[id.0 as usize] else { return None };
         if let Some(machine) = sp.machine() {
-            self.shared.observe(id, Step::Ended, machine);
+            self.shared.observe(id, Step::Ended(&sp.flushing()), machine);
         }
         self.shared.unwatched.insert(sp.store);
         sp.moved(new_id);
@@ -347,7 +347,7 @@ impl<'s> World<'s> {
         match &mut self.roles[id.0 as usize] {
             Role::StoragePoint(sp) | Role::Displaced(sp) => {
                 if let Some(machine) = sp.machine() {
-                    self.shared.observe(id, Step::Ended, machine);
+                    self.shared.observe(id, Step::Ended(&sp.flushing()), machine);
                 }
                 sp.end(how == Kill::Power);
             }

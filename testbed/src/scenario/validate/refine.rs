@@ -6,7 +6,7 @@ use crate::{
     scenario::{Bounds, QuorumFamily, Scenario},
 };
 use acms_engine::protocol::{Order, QuorumSystem};
-use acms_spec::state::N;
+use acms_spec::state::{N, P};
 
 pub(super) fn refine(scenario: &Scenario) -> Checked {
     if let Some(bounds) = scenario.hunt.as_ref().filter(|bounds| bounds.refine) {
@@ -17,6 +17,7 @@ pub(super) fn refine(scenario: &Scenario) -> Checked {
     }
     let publications = &scenario.workload.publications;
     let first = publications.first();
+    check(publications.len() > P, "workload.publications", too_long)?;
     check(first.is_none(), "refine", || "needs listed publications ([[workload.publications]])".into())?;
     let other = publications.iter().position(|one| first.is_some_and(|first| one.path != first.path));
     if let Some(other) = other {
@@ -44,6 +45,7 @@ fn drawn(bounds: &Bounds) -> Checked {
     check(bounds.orders != [Order::Strict], "hunt.orders", || "must be strict with hunt.refine".into())?;
     check(bounds.paths.1 > 1, "hunt.paths", || "must be 1 with hunt.refine".into())?;
     check(bounds.publications.0 == 0, "hunt.publications", || "must be at least 1 with hunt.refine".into())?;
+    check(bounds.publications.1 > P as u64, "hunt.publications", too_long)?;
     let unknown = bounds.fault_kinds.iter().find(|kind| !is_known(**kind));
     check(unknown.is_some(), "hunt.fault_kinds", || {
         let names = unknown.map(ToString::to_string).unwrap_or_default();
@@ -55,8 +57,17 @@ fn too_many() -> String {
     format!("must be at most {N} with refine: the specification knows no more")
 }
 
+fn too_long() -> String {
+    format!("must be at most {P} with refine: the specification has room for no more")
+}
+
 /// Crashes, lost disks, links, clocks and whatever happens to others than storage points.
 fn is_known(kind: FaultKind) -> bool {
     use FaultKind::*;
-    !matches!(kind, DiskFull | DiskFail | DiskRot | StoreReplaced)
+    match kind {
+        Kill | Pause | Restart | CrashLoop | DiskLost | DiskTorn | DiskSlow => true,
+        Isolate | Partition | Flap | Loss | SlowLink | ClockSkew | ClockJump => true,
+        CacheCorrupt | CacheTruncate | CacheStale | CacheRollback => true,
+        DiskFull | DiskFail | DiskRot | StoreReplaced => false,
+    }
 }
