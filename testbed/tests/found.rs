@@ -66,9 +66,10 @@ fn stored_and_never_told() {
     holds("stored-and-never-told", include_str!("found/stored-and-never-told.toml"));
 }
 
-/// P6, seed 1476 of `edge`: a cache kept bad copies of a node under every name that receivers had asked for it by, one
-/// after the other, and each of them had to walk through those of all.
+/// P6, seeds 1476 and 2992 of `edge`: a cache kept bad copies of nodes under every name that receivers had asked for them
+/// by, one after the other, and each receiver had to walk through those of all, of one node after another.
 #[test]
 fn bad_copies_under_many_names() {
     holds("bad-copies-under-many-names", include_str!("found/bad-copies-under-many-names.toml"));
+    holds("bad-copies-of-many-nodes", include_str!("found/bad-copies-of-many-nodes.toml"));
 }

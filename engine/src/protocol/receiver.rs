@@ -41,20 +41,10 @@ const OBJECTS_IN_FLIGHT_MAX: usize = 8;
 const UNFETCHED_MAX: usize = 4096;
 /// So many walks in a row that find nodes or contents gone make a receiver leave the source.
 const RESTARTS_MAX: u32 = 4;
-/// Most objects that are asked for under another URL, because a cache keeps a bad copy under the first.
-const SPOILT_MAX: usize = 1024;
-/// Names that an object which came with a wrong hash is asked for by: so many times as many as the time before.
+/// Names that objects are asked for by after a wrong hash: so many times as many as the time before.
 const NAMES_TIMES: u64 = 4;
 const NAMES_MAX: u64 = 1 << 24;
 
-/// An object that came with a wrong hash.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spoilt {
-    /// Its next name is one of so many ...
-    names: u64,
-    /// ... this one.
-    name: u64,
-}
 /// So many answers in a row that say "walk" make no sense.
 const FULLS_MAX: u32 = 4;
 /// How long verified entries wait for company, while following and while walking: a batch costs a few flushes.
@@ -73,12 +63,21 @@ const CHANGES_TIMEOUT: Duration = Duration::from_secs(35);
 const SNAPSHOT_LEN_MAX: u64 = 64 << 10;
 const CHANGES_LEN_MAX: u64 = 64 << 20;
 
+/// What objects are asked for by after one came with a wrong hash.
+#[derive(Clone, Copy, Debug)]
+struct Spoilt {
+    /// The name is one of so many ...
+    names: u64,
+    /// ... this one.
+    name: u64,
+}
+
 #[derive(Debug)]
 enum Asked {
     Snapshot(Why),
     Changes { feed: usize },
     Node { walk: u64, place: NodePlace, hash: Hash },
-    Content { path: Path, hash: Hash },
+    Content { path: Path },
 }
 
 /// Why the snapshot is read.
@@ -126,8 +125,8 @@ pub struct Receiver {
     strangers: BTreeSet<usize>,
     complete: Complete,
     holdings: Holdings<Place>,
-    /// Objects that came with a wrong hash.
-    spoilt: BTreeMap<Hash, Spoilt>,
+    /// An object has come with a wrong hash since all of a snapshot was here.
+    spoilt: Option<Spoilt>,
     progress: Progress,
     flush_at: Option<Instant>,
     retry_at: Option<Instant>,
@@ -166,7 +165,7 @@ impl Receiver {
             strangers: BTreeSet::new(),
             complete: Complete::default(),
             holdings: Holdings::new(config.prefixes.clone(), held),
-            spoilt: BTreeMap::new(),
+            spoilt: None,
             progress: Progress::new(config.prefixes.clone(), reached),
             flush_at: None,
             retry_at: None,
@@ -233,7 +232,7 @@ impl Receiver {
             return;
         };
         let result = match (status, asked) {
-            (200, Asked::Content { path, hash }) => self.on_content(id, &path, hash, body),
+            (200, Asked::Content { path }) => self.on_content(id, &path, body),
             (200, asked) => match body {
                 Body::Bytes(bytes) => self.on_answer(now, asked, &bytes),
                 Body::Staged(staged) => {
@@ -254,12 +253,12 @@ impl Receiver {
     pub fn handle_failure(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(asked) = self.take_asked(id) else { return };
         match (failure, asked) {
-            (Failure::Disk(cause), Asked::Content { path, .. }) => {
+            (Failure::Disk(cause), Asked::Content { path }) => {
                 self.outputs.push_back(problem(format!("{path} cannot be stored: {cause}")));
                 self.holdings.fetch_failed_here(id, &path);
             }
-            (Failure::WrongHash, Asked::Content { path, hash }) => {
-                let leave = self.spoilt(hash, path.to_string());
+            (Failure::WrongHash, Asked::Content { path }) => {
+                let leave = self.spoilt(path.to_string());
                 self.leave(now, leave);
             }
             (failure, _) => self.leave(now, Leave::Failed(failure.to_string())),
@@ -341,31 +340,27 @@ impl Receiver {
         }
     }
 
-    fn on_content(&mut self, id: RequestId, path: &Path, hash: Hash, body: Body) -> Result<(), Leave> {
+    fn on_content(&mut self, id: RequestId, path: &Path, body: Body) -> Result<(), Leave> {
         self.counters.contents += 1;
         if self.holdings.fetched(id, path, body, &mut self.outputs).is_err() {
-            return Err(self.spoilt(hash, path.to_string()));
+            return Err(self.spoilt(path.to_string()));
         }
-        self.spoilt.remove(&hash);
         Ok(())
     }
 
-    /// An object came with a wrong hash. A cache may keep it as it is for a year: from now on another URL names it, drawn
-    /// among four the first time and among four times as many each further time. So many receivers ask for few copies at
-    /// first, and what one of them has met does not lie in wait for another.
-    fn spoilt(&mut self, hash: Hash, what: String) -> Leave {
-        let spoilt = self.spoilt.entry(hash).or_default();
-        spoilt.names = (spoilt.names * NAMES_TIMES).clamp(NAMES_TIMES, NAMES_MAX);
-        spoilt.name = 1 + self.random.below(spoilt.names);
-        if self.spoilt.len() > SPOILT_MAX {
-            self.spoilt.pop_first();
-        }
+    /// An object came with a wrong hash. A cache may keep it as it is for a year, and others with it: until all of a snapshot
+    /// is here other URLs name all objects, drawn among four the first time and among four times as many each further
+    /// time. So many receivers ask for few copies at first, and what one of them has met does not lie in wait for another.
+    fn spoilt(&mut self, what: String) -> Leave {
+        let names = self.spoilt.map_or(1, |spoilt| spoilt.names);
+        let names = (names * NAMES_TIMES).min(NAMES_MAX);
+        self.spoilt = Some(Spoilt { names, name: 1 + self.random.below(names) });
         Leave::WrongHash(what)
     }
 
     /// The URL's path of an object.
     fn object_target(&self, hash: Hash) -> String {
-        match self.spoilt.get(&hash) {
+        match self.spoilt {
             None => format!("/v1/objects/{hash}"),
             Some(Spoilt { name, .. }) => format!("/v1/objects/{hash}?again={name}"),
         }
@@ -468,9 +463,8 @@ impl Receiver {
 
     fn on_node(&mut self, number: u64, place: &NodePlace, hash: Hash, body: &Bytes) -> Result<(), Leave> {
         if Hash::of(body) != hash && !mutant::active(Mutant::UnverifiedHash) {
-            return Err(self.spoilt(hash, "an index node".into()));
+            return Err(self.spoilt("an index node".into()));
         }
-        self.spoilt.remove(&hash);
         let node = Node::decode(body).and_then(|node| place.check(&node).map(|()| node));
         let node = node.map_err(|error| Leave::Malformed(format!("index node: {error}")))?;
         self.counters.nodes += 1;
@@ -512,6 +506,7 @@ impl Receiver {
         let mut marks = Vec::new();
         while let Some((mark, place)) = self.holdings.reached() {
             self.sources.succeed();
+            self.spoilt = None;
             self.session.iter_mut().for_each(|session| session.restarts = 0);
             place.walked.into_iter().for_each(|walked| self.complete.add(walked));
             marks.push((mark, place.snapshot));
@@ -550,7 +545,7 @@ impl Receiver {
                 let large = size > IN_MEMORY_LEN_MAX;
                 let kind = if large { RequestKind::LargeContent { hash } } else { RequestKind::Content };
                 let target = self.object_target(hash);
-                self.ask(Asked::Content { path, hash }, target, kind, size, OBJECT_TIMEOUT);
+                self.ask(Asked::Content { path }, target, kind, size, OBJECT_TIMEOUT);
                 continue;
             }
             let unfetched = self.holdings.unfetched();
