@@ -19,8 +19,6 @@ use std::{collections::BTreeSet, io, sync::Arc};
 const UNNAMED_KEPT: Duration = Duration::from_secs(3_600);
 /// After a failure nothing is written for so long.
 const PAUSE: Duration = Duration::from_secs(1);
-/// For this many bytes of checkpoint one byte of contents may be moved, whatever waits.
-const OWED_PART: u64 = 4;
 /// Segments kept to be used again, beside those that the last checkpoint made free.
 const FREE_KEPT: usize = 1;
 
@@ -110,9 +108,6 @@ pub struct Maintenance<S: Storage> {
     covered: u64,
     covered_before: u64,
     number: u64,
-    /// So many bytes of contents may be moved before the next checkpoint, though one is due: checkpoints alone must not
-    /// take all that may be written.
-    owed: u64,
     writing: Option<Writer<S::File>>,
     /// Files of contents that are of no use any more: hash and stamp.
     removing: Vec<(Hash, u64)>,
@@ -150,7 +145,6 @@ impl<S: Storage> Maintenance<S> {
             covered,
             covered_before: covered,
             number,
-            owed: 0,
             writing: None,
             removing: Vec::new(),
             retiring: Vec::new(),
@@ -187,18 +181,14 @@ impl<S: Storage> Maintenance<S> {
             return self.write_on(now);
         }
         self.give_up().map_err(StoreError::io("giving up what is dead"))?;
-        let is_due = self.checkpoint_is_due(now);
-        if (!is_due || self.owed > 0)
-            && let Some(copies) = self.next_copies()?
-        {
+        if self.checkpoint_is_due(now) {
+            return self.begin_checkpoint(now).map(|()| Step::Again);
+        }
+        if let Some(copies) = self.next_copies()? {
             let bytes: u64 = copies.iter().map(|copy| copy.bytes.len() as u64).sum();
             self.budget.spend(now, bytes);
-            self.owed = self.owed.saturating_sub(bytes);
             self.figures.copied_bytes_total += bytes;
             return Ok(Step::Copy(copies));
-        }
-        if is_due {
-            return self.begin_checkpoint(now).map(|()| Step::Again);
         }
         Ok(Step::Wait(now.after(self.options.maintenance.idle)))
     }
@@ -336,7 +326,6 @@ impl<S: Storage> Maintenance<S> {
             let dead_at = writer.dead_at;
             let head = writer.finish(self.contents.storage()).map_err(failed())?;
             self.number = head.number;
-            self.owed = head.len / OWED_PART;
             (self.covered_before, self.covered) = (self.covered, head.position.generation);
             self.figures.uncovered_bytes = 0;
             self.figures.checkpoint_bytes = head.len;
