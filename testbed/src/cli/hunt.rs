@@ -3,7 +3,7 @@
 use super::{FAILED, INTERRUPTED, PASSED, fail, key_value, print, stop_on_signals};
 use crate::{
     backend::{BackendError, Stop, simulated},
-    hunt::{Budget, Failure, HuntOptions, Report, bundle, catch, choose_mutant, hunt, mutants},
+    hunt::{Budget, Failure, HuntOptions, Report, bundle, catch, choose_mutant, hunt, mutants, with_mutant},
     progress::Progress,
     scenario::{Scenario, Span},
     trace::Sink,
@@ -161,10 +161,6 @@ pub(super) fn run_hunt(args: Hunt) -> u8 {
 
 fn print_json(value: &impl serde::Serialize) {
     print(&serde_json::to_string_pretty(value).expect("reports have only texts as keys"));
-}
-
-fn with_mutant(command: &str, mutant: Option<&str>) -> String {
-    mutant.map_or(command.to_owned(), |mutant| format!("{command} --mutant {mutant}"))
 }
 
 /// What became of a mutant.

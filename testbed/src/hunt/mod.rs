@@ -14,7 +14,7 @@ mod table;
 mod trial;
 
 pub use draw::draw;
-pub use mutants::{catch, choose_mutant, mutants};
+pub use mutants::{catch, choose_mutant, mutants, with_mutant};
 pub use runner::{HuntError, HuntOptions, hunt};
 pub use shrink::{Budget, Shrunk, shrink};
 pub use sound::{SOUND_FAST_US, unsound};

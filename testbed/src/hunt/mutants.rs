@@ -35,6 +35,11 @@ pub fn mutants() -> Vec<&'static str> {
     Vec::new()
 }
 
+/// The command line of a hunt for this defect.
+pub fn with_mutant(command: &str, mutant: Option<&str>) -> String {
+    mutant.map_or(command.to_owned(), |mutant| format!("{command} --mutant {mutant}"))
+}
+
 /// Hunts `mutant` in `scenarios`, each with the command line that names it, until a seed fails in one of them; `None`: none
 /// did. The report of the hunt that caught it, or that was interrupted.
 pub fn catch(
@@ -48,7 +53,7 @@ pub fn catch(
     while start < end {
         let seeds = start..start.saturating_add(len).min(end);
         for (scenario, command) in scenarios {
-            let (mutant, command) = (Some(mutant.to_owned()), format!("{command} --mutant {mutant}"));
+            let (mutant, command) = (Some(mutant.to_owned()), with_mutant(command, Some(mutant)));
             let options = HuntOptions { seeds: seeds.clone(), mutant, command, keep_going: false, ..options.clone() };
             let report = hunt(scenario, &options, backend)?;
             if report.interrupted || !report.failures.is_empty() {

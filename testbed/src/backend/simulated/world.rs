@@ -387,10 +387,11 @@ impl Shared<'_> {
 
     /// Shows a step of a storage point's state machine to who wants to see it.
     pub(super) fn observe(&mut self, me: HostId, step: Step<'_>, machine: &StoragePoint) {
+        if self.observer.is_none() || self.unwatched.contains(&machine.config().store) {
+            return;
+        }
         let now = self.now_at(me);
-        if let Some(observer) = &mut self.observer
-            && !self.unwatched.contains(&machine.config().store)
-        {
+        if let Some(observer) = &mut self.observer {
             observer.step(now, machine.config().me, step, machine);
         }
     }
