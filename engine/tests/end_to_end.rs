@@ -410,7 +410,15 @@ fn a_damaged_content_is_noticed_and_fetched_again() {
     }
     assert_eq!(spoilt, 1, "the content lies in one segment");
     cluster.start_sp(3);
-    let first = cluster.get(3, "/v1/config/rot/a", &[]);
+    // What a killed process knew agreed it may have to learn again: until then it does not show the path.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let first = loop {
+        let answer = cluster.get(3, "/v1/config/rot/a", &[]);
+        if answer.status != 404 || Instant::now() > deadline {
+            break answer;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     assert_eq!((first.status, first.header("cache-control")), (500, Some("no-store")), "nothing wrong is ever served");
     cluster.wait_for(3, "rot/a", &content, Duration::from_secs(10));
     let metrics = cluster.get(3, "/metrics", &[]).text();
