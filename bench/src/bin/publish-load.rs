@@ -3,6 +3,7 @@
 //! Starts storage points as processes, publishes in a closed loop from one event loop, and prints acceptance latency,
 //! publications per second, the processor time of each side, and the disk's own flush beside them.
 
+use acms_bench::cluster::{Cluster, acms_beside, cpu_s};
 use acms_engine::client::response::{ResponseParser, encode_request};
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -14,7 +15,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -49,54 +50,6 @@ struct Args {
 }
 
 type Failure = Box<dyn Error>;
-
-struct Cluster {
-    children: Vec<Child>,
-    addresses: Vec<SocketAddr>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
-fn start(args: &Args, acms: &Path, dir: &Path) -> Result<Cluster, Failure> {
-    let block = std::process::id() % 60_000;
-    let base = format!("127.{}.{}.0", 10 + block / 250, 1 + block % 250);
-    let made = Command::new(acms)
-        .args(["init", "--storage-points", &args.storage_points.to_string(), "--address-base", &base])
-        .arg(dir)
-        .stdout(Stdio::null())
-        .status()?;
-    if !made.success() {
-        return Err(format!("{} init failed", acms.display()).into());
-    }
-    let mut cluster = Cluster { children: Vec::new(), addresses: Vec::new() };
-    for sp in 1..=args.storage_points {
-        let child = Command::new(acms)
-            .args(["storage-point", "--exit-with-parent", "--config"])
-            .arg(dir.join(format!("sp{sp}/acms.toml")))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        cluster.children.push(child);
-        cluster.addresses.push(format!("{}.{sp}:7400", base.trim_end_matches(".0")).parse()?);
-    }
-    for address in &cluster.addresses {
-        let up = (0..500).any(|_| {
-            std::thread::sleep(Duration::from_millis(20));
-            std::net::TcpStream::connect(address).is_ok()
-        });
-        if !up {
-            return Err(format!("the storage point at {address} did not start").into());
-        }
-    }
-    Ok(cluster)
-}
 
 struct Publisher {
     stream: TcpStream,
@@ -197,14 +150,6 @@ fn publish(args: &Args, addresses: &[SocketAddr], duration: Duration) -> Result<
     Ok(measured)
 }
 
-/// Seconds of processor time that a process has used.
-fn cpu_s(pid: u32) -> Result<f64, Failure> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("stat")?.1.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
-    Ok(ticks / 100.0)
-}
-
 /// Microseconds of flushing 4 KiB into a file whose blocks are there: the least that durability costs here.
 fn flush_us(dir: &Path) -> Result<Histogram<u64>, Failure> {
     let file = File::create(dir.join("flush"))?;
@@ -225,12 +170,10 @@ fn flush_us(dir: &Path) -> Result<Histogram<u64>, Failure> {
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let here = std::env::current_exe()?;
-    let beside = here.parent().ok_or("no directory")?.to_owned();
-    let acms = args.acms.clone().unwrap_or_else(|| beside.join("acms"));
-    let dir = tempfile::tempdir_in(args.dir.as_ref().unwrap_or(&beside))?;
+    let acms = args.acms.clone().map_or_else(acms_beside, Ok)?;
+    let dir = tempfile::tempdir_in(args.dir.as_deref().or(acms.parent()).ok_or("no directory")?)?;
     let flush_before = flush_us(dir.path())?;
-    let cluster = start(&args, &acms, &dir.path().join("cluster"))?;
+    let cluster = Cluster::start(&acms, &dir.path().join("cluster"), args.storage_points, |config| config)?;
     publish(&args, &cluster.addresses, Duration::from_secs(2))?;
     let pids: Vec<u32> = cluster.children.iter().map(Child::id).collect();
     let cpu = || -> Result<(f64, f64), Failure> {
