@@ -11,4 +11,5 @@ pub mod process;
 pub mod receive;
 pub mod signal;
 pub mod storage_point;
+pub mod stream;
 pub mod units;

@@ -12,11 +12,15 @@ use crate::{
         Duration, Instant,
         receiver::{Body, Failure, Request, RequestId, RequestKind},
     },
+    runtime::{
+        net,
+        stream::{ReadResult, Stream},
+    },
 };
-use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
+use mio::{Registry, Token, event::Event, net::TcpStream};
 use slab::Slab;
 use std::{
-    io::{self, ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind},
     net::{SocketAddr, ToSocketAddrs as _},
 };
 
@@ -53,7 +57,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     source: usize,
     phase: Phase,
     exchange: Option<Exchange>,
@@ -162,16 +166,15 @@ impl Connections {
         while exchange.addresses_tried < source.addresses.len() {
             let address = source.addresses[source.at % source.addresses.len()];
             exchange.addresses_tried += 1;
-            match TcpStream::connect(address) {
+            match TcpStream::connect(address).map(Stream::connecting) {
                 Ok(mut stream) => {
                     let entry = self.connections.vacant_entry();
                     let token = Token(self.first_token + entry.key());
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    if let Err(error) = registry.register(&mut stream, token, interest) {
+                    if let Err(error) = stream.register(registry, token) {
                         self.outcomes.push((exchange.request.id, Err(Failure::Unreachable(error.to_string()))));
                         return;
                     }
-                    let _ = stream.set_nodelay(true);
+                    net::prepare(stream.tcp());
                     entry.insert(Connection {
                         stream,
                         source: exchange.request.source,
@@ -194,7 +197,8 @@ impl Connections {
     /// A connection is ready for something.
     pub(super) fn handle_event(&mut self, registry: &Registry, now: Instant, event: &Event) {
         let Some(key) = event.token().0.checked_sub(self.first_token) else { return };
-        if self.connections.contains(key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.stream.note(event);
             self.drive(registry, now, key);
         }
     }
@@ -218,8 +222,7 @@ impl Connections {
             Ok(Stepped::ReadsOn) => {
                 // Readiness is told once only: asking for it anew brings the connection its next turn.
                 let token = Token(self.first_token + key);
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                if let Err(error) = registry.reregister(&mut connection.stream, token, interest) {
+                if let Err(error) = connection.stream.announce_again(registry, token) {
                     self.fail(registry, now, key, Failure::Broken(error.to_string()));
                 }
             }
@@ -273,7 +276,7 @@ impl Connection {
 
     fn step(&mut self, now: Instant, buffer: &mut [u8], staging: &mut StagingArea) -> Result<Stepped, Failure> {
         if self.phase == Phase::Connecting {
-            if let Ok(Some(error)) | Err(error) = self.stream.take_error() {
+            if let Ok(Some(error)) | Err(error) = self.stream.tcp().take_error() {
                 return Err(Failure::Unreachable(error.to_string()));
             }
             match self.stream.peer_addr() {
@@ -301,12 +304,9 @@ impl Connection {
     fn send(&mut self) -> Result<bool, Failure> {
         let Some(exchange) = &mut self.exchange else { return Ok(true) };
         while exchange.sent < exchange.head.len() {
-            match self.stream.write(&exchange.head[exchange.sent..]) {
-                Ok(0) => return Err(broken("it takes no more")),
-                Ok(len) => exchange.sent += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(broken(error)),
+            match self.stream.write(&exchange.head[exchange.sent..]).map_err(broken)? {
+                0 => return Ok(false),
+                len => exchange.sent += len,
             }
         }
         self.phase = Phase::Receiving;
@@ -315,11 +315,10 @@ impl Connection {
 
     fn receive(&mut self, now: Instant, buffer: &mut [u8], staging: &mut StagingArea) -> Result<Stepped, Failure> {
         for _ in 0..READS_MAX {
-            let len = match self.stream.read(buffer) {
-                Ok(len) => len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Stepped::Waits),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(broken(error)),
+            let len = match self.stream.read(buffer).map_err(broken)? {
+                ReadResult::Bytes(len) => len,
+                ReadResult::Blocked => return Ok(Stepped::Waits),
+                ReadResult::End => 0,
             };
             let Some(exchange) = &mut self.exchange else {
                 // Nothing was asked: the end, or noise.

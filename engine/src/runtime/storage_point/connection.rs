@@ -9,18 +9,11 @@ use crate::{
             body::BodyReader,
         },
         storage_point::publish::{PublishMeta, Receiving},
+        stream::{ReadResult, Stream},
     },
 };
 use bytes::Bytes;
-use mio::net::TcpStream;
-use nix::sys::sendfile::sendfile;
-use std::{
-    collections::VecDeque,
-    io::{self, Read as _, Write as _},
-    mem,
-    net::Shutdown,
-    os::fd::AsFd as _,
-};
+use std::{collections::VecDeque, io, mem};
 
 /// Bytes written to one connection before others have their turn.
 const WRITE_BUDGET: usize = 1 << 20;
@@ -80,7 +73,7 @@ pub(super) struct ReplyForm {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     pub(super) role: Role,
     pub(super) state: State,
@@ -90,10 +83,6 @@ pub(super) struct Connection {
     /// `input` was not looked at for want of something else than more bytes.
     pub(super) input_waits: bool,
     queue: VecDeque<Piece>,
-    readable: bool,
-    writable: bool,
-    /// The client has ended its side, or the kernel says so.
-    pub(super) ended: bool,
     progress_at: Instant,
     /// Part of a head is here: more of it is no progress, or a client could take its time for ever.
     pub(super) is_mid_head: bool,
@@ -101,16 +90,8 @@ pub(super) struct Connection {
     pub(super) is_listed: bool,
 }
 
-/// What reading gave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ReadResult {
-    Bytes(usize),
-    Blocked,
-    End,
-}
-
 impl Connection {
-    pub(super) fn new(stream: TcpStream, id: ConnectionId, role: Role, now: Instant) -> Connection {
+    pub(super) fn new(stream: Stream, id: ConnectionId, role: Role, now: Instant) -> Connection {
         Connection {
             stream,
             id,
@@ -120,20 +101,10 @@ impl Connection {
             input: Vec::new(),
             input_waits: false,
             queue: VecDeque::new(),
-            readable: true,
-            writable: true,
-            ended: false,
             progress_at: now,
             is_mid_head: false,
             is_listed: false,
         }
-    }
-
-    /// Notes what the kernel says.
-    pub(super) fn note(&mut self, event: &mio::event::Event) {
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable() || event.is_error();
-        self.ended |= event.is_read_closed() || event.is_error();
     }
 
     /// Whether nothing can be sent to it any more.
@@ -142,28 +113,11 @@ impl Connection {
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8], now: Instant) -> io::Result<ReadResult> {
-        if !self.readable {
-            return Ok(ReadResult::Blocked);
+        let result = self.stream.read(buffer)?;
+        if matches!(result, ReadResult::Bytes(_)) && !self.is_mid_head {
+            self.progress_at = now;
         }
-        loop {
-            match self.stream.read(buffer) {
-                Ok(0) => return Ok(ReadResult::End),
-                Ok(len) => {
-                    // A short read has emptied the socket: what comes later is announced anew, and so is its end.
-                    self.readable = len == buffer.len() || self.ended;
-                    if !self.is_mid_head {
-                        self.progress_at = now;
-                    }
-                    return Ok(ReadResult::Bytes(len));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Ok(ReadResult::Blocked);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        Ok(result)
     }
 
     /// Where an answer is written; `bytes` is what this connection gathers now.
@@ -182,11 +136,8 @@ impl Connection {
     pub(super) fn write(&mut self, gathered: &mut Vec<u8>, now: Instant) -> io::Result<u64> {
         let mut total = 0;
         let mut from = 0;
-        while self.queue.is_empty() && self.writable && from < gathered.len() {
-            match self.stream.write(&gathered[from..]) {
-                Ok(len) => from += len,
-                Err(error) => self.blocked(error)?,
-            }
+        while self.queue.is_empty() && self.stream.is_writable() && from < gathered.len() {
+            from += self.stream.write(&gathered[from..])?;
         }
         total += from as u64;
         if from < gathered.len() {
@@ -194,7 +145,7 @@ impl Connection {
         }
         gathered.clear();
         let mut budget = WRITE_BUDGET;
-        while self.writable && budget > 0 && !self.queue.is_empty() {
+        while self.stream.is_writable() && budget > 0 && !self.queue.is_empty() {
             let written = self.write_piece(budget)?;
             budget = budget.saturating_sub(written);
             total += written as u64;
@@ -210,51 +161,28 @@ impl Connection {
 
     /// Whether a budget, not the socket, ended the writing.
     pub(super) fn can_write_on(&self) -> bool {
-        self.writable && !self.queue.is_empty()
+        self.stream.is_writable() && !self.queue.is_empty()
     }
 
     fn write_piece(&mut self, budget: usize) -> io::Result<usize> {
         let Some(piece) = self.queue.front_mut() else { return Ok(0) };
-        let (result, is_done) = match piece {
+        let (len, is_done) = match piece {
             Piece::Bytes(bytes) => {
-                let result = self.stream.write(&bytes[..bytes.len().min(budget)]);
-                if let Ok(len) = result {
-                    *bytes = bytes.split_off(len);
-                }
-                (result, bytes.is_empty())
+                let len = self.stream.write(&bytes[..bytes.len().min(budget)])?;
+                *bytes = bytes.split_off(len);
+                (len, bytes.is_empty())
             }
             Piece::File { file, offset, end } => {
-                let len = usize::try_from(*end - *offset).unwrap_or(usize::MAX).min(budget);
-                let mut at = *offset as i64;
-                let result = sendfile(self.stream.as_fd(), file.as_fd(), Some(&mut at), len).map_err(io::Error::from);
-                if let Ok(sent) = result {
-                    if sent == 0 {
-                        // Shorter than its length was: the client must not take it for whole.
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                    *offset += sent as u64;
-                }
-                (result, *offset >= *end)
+                let len_max = usize::try_from(*end - *offset).unwrap_or(usize::MAX).min(budget);
+                let len = self.stream.write_file(file, *offset, len_max)?;
+                *offset += len as u64;
+                (len, *offset >= *end)
             }
         };
-        match result {
-            Ok(len) => {
-                if is_done {
-                    self.queue.pop_front();
-                }
-                Ok(len)
-            }
-            Err(error) => self.blocked(error).map(|()| 0),
+        if is_done {
+            self.queue.pop_front();
         }
-    }
-
-    fn blocked(&mut self, error: io::Error) -> io::Result<()> {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => self.writable = false,
-            io::ErrorKind::Interrupted => {}
-            _ => return Err(error),
-        }
-        Ok(())
+        Ok(len)
     }
 
     /// Sends an answer that many share, if nothing is queued before it; the rest is queued.
@@ -264,7 +192,7 @@ impl Connection {
 
     /// All is written: ends the sending side and waits for the client to end its own.
     pub(super) fn linger(&mut self, now: Instant) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.end();
         self.progress_at = now;
         self.state = State::Lingering;
         self.input = Vec::new();

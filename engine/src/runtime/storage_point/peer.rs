@@ -2,18 +2,17 @@
 
 use crate::{
     protocol::{Duration, Instant, SpId, message::Header},
-    runtime::net,
+    runtime::{
+        net,
+        stream::{ReadResult, Stream},
+    },
     wire::{
         Hello, WireError,
         link::{Action, LinkEvent, Links},
     },
 };
-use mio::{Interest, Registry, Token, net::TcpStream};
-use std::{
-    collections::BTreeMap,
-    io::{self, Read as _, Write as _},
-    net::SocketAddr,
-};
+use mio::{Registry, Token, net::TcpStream};
+use std::{collections::BTreeMap, io, net::SocketAddr};
 
 /// Bytes taken from one link before others have their turn.
 const READ_BUDGET: usize = 1 << 20;
@@ -26,15 +25,6 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 const FIRST_TOKEN: usize = 64;
 /// Tokens from here on are not of peers.
 pub(super) const TOKENS_END: usize = FIRST_TOKEN + 128;
-
-#[derive(Debug)]
-struct Socket {
-    stream: TcpStream,
-    readable: bool,
-    writable: bool,
-    /// The peer has ended its side, or the kernel says so.
-    ended: bool,
-}
 
 /// What is said of a peer in the log.
 #[derive(Debug)]
@@ -50,7 +40,7 @@ pub(super) struct Peers {
     links: Links<usize>,
     peers: BTreeMap<SpId, Peer>,
     /// By token.
-    sockets: BTreeMap<usize, Socket>,
+    sockets: BTreeMap<usize, Stream>,
     last_token: usize,
     registry: Registry,
     buffer: Box<[u8]>,
@@ -102,7 +92,7 @@ impl Peers {
     }
 
     /// Takes a connection that someone made to this SP.
-    pub(super) fn accept(&mut self, stream: TcpStream, now: Instant) {
+    pub(super) fn accept(&mut self, stream: Stream, now: Instant) {
         match self.register(stream) {
             Ok(Some(token)) => {
                 if !self.links.accepted(token, now) {
@@ -114,14 +104,14 @@ impl Peers {
         }
     }
 
-    fn register(&mut self, mut stream: TcpStream) -> io::Result<Option<usize>> {
+    fn register(&mut self, mut stream: Stream) -> io::Result<Option<usize>> {
         // The one used longest ago, so that what the kernel still has to say of an old one meets no new one.
         let tokens = (self.last_token + 1..TOKENS_END).chain(FIRST_TOKEN..=self.last_token);
         let Some(token) = tokens.into_iter().find(|token| !self.sockets.contains_key(token)) else { return Ok(None) };
-        net::prepare(&stream);
-        self.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+        net::prepare(stream.tcp());
+        stream.register(&self.registry, Token(token))?;
         self.last_token = token;
-        self.sockets.insert(token, Socket { stream, readable: false, writable: false, ended: false });
+        self.sockets.insert(token, stream);
         Ok(Some(token))
     }
 
@@ -129,38 +119,33 @@ impl Peers {
     pub(super) fn handle_ready(&mut self, event: &mio::event::Event, now: Instant) {
         let token = event.token().0;
         let Some(socket) = self.sockets.get_mut(&token) else { return };
-        socket.ended |= event.is_error() || event.is_read_closed();
-        socket.readable |= event.is_readable() || socket.ended;
-        socket.writable |= event.is_writable();
+        socket.note(event);
         self.read(token, now);
     }
 
     /// Whether a budget ended a reading before the socket was empty.
     pub(super) fn has_more(&self) -> bool {
-        self.sockets.values().any(|socket| socket.readable)
+        self.sockets.values().any(Stream::is_readable)
     }
 
     /// Reads on where a budget ended a reading.
     pub(super) fn read_on(&mut self, now: Instant) {
-        let readable = self.sockets.iter().filter(|(_, socket)| socket.readable);
+        let readable = self.sockets.iter().filter(|(_, socket)| socket.is_readable());
         let waiting: Vec<usize> = readable.map(|(token, _)| *token).collect();
         waiting.into_iter().for_each(|token| self.read(token, now));
     }
 
     fn read(&mut self, token: usize, now: Instant) {
         let mut budget = READ_BUDGET;
-        while let Some(socket) = self.sockets.get_mut(&token).filter(|socket| socket.readable && budget > 0) {
-            match socket.stream.read(&mut self.buffer) {
-                Ok(0) => self.lost(token, "it closed the connection", now),
-                Ok(len) => {
-                    // A short read has emptied the socket: what comes later is announced anew, and so is its end.
-                    socket.readable = len == self.buffer.len() || socket.ended;
+        while let Some(socket) = self.sockets.get_mut(&token).filter(|socket| socket.is_readable() && budget > 0) {
+            match socket.read(&mut self.buffer) {
+                Ok(ReadResult::Blocked) => {}
+                Ok(ReadResult::End) => self.lost(token, "it closed the connection", now),
+                Ok(ReadResult::Bytes(len)) => {
                     budget = budget.saturating_sub(len);
                     self.links.received(token, &self.buffer[..len], now);
                     self.act(now);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.lost(token, &error.to_string(), now),
             }
         }
@@ -178,7 +163,7 @@ impl Peers {
                 Action::Close(token) => drop(self.sockets.remove(&token)),
                 Action::Dial(sp) => {
                     let Some(addr) = self.peers.get(&sp).map(|peer| peer.addr) else { continue };
-                    match TcpStream::connect(addr).and_then(|stream| self.register(stream)) {
+                    match TcpStream::connect(addr).and_then(|tcp| self.register(Stream::connecting(tcp))) {
                         Ok(Some(token)) => self.links.dialled(sp, token, now),
                         Ok(None) => self.links.not_dialled(sp, "there are too many connections".to_owned(), now),
                         Err(error) => self.links.not_dialled(sp, error.to_string(), now),
@@ -207,8 +192,8 @@ impl Peers {
     pub(super) fn flush(&mut self, now: Instant) {
         self.act(now);
         let mut broken = Vec::new();
-        for (token, socket) in self.sockets.iter_mut().filter(|(_, socket)| socket.writable) {
-            if let Err(error) = socket.write(&mut self.links, *token, now) {
+        for (token, socket) in self.sockets.iter_mut().filter(|(_, socket)| socket.is_writable()) {
+            if let Err(error) = write(socket, &mut self.links, *token, now) {
                 broken.push((*token, error.to_string()));
             }
         }
@@ -244,23 +229,17 @@ impl Peer {
     }
 }
 
-impl Socket {
-    /// Writes until nothing is left or the socket is full.
-    fn write(&mut self, links: &mut Links<usize>, token: usize, now: Instant) -> io::Result<()> {
-        while self.writable {
-            let unsent = links.unsent(token);
-            if unsent.is_empty() {
-                break;
-            }
-            match self.stream.write(&unsent) {
-                Ok(len) => links.wrote(token, len, now),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.writable = false,
-                    io::ErrorKind::Interrupted => {}
-                    _ => return Err(error),
-                },
-            }
+/// Writes until nothing is left or the socket is full.
+fn write(socket: &mut Stream, links: &mut Links<usize>, token: usize, now: Instant) -> io::Result<()> {
+    while socket.is_writable() {
+        let unsent = links.unsent(token);
+        if unsent.is_empty() {
+            break;
         }
-        Ok(())
+        match socket.write(&unsent)? {
+            0 => {}
+            len => links.wrote(token, len, now),
+        }
     }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{
         signal::StopSignals,
         storage_point::{
             completion::Completion,
-            connection::{Connection, ConnectionId, Overdue, ReadResult, ReplyForm, Role, State},
+            connection::{Connection, ConnectionId, Overdue, ReplyForm, Role, State},
             core::Core,
             held,
             object::carry_out,
@@ -19,6 +19,7 @@ use crate::{
             publish::{self, Refusal},
             read, requests,
         },
+        stream::{ReadResult, Stream},
     },
     wire::link::LinkEvent,
 };
@@ -203,9 +204,10 @@ impl Server {
 
     fn handle_connection(&mut self, key: usize, event: &mio::event::Event) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        connection.note(event);
+        connection.stream.note(event);
         let id = connection.id;
-        let is_gone = connection.is_lost(event) || (connection.ended && matches!(connection.state, State::Held));
+        let is_gone =
+            connection.is_lost(event) || (connection.stream.has_ended() && matches!(connection.state, State::Held));
         if is_gone { self.close(id) } else { self.drive(id) }
     }
 
@@ -476,7 +478,7 @@ impl Server {
 
     fn accept_peers(&mut self) {
         while let Ok((stream, _)) = self.peer_listener.accept() {
-            self.core.io.peers.accept(stream, self.core.now.instant);
+            self.core.io.peers.accept(Stream::accepted(stream), self.core.now.instant);
         }
     }
 
@@ -492,7 +494,7 @@ impl Server {
             match listener.listener.accept() {
                 Ok((stream, _)) => {
                     let role = listener.role;
-                    self.take_connection(stream, role);
+                    self.take_connection(Stream::accepted(stream), role);
                 }
                 Err(error) => {
                     listener.ready = error.kind() == io::ErrorKind::Interrupted;
@@ -504,19 +506,18 @@ impl Server {
         }
     }
 
-    fn take_connection(&mut self, mut stream: mio::net::TcpStream, role: Role) {
+    fn take_connection(&mut self, mut stream: Stream, role: Role) {
         if self.connections.len() >= self.connections_max {
             self.core.counters.connections_refused_total += 1;
             let answer = b"HTTP/1.1 503 Service Unavailable\r\nCache-Control: no-store\r\nContent-Length: 0\r\n\
                 ACMS-Outcome: rejected\r\nConnection: close\r\n\r\n";
-            let _ = io::Write::write(&mut stream, answer);
+            let _ = stream.write(answer);
             return;
         }
-        crate::runtime::net::prepare(&stream);
+        crate::runtime::net::prepare(stream.tcp());
         let entry = self.connections.vacant_entry();
         let id = ConnectionId { key: entry.key(), serial: self.next_serial };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.poll.registry().register(&mut stream, Token(CONNECTIONS + id.key), interest).is_ok() {
+        if stream.register(self.poll.registry(), Token(CONNECTIONS + id.key)).is_ok() {
             self.next_serial += 1;
             self.core.counters.connections_total += 1;
             entry.insert(Connection::new(stream, id, role, self.core.now.instant));
@@ -612,7 +613,7 @@ fn drive(core: &mut Core, connection: &mut Connection, buffers: &mut Buffers) ->
         }
         match &connection.state {
             State::Closing => {
-                if connection.ended {
+                if connection.stream.has_ended() {
                     return Ok(Verdict::Close);
                 }
                 connection.linger(now);
