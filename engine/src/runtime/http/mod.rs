@@ -1,7 +1,13 @@
-//! HTTP/1.1 on the server's side: heads by `httparse`, framing rules of our own, answers. Nothing here touches a socket.
+//! HTTP/1.1 on the server's side: heads by `httparse`, framing rules of our own, answers; and a server on an event loop
+//! that storage points and caches share ([`server`]), each with its own [`service`].
 
 pub mod answer;
 pub mod body;
+pub mod connection;
 pub mod head;
 pub mod range;
+mod requests;
+pub mod server;
+pub mod service;
+pub mod shared;
 pub mod target;

@@ -4,10 +4,9 @@ use crate::{
     protocol::{Now, StoragePoint},
     runtime::{
         config::StoragePointConfig,
-        http::answer::HttpDate,
+        http::{answer::HttpDate, connection::ConnectionId, service::HttpCounters},
         storage_point::{
-            completion::UploadId, connection::ConnectionId, content::Job, environment::Io, held::Holds,
-            status::Counters,
+            completion::UploadId, content::Job, environment::Io, held::Holds, publish::PublishMeta, status::Counters,
         },
     },
 };
@@ -19,8 +18,8 @@ pub(super) struct Core {
     pub(super) io: Io,
     pub(super) config: StoragePointConfig,
     pub(super) holds: Holds,
-    /// Bodies at the content thread: who sends them.
-    pub(super) uploads: BTreeMap<UploadId, ConnectionId>,
+    /// Bodies at the content thread.
+    pub(super) uploads: BTreeMap<UploadId, Upload>,
     next_upload: u64,
     /// Shared by each body that is coming in: its count is their number.
     pub(super) receiving: Arc<()>,
@@ -29,8 +28,18 @@ pub(super) struct Core {
     pub(super) date: HttpDate,
     pub(super) started: Now,
     pub(super) counters: Counters,
+    pub(super) http: HttpCounters,
     /// The process is ending: no connection stays open.
     pub(super) stopping: bool,
+}
+
+/// A body at the content thread.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// Who sends it.
+    pub(super) from: ConnectionId,
+    /// All of it is here and to be published so, once it is durable.
+    pub(super) complete: Option<PublishMeta>,
 }
 
 impl Core {
@@ -47,6 +56,7 @@ impl Core {
             date: HttpDate::default(),
             started: now,
             counters: Counters::default(),
+            http: HttpCounters::default(),
             stopping: false,
         }
     }
@@ -59,7 +69,7 @@ impl Core {
     pub(super) fn begin_upload(&mut self, id: ConnectionId) -> UploadId {
         let upload = UploadId(self.next_upload);
         self.next_upload += 1;
-        self.uploads.insert(upload, id);
+        self.uploads.insert(upload, Upload { from: id, complete: None });
         upload
     }
 

@@ -10,9 +10,9 @@ use crate::{
     },
     runtime::{
         events::EventStream,
+        http::connection::ConnectionId,
         storage_point::{
             commit::CommitThread,
-            connection::ConnectionId,
             content::{ContentThread, Job},
             maintenance::MaintenanceThread,
             object::FindsDamage,

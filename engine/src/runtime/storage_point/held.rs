@@ -5,49 +5,16 @@ use crate::{
     protocol::{Hash, Instant, Prefix, api::Cursor},
     runtime::{
         delivery::{FeedHolds, Reading, changes_control},
-        http::answer::{HttpDate, Outbox},
+        http::{answer::Outbox, connection::ConnectionId, service::Next, shared::SharedAnswer},
         storage_point::{
-            connection::{ConnectionId, State},
             core::Core,
             environment::Changed,
+            publish::Receiving,
             read::{ConfigRead, Read, Wait},
         },
     },
 };
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// An answer of the changes feed that many connections may be sent.
-#[derive(Clone, Debug)]
-pub(super) struct SharedAnswer {
-    /// Head and body, for a plain GET on a connection that stays open.
-    pub(super) whole: Bytes,
-    body: Bytes,
-    is_full: bool,
-}
-
-impl SharedAnswer {
-    fn new(body: Bytes, is_full: bool, date: &HttpDate) -> SharedAnswer {
-        let mut answer = SharedAnswer { whole: Bytes::new(), body, is_full };
-        let (mut bytes, mut queue) = (Vec::with_capacity(256 + answer.body.len()), VecDeque::new());
-        let mut out = Outbox::new(&mut bytes, &mut queue, date.clone());
-        answer.write_head(&mut out);
-        out.body(&answer.body);
-        answer.whole = bytes.into();
-        answer
-    }
-
-    fn write_head(&self, out: &mut Outbox<'_>) {
-        let control = changes_control(self.is_full);
-        out.begin(200).header("Cache-Control", control).header("Content-Type", "application/json");
-    }
-
-    /// Writes the answer in the form that the request asked for.
-    pub(super) fn write(&self, out: &mut Outbox<'_>) {
-        self.write_head(out);
-        out.shared_body(self.body.clone());
-    }
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All requests that are held.
 #[derive(Debug, Default)]
@@ -89,11 +56,6 @@ impl Holds {
             self.deadlines.remove(&(until, id));
         }
     }
-
-    /// All connections with a held request.
-    pub(super) fn connections(&self) -> Vec<ConnectionId> {
-        self.feed.ids().chain(self.reads.keys().copied()).collect()
-    }
 }
 
 /// Answers a request of the changes feed, or holds it.
@@ -103,17 +65,17 @@ pub(super) fn changes(
     cursor: Cursor,
     prefix: Prefix,
     out: &mut Outbox<'_>,
-) -> State {
+) -> Next<Box<Receiving>> {
     core.counters.changes_total += 1;
     let Core { sp, io, holds, now, date, .. } = core;
     let reading = Reading { sp, contents: &io.contents, wall: now.wall };
-    let make = |body, is_full| SharedAnswer::new(body, is_full, date);
+    let make = |body, is_full| SharedAnswer::new(changes_control(is_full), body, date);
     match holds.feed.ask(&reading, now.instant, id, (cursor, prefix), make) {
         Some(answer) => {
             answer.write(out);
-            State::Head
+            Next::Answered
         }
-        None => State::Held,
+        None => Next::Hold,
     }
 }
 
@@ -142,7 +104,7 @@ pub(super) fn waiting_for(core: &Core, hash: Hash) -> Vec<ConnectionId> {
 pub(super) fn next_answers(core: &mut Core) -> Vec<(ConnectionId, SharedAnswer)> {
     let Core { sp, io, holds, now, date, .. } = core;
     let reading = Reading { sp, contents: &io.contents, wall: now.wall };
-    holds.feed.next_answers(&reading, |body, is_full| SharedAnswer::new(body, is_full, date))
+    holds.feed.next_answers(&reading, |body, is_full| SharedAnswer::new(changes_control(is_full), body, date))
 }
 
 /// Requests that have been held long enough: reads of paths to be looked at again. Those of the changes feed join the

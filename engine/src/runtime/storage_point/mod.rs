@@ -3,7 +3,6 @@
 mod commit;
 pub mod committer;
 mod completion;
-mod connection;
 mod content;
 mod core;
 mod environment;
@@ -21,13 +20,15 @@ pub mod upkeep;
 
 use crate::{
     protocol::{SpId, StoragePoint},
-    runtime::{clock, config::StoragePointConfig, events::EventStream, net, process, signal::StopSignals},
+    runtime::{
+        clock, config::StoragePointConfig, events::EventStream, http::connection::Role, net, process,
+        signal::StopSignals,
+    },
     store::{DirStorage, Opened, Store, StoreError},
     wire::Hello,
 };
 use commit::CommitThread;
 use completion::Completions;
-use connection::Role;
 use content::ContentThread;
 use maintenance::MaintenanceThread;
 use mio::{Poll, Waker, net::TcpListener};
@@ -111,7 +112,7 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let peers = Peers::new(config.me, hello, &members, seed, registry, now.instant).map_err(io::Error::other)?;
     let io = environment::Io::new(peers, commit, maintenance, content, opened.contents, events, sp.header());
     let core = core::Core::new(sp, io, config, now);
-    let server = Server::new(poll, core, received, signals, peer_listener, listeners, connections_max);
+    let server = Server::new(poll, core, received, signals, peer_listener, listeners, connections_max)?;
     match server.run()? {
         End::Stopped => Ok(()),
         End::StoreFailed(problem) => Err(RunError::StoreFailed(problem)),

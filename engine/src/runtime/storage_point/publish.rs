@@ -11,16 +11,12 @@ use crate::{
         http::{
             answer::Outbox,
             body::{BodyReader, Piece},
-            head::{BadHead, Framing, Head},
+            connection::ConnectionId,
+            head::{Framing, Head},
+            service::{IncomingBody, Next, Progress, Refusal, Refused},
             target::ANONYMOUS,
         },
-        storage_point::{
-            completion::UploadId,
-            connection::{ConnectionId, State},
-            content::Job,
-            core::Core,
-            environment::Pending,
-        },
+        storage_point::{completion::UploadId, content::Job, core::Core, environment::Pending},
     },
 };
 use bytes::Bytes;
@@ -61,57 +57,35 @@ pub(super) struct Receiving {
     _counted: Arc<()>,
 }
 
-impl Receiving {
-    /// Whether the content thread has to catch up before more is read.
-    pub(super) fn is_paused(&self) -> bool {
+impl IncomingBody for Box<Receiving> {
+    fn is_paused(&self) -> bool {
         self.in_flight >= IN_FLIGHT_MAX
     }
-}
 
-/// A publication's request is refused; nothing of it will ever be agreed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    pub(super) reason: String,
-    pub(super) remedy: &'static str,
+    fn waits_for_client(&self) -> bool {
+        self.in_flight == 0
+    }
 }
 
 fn refusal(status: u16, reason: impl Into<String>, remedy: &'static str) -> Refusal {
-    Refusal { status, reason: reason.into(), remedy }
+    Refusal::new(status, reason, remedy)
 }
 
-impl From<BadHead> for Refusal {
-    fn from(bad: BadHead) -> Refusal {
-        refusal(bad.status, bad.reason, "correct the request")
+/// Writes the answer to a publication's request that is refused: nothing of it will ever be agreed.
+pub(super) fn write_refused(refused: &Refused, out: &mut Outbox<'_>) {
+    let Refused { refusal, allow } = refused;
+    let body = OutcomeAnswer {
+        outcome: Some("rejected".to_owned()),
+        reason: Some(refusal.reason.clone()),
+        remedy: Some(refusal.remedy.to_owned()),
+        ..OutcomeAnswer::default()
+    };
+    out.begin(refusal.status).header("Cache-Control", "no-store").header("Content-Type", "application/json");
+    out.header("ACMS-Outcome", "rejected");
+    if let Some(allow) = allow {
+        out.header("Allow", allow);
     }
-}
-
-impl Refusal {
-    /// Writes the answer: `rejected`.
-    pub(super) fn write(&self, out: &mut Outbox<'_>, allow: Option<&str>) {
-        let body = OutcomeAnswer {
-            outcome: Some("rejected".to_owned()),
-            reason: Some(self.reason.clone()),
-            remedy: Some(self.remedy.to_owned()),
-            ..OutcomeAnswer::default()
-        };
-        out.begin(self.status).header("Cache-Control", "no-store").header("Content-Type", "application/json");
-        out.header("ACMS-Outcome", "rejected");
-        if let Some(allow) = allow {
-            out.header("Allow", allow);
-        }
-        out.json(&body);
-    }
-}
-
-/// How far the receiving of a body has come.
-pub(super) enum Progress {
-    /// Everything was taken; more has to come.
-    NeedMore,
-    /// The content thread has to catch up first.
-    Paused,
-    /// The body is complete.
-    Complete,
+    out.json(&body);
 }
 
 impl PublishMeta {
@@ -205,7 +179,7 @@ pub(super) fn begin_put(
     head: &Head<'_>,
     rest: &[u8],
     out: &mut Outbox<'_>,
-) -> Result<(State, usize), Refusal> {
+) -> Result<(Next<Box<Receiving>>, usize), Refusal> {
     let max = core.config.limits.content_len_max;
     match head.framing {
         Framing::None => {
@@ -219,7 +193,7 @@ pub(super) fn begin_put(
         Framing::Length(len) if len <= INLINE_LEN_MAX && rest.len() as u64 >= len => {
             let len = len as usize;
             submit_small(core, id, meta, Bytes::copy_from_slice(&rest[..len]));
-            return Ok((State::Submitted, len));
+            return Ok((Next::Work, len));
         }
         Framing::Length(_) | Framing::Chunked => {}
     }
@@ -240,14 +214,14 @@ pub(super) fn begin_put(
         in_flight: 0,
         _counted: core.receiving.clone(),
     };
-    Ok((State::Receiving(Box::new(receiving)), 0))
+    Ok((Next::Receive(Box::new(receiving)), 0))
 }
 
 /// Takes more of a body: how much of `input` was taken.
 pub(super) fn receive(
     core: &mut Core,
     id: ConnectionId,
-    receiving: &mut Receiving,
+    receiving: &mut Box<Receiving>,
     input: &[u8],
 ) -> Result<(usize, Progress), Refusal> {
     let mut at = 0;
@@ -294,16 +268,15 @@ fn take_data(core: &mut Core, id: ConnectionId, receiving: &mut Receiving, data:
 }
 
 /// A body is complete: submits it, or has its last bytes made durable first.
-pub(super) fn complete(core: &mut Core, id: ConnectionId, receiving: Receiving) -> State {
+pub(super) fn complete(core: &mut Core, id: ConnectionId, receiving: Receiving) {
     match receiving.upload {
         Some(upload) => {
+            if let Some(known) = core.uploads.get_mut(&upload) {
+                known.complete = Some(receiving.meta);
+            }
             core.io.content.give(Job::UploadFinish { upload });
-            State::Finishing(Box::new(receiving.meta))
         }
-        None => {
-            submit_small(core, id, receiving.meta, receiving.memory.into());
-            State::Submitted
-        }
+        None => submit_small(core, id, receiving.meta, receiving.memory.into()),
     }
 }
 

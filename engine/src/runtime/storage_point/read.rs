@@ -9,17 +9,18 @@ use crate::{
         delivery::{OBJECT_CONTROL, SNAPSHOT_CONTROL},
         http::{
             answer::Outbox,
+            connection::ConnectionId,
             head::Head,
             range::{self, Wanted},
+            service::{Next, Refusal},
             target::Resource,
         },
         storage_point::{
-            connection::{ConnectionId, State},
             content::Job,
             core::Core,
             held,
             object::{Object, is_doubt},
-            publish::Refusal,
+            publish::Receiving,
             status,
         },
     },
@@ -35,11 +36,11 @@ const BINARY: &str = "application/octet-stream";
 const JSON: &str = "application/json";
 
 fn not_found(reason: &str, remedy: &'static str) -> Refusal {
-    Refusal { status: 404, reason: reason.to_owned(), remedy }
+    Refusal::new(404, reason, remedy)
 }
 
 fn malformed(reason: &str) -> Refusal {
-    Refusal { status: 400, reason: reason.to_owned(), remedy: "correct the header" }
+    Refusal::new(400, reason, "correct the header")
 }
 
 /// Answers a GET or HEAD of `resource`, or puts it among those that wait.
@@ -49,8 +50,8 @@ pub(super) fn answer(
     resource: Resource,
     head: &Head<'_>,
     out: &mut Outbox<'_>,
-) -> Result<(State, usize), Refusal> {
-    let state = match resource {
+) -> Result<(Next<Box<Receiving>>, usize), Refusal> {
+    let next = match resource {
         Resource::Changes(cursor, prefix) => held::changes(core, id, cursor, prefix, out),
         Resource::Config(path) => {
             let read = Read::Config(ConfigRead::new(path, head, core.now.instant)?);
@@ -64,10 +65,10 @@ pub(super) fn answer(
         }
         other => {
             answer_at_once(core, other, out)?;
-            State::Head
+            Next::Answered
         }
     };
-    Ok((state, 0))
+    Ok((next, 0))
 }
 
 /// A read that may have to wait.
@@ -87,12 +88,12 @@ pub(super) enum Wait {
 }
 
 /// Answers a read, or holds it.
-fn begin(core: &mut Core, id: ConnectionId, read: Read, out: &mut Outbox<'_>) -> State {
+fn begin(core: &mut Core, id: ConnectionId, read: Read, out: &mut Outbox<'_>) -> Next<Box<Receiving>> {
     match try_read(core, &read, false, out) {
-        None => State::Head,
+        None => Next::Answered,
         Some(wait) => {
             hold(core, id, read, wait);
-            State::Held
+            Next::Hold
         }
     }
 }
@@ -180,7 +181,7 @@ enum Lack {
 
 fn unreadable(hash: Hash, error: &dyn std::fmt::Display) -> Lack {
     tracing::error!("object {hash} cannot be read: {error}");
-    Lack::Unreadable(Refusal { status: 500, reason: error.to_string(), remedy: "read it at another storage point" })
+    Lack::Unreadable(Refusal::new(500, error.to_string(), "read it at another storage point"))
 }
 
 fn damaged(core: &mut Core, hash: Hash, len: u64) -> Lack {

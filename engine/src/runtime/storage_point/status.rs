@@ -4,19 +4,13 @@ use crate::runtime::storage_point::core::Core;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
-/// What the HTTP side counts.
+/// What a storage point counts beside its protocol and its server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counters {
-    pub(super) connections: u64,
-    pub(super) connections_total: u64,
-    pub(super) connections_refused_total: u64,
-    pub(super) requests_total: u64,
-    pub(super) bad_requests_total: u64,
     pub(super) objects_total: u64,
     pub(super) configs_total: u64,
     pub(super) changes_total: u64,
     pub(super) changes_answered_total: u64,
-    pub(super) bytes_out_total: u64,
     pub(super) commits_total: u64,
 }
 
@@ -51,9 +45,9 @@ pub(super) fn status(core: &Core) -> Value {
         "protocol": core.sp.status(),
         "store": { "free_bytes": free_bytes(core), "log": core.io.maintenance.figures() },
         "http": {
-            "connections": core.counters.connections,
+            "connections": core.http.connections,
             "held": core.holds.len(),
-            "requests_total": core.counters.requests_total,
+            "requests_total": core.http.requests_total,
         },
     })
 }
@@ -66,7 +60,7 @@ fn free_bytes(core: &Core) -> Option<u64> {
 
 /// The text of `/metrics`.
 pub(super) fn metrics(core: &Core) -> String {
-    let (protocol, http) = (core.sp.status(), &core.counters);
+    let (protocol, counters, http) = (core.sp.status(), &core.counters, &core.http);
     let mut text = String::with_capacity(4096);
     let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
         let _ = writeln!(text, "# HELP acms_{name} {help}\n# TYPE acms_{name} {kind}\nacms_{name} {value}");
@@ -82,7 +76,7 @@ pub(super) fn metrics(core: &Core) -> String {
     let damaged = protocol.contents_damaged_total;
     metric("contents_damaged_total", "counter", "Contents found damaged since the start, and fetched again.", damaged);
     metric("peers_connected", "gauge", "Other storage points with a link.", protocol.peers_connected as u64);
-    metric("commits_total", "counter", "Commits of the log.", http.commits_total);
+    metric("commits_total", "counter", "Commits of the log.", counters.commits_total);
     let store = core.io.maintenance.figures();
     metric("store_log_bytes", "gauge", "Bytes of the log's segments.", store.log_bytes);
     metric("store_alive_bytes", "gauge", "Bytes of contents in the log that are needed.", store.alive_bytes);
@@ -100,10 +94,10 @@ pub(super) fn metrics(core: &Core) -> String {
     metric("http_connections_refused_total", "counter", "HTTP connections over the limit.", refused);
     metric("http_requests_total", "counter", "HTTP requests.", http.requests_total);
     metric("http_bad_requests_total", "counter", "HTTP requests with a malformed head.", http.bad_requests_total);
-    metric("http_objects_total", "counter", "Objects served.", http.objects_total);
-    metric("http_configs_total", "counter", "Contents served by path.", http.configs_total);
-    metric("http_changes_total", "counter", "Requests of the changes feed.", http.changes_total);
-    let answered = http.changes_answered_total;
+    metric("http_objects_total", "counter", "Objects served.", counters.objects_total);
+    metric("http_configs_total", "counter", "Contents served by path.", counters.configs_total);
+    metric("http_changes_total", "counter", "Requests of the changes feed.", counters.changes_total);
+    let answered = counters.changes_answered_total;
     metric("http_changes_held_answered_total", "counter", "Held requests of the changes feed answered.", answered);
     metric("http_held", "gauge", "Held requests.", core.holds.len() as u64);
     metric("http_bytes_out_total", "counter", "Bytes of answers.", http.bytes_out_total);

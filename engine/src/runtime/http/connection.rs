@@ -7,8 +7,8 @@ use crate::{
         http::{
             answer::{HttpDate, Outbox, Piece},
             body::BodyReader,
+            service::IncomingBody,
         },
-        storage_point::publish::{PublishMeta, Receiving},
         stream::{ReadResult, Stream},
     },
 };
@@ -25,7 +25,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// Names a connection; never repeated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct ConnectionId {
+pub struct ConnectionId {
     /// Place in the table.
     pub(super) key: usize,
     /// Tells apart those that had the same place.
@@ -34,25 +34,23 @@ pub(super) struct ConnectionId {
 
 /// What a listener is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Role {
+pub enum Role {
     /// Everything.
     Publish,
     /// Reading only.
     Deliver,
 }
 
-/// What a connection is doing.
+/// What a connection is doing. `B`: a body on its way in.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum State<B> {
     /// Between requests, or in a head.
     Head,
-    /// Taking in the body of a publication.
-    Receiving(Box<Receiving>),
-    /// A large body is complete; its last bytes are on their way to the disk.
-    Finishing(Box<PublishMeta>),
-    /// A submission is under way.
-    Submitted,
-    /// The answer waits for a change.
+    /// Taking in the body of a request.
+    Receiving(B),
+    /// The answer is being worked out, whether or not the client stays.
+    Working,
+    /// The answer waits for something; without the client nobody wants it.
     Held,
     /// Passing over a body that nobody wants.
     Discarding(BodyReader),
@@ -72,11 +70,11 @@ pub(super) struct ReplyForm {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct Connection<B> {
     pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     pub(super) role: Role,
-    pub(super) state: State,
+    pub(super) state: State<B>,
     pub(super) form: ReplyForm,
     /// Read and not yet understood.
     pub(super) input: Vec<u8>,
@@ -90,8 +88,8 @@ pub(super) struct Connection {
     pub(super) is_listed: bool,
 }
 
-impl Connection {
-    pub(super) fn new(stream: Stream, id: ConnectionId, role: Role, now: Instant) -> Connection {
+impl<B: IncomingBody> Connection<B> {
+    pub(super) fn new(stream: Stream, id: ConnectionId, role: Role, now: Instant) -> Connection<B> {
         Connection {
             stream,
             id,
@@ -185,7 +183,7 @@ impl Connection {
         Ok(len)
     }
 
-    /// Sends an answer that many share, if nothing is queued before it; the rest is queued.
+    /// Queues bytes that many connections may share.
     pub(super) fn push_shared(&mut self, answer: Bytes) {
         self.queue.push_back(Piece::Bytes(answer));
     }
@@ -207,7 +205,7 @@ impl Connection {
         match &self.state {
             State::Head if self.is_mid_head && idle >= HEAD_TIME => Overdue::Say408,
             State::Head if idle >= IDLE_TIME => Overdue::Close,
-            State::Receiving(receiving) if receiving.in_flight == 0 && idle >= BODY_TIME => Overdue::Say408,
+            State::Receiving(body) if body.waits_for_client() && idle >= BODY_TIME => Overdue::Say408,
             State::Discarding(_) if idle >= BODY_TIME => Overdue::Close,
             State::Closing | State::Lingering if idle >= LINGER_TIME => Overdue::Close,
             _ => Overdue::No,
@@ -220,7 +218,7 @@ impl Connection {
     }
 
     /// Takes the state out, for a request to be gone on with.
-    pub(super) fn take_state(&mut self) -> State {
+    pub(super) fn take_state(&mut self) -> State<B> {
         mem::replace(&mut self.state, State::Head)
     }
 }
