@@ -6,6 +6,8 @@
 pub mod delete;
 pub mod get;
 pub mod init;
+pub mod ls;
+pub mod outcome;
 mod output;
 pub mod publish;
 pub mod receive;
@@ -13,6 +15,7 @@ pub mod replace;
 pub mod status;
 pub mod storage_point;
 mod tree;
+pub mod watch;
 
 use crate::client::{Client, ClientError, ClientOptions, Url};
 use clap::{Parser, Subcommand};
@@ -64,6 +67,12 @@ enum Command {
     Get(get::Args),
     /// Delete a path.
     Delete(delete::Args),
+    /// List what is published.
+    Ls(ls::Args),
+    /// Follow what changes.
+    Watch(watch::Args),
+    /// Say what became of a publication.
+    Outcome(outcome::Args),
     /// Show how storage points are.
     Status(status::Args),
 }
@@ -108,6 +117,9 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Publish(args) => publish::run(&args, output).into(),
         Command::Get(args) => get::run(&args, output).into(),
         Command::Delete(args) => delete::run(&args, output).into(),
+        Command::Ls(args) => ls::run(&args, output).into(),
+        Command::Watch(args) => watch::run(&args, output).into(),
+        Command::Outcome(args) => outcome::run(&args, output).into(),
         Command::Status(args) => status::run(&args, output).into(),
     }
 }

@@ -1,7 +1,11 @@
 //! What commands print: text for people, or one JSON object per line.
 
 use super::Exit;
-use crate::client::{ClientError, PublishResult, Verdict};
+use crate::{
+    client::{ClientError, PublishResult, Verdict},
+    protocol::Flags,
+    runtime::http::answer::civil,
+};
 use serde::Serialize;
 use std::io::Write;
 
@@ -30,6 +34,12 @@ impl Output {
         } else {
             let _ = writeln!(std::io::stderr().lock(), "acms: {what}\n  remedy: {remedy}");
         }
+    }
+
+    /// Something beside the answer: for people on standard error.
+    pub(super) fn remark(self, what: &str, remedy: Option<&str>) {
+        let remedy = remedy.map(|remedy| format!("\n  remedy: {remedy}")).unwrap_or_default();
+        let _ = writeln!(std::io::stderr().lock(), "acms: {what}{remedy}");
     }
 
     /// An error of the client.
@@ -77,5 +87,31 @@ pub(super) fn exit_of(result: &PublishResult) -> Exit {
         Verdict::Accepted => Exit::Done,
         Verdict::Rejected => Exit::Refused,
         Verdict::Undetermined => Exit::Undetermined,
+    }
+}
+
+/// Microseconds since 1970 as RFC 3339 has it, to the millisecond.
+pub(super) fn time(micros: u64) -> String {
+    let (seconds, ms) = (micros / 1_000_000, micros / 1_000 % 1_000);
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Flags in a column; `-` is none.
+pub(super) fn flags(flags: Flags, hidden: bool) -> String {
+    let names: Vec<&str> = flags.names().chain(hidden.then_some("hidden")).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(",") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_flags() {
+        assert_eq!(time(1_709_210_096_789_999), "2024-02-29T12:34:56.789Z");
+        assert_eq!(flags(Flags::default(), false), "-");
+        assert_eq!(flags(Flags { executable: true, deleted: false }, true), "executable,hidden");
     }
 }

@@ -3,7 +3,7 @@
 use super::{ANSWER_LEN_MAX, CONTENT_LEN_MAX, Client, ClientError, Head, Request, Source, percent_encoded};
 use crate::protocol::{
     Flags, Hash, Path, Prefix, Uid,
-    api::{IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
+    api::{Changes, Cursor, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
 };
 use bytes::Bytes;
 use std::{
@@ -160,15 +160,28 @@ impl Client {
         self.json("/v1/snapshot")?.ok_or_else(|| self.not_acms("it knows no snapshot"))
     }
 
+    /// What changed under a prefix after `cursor`. The storage point holds the request until something has, 25 s at most:
+    /// [`ClientOptions::io_timeout`](super::ClientOptions::io_timeout) must be longer.
+    pub fn changes(&self, cursor: Cursor, prefix: &Prefix) -> Result<Changes, ClientError> {
+        let below = if prefix.as_str().is_empty() { String::new() } else { format!("/{prefix}") };
+        self.json(&format!("/v1/changes/{cursor}{below}"))?.ok_or_else(|| self.not_acms("it knows no changes"))
+    }
+
     /// All agreed entries under a prefix, ascending by directory, then name; tombstones and hidden ones too.
     pub fn list(&self, prefix: &Prefix) -> Result<Vec<ListedEntry>, ClientError> {
         let mut entries = Vec::new();
+        self.each_entry(prefix, |indexed| entries.push(indexed.entry))?;
+        Ok(entries)
+    }
+
+    /// The same one by one, without all of them in memory.
+    pub fn each_entry(&self, prefix: &Prefix, mut take: impl FnMut(IndexedEntry)) -> Result<(), ClientError> {
         let mut after: Option<String> = None;
         loop {
             let page = self.list_page(prefix, after.as_deref())?;
-            entries.extend(page.entries.into_iter().map(|indexed| indexed.entry));
+            page.entries.into_iter().for_each(&mut take);
             match page.next {
-                None => return Ok(entries),
+                None => return Ok(()),
                 Some(next) if after.as_ref() == Some(&next) => return Err(self.not_acms("its listing does not end")),
                 Some(next) => after = Some(next),
             }
@@ -190,6 +203,16 @@ impl Client {
     /// What a storage point knows of this client's publication under a key.
     pub fn outcome_by_key(&self, key: &str) -> Result<Option<PublicationAnswer>, ClientError> {
         self.json(&self.key_target(key))
+    }
+
+    /// What the storage point `urls()[url]` knows of a publication.
+    pub fn outcome_at(&self, url: usize, uid: Uid) -> Result<Option<PublicationAnswer>, ClientError> {
+        self.json_at(url, &format!("/v1/publications/{uid}"))
+    }
+
+    /// What the storage point `urls()[url]` knows of this client's publication under a key.
+    pub fn outcome_by_key_at(&self, url: usize, key: &str) -> Result<Option<PublicationAnswer>, ClientError> {
+        self.json_at(url, &self.key_target(key))
     }
 
     pub(super) fn key_target(&self, key: &str) -> String {
