@@ -10,7 +10,7 @@ use crate::{
     protocol::{
         Durable, Duration, Hash, Instant, Message, Micros, SpId, SpSet, StoragePoint, Uid,
         exchange::{Hold, OwnBit},
-        io::Event,
+        io::{Event, PeerSeen},
         message::{AsOf, LISTED_MAX, RequestId},
         storage_point::Written,
     },
@@ -153,6 +153,9 @@ impl StoragePoint {
     pub(super) fn ask_as_of(&mut self, peer: SpId) {
         let Some(round) = &self.freshness.round else { return };
         let (request, merged) = (round.request, self.freshness.merged.get(&peer).copied().unwrap_or_default());
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.asked = Some((request, self.now.instant));
+        }
         self.send(peer, Message::AsOfRequest { request, merged });
     }
 
@@ -185,6 +188,7 @@ impl StoragePoint {
 
     pub(super) fn take_as_of_reply(&mut self, from: SpId, request: RequestId, reply: AsOf) {
         self.note_clock(from, reply.clock);
+        self.note_seen(from, request, reply.clock);
         let any_request = mutant::active(Mutant::AsOfRepliesOfEarlierRequest);
         let now = self.now.instant;
         let settled: Vec<Uid> = reply.listed.iter().copied().filter(|uid| self.is_settled(*uid)).collect();
@@ -221,6 +225,18 @@ impl StoragePoint {
             self.start_merge(from, reply.base);
         }
         self.finish_round();
+    }
+
+    /// Looks at how long a reply took and what its clock says: for people, nothing depends on it.
+    fn note_seen(&mut self, from: SpId, request: RequestId, clock: Micros) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(&from)
+            && let Some((_, asked_at)) = peer.asked.take_if(|(asked, _)| *asked == request)
+        {
+            let round_trip = now.instant.since(asked_at);
+            let then = clock.after(round_trip / 2);
+            peer.seen = Some(PeerSeen { round_trip, clock_offset_us: then.0.wrapping_sub(now.wall.0) as i64 });
+        }
     }
 
     /// Whether `uid` is agreed here with its content, or superseded.

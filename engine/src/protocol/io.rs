@@ -1,7 +1,7 @@
 //! What goes into a storage point and what comes out of it, and the one loop that all drivers share.
 
 use crate::protocol::{
-    Durable, Entry, Hash, Manifest, Message, Micros, Order, Outcome, Path, SpId, StoragePoint, StoreId, Uid,
+    Durable, Duration, Entry, Hash, Manifest, Message, Micros, Order, Outcome, Path, SpId, StoragePoint, StoreId, Uid,
     api::{Changes, ListedEntry},
     durable::InlineContent,
     message::Header,
@@ -190,6 +190,15 @@ pub struct Status {
     pub contents_damaged_total: u64,
     /// Peers connected.
     pub peers_connected: usize,
+}
+
+/// How a peer was found when it last answered; for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerSeen {
+    /// From question to answer, what both processes were busy with included.
+    pub round_trip: Duration,
+    /// Its wall clock minus this one's, half a round trip allowed for.
+    pub clock_offset_us: i64,
 }
 
 /// Carries out what a storage point asks for. The runtime, the simulator and the tests each have one.

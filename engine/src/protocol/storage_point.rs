@@ -22,7 +22,7 @@ use crate::protocol::{
     exchange::{Hold, Publication},
     freshness::Freshness,
     index::Index,
-    io::{Event, Output, Status, Ticket, WriteId},
+    io::{Event, Output, PeerSeen, Status, Ticket, WriteId},
     join::Join,
     keys::Keys,
     merge::{Merge, WantedSet},
@@ -63,8 +63,18 @@ pub(super) struct Peer {
     pub(super) connected: bool,
     /// Its wall clock minus ours, when it last said.
     pub(super) clock_offset_us: Option<i64>,
+    /// The as-of request that it was asked last, and when.
+    pub(super) asked: Option<(RequestId, Instant)>,
+    pub(super) seen: Option<PeerSeen>,
     pub(super) root: Option<Hash>,
     pub(super) differs_since: Option<Instant>,
+}
+
+impl Peer {
+    /// What is known of a peer beyond its link.
+    fn outlasting(&self) -> Peer {
+        Peer { clock_offset_us: self.clock_offset_us, seen: self.seen, ..Peer::default() }
+    }
 }
 
 /// One SP.
@@ -308,7 +318,7 @@ impl StoragePoint {
             return;
         }
         let Some(state) = self.peers.get_mut(&peer) else { return };
-        *state = Peer { connected: true, clock_offset_us: state.clock_offset_us, ..Peer::default() };
+        *state = Peer { connected: true, ..state.outlasting() };
         if self.join.is_some() {
             return self.ask_to_join(peer);
         }
@@ -331,7 +341,7 @@ impl StoragePoint {
     pub fn handle_disconnected(&mut self, now: Now, peer: SpId) {
         self.begin(now);
         if let Some(state) = self.peers.get_mut(&peer) {
-            *state = Peer { clock_offset_us: state.clock_offset_us, ..Peer::default() };
+            *state = state.outlasting();
         }
         self.merge_failed(peer);
         self.leave_source(peer);
@@ -725,6 +735,11 @@ impl StoragePoint {
         }
         let announce = (self.index.root() != self.announced).then(|| self.announced_at.after(ANNOUNCE));
         [announce, self.merge_at()].into_iter().flatten().min()
+    }
+
+    /// How peers were found when they last answered; of those without a link that is the last that was seen of them.
+    pub fn peers_seen(&self) -> impl Iterator<Item = (SpId, PeerSeen)> + '_ {
+        self.peers.iter().filter_map(|(sp, peer)| Some((*sp, peer.seen?)))
     }
 
     /// Numbers for status and metrics.

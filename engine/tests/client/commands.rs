@@ -118,22 +118,22 @@ fn get_prints_saves_or_says_that_there_is_nothing() {
 
 #[test]
 fn status_lists_those_that_cannot_be_reached_too() {
-    let status = r#"{"sp":2,"incarnation":"0-1","sequence":7,"root":"00112233445566778899","paths":3,"pending":0,"peers_connected":4}"#;
+    let status =
+        r#"{"sp":2,"incarnation":"0-1","root":"00112233445566778899","protocol":{"paths":3,"pending":0},"as_of_us":1}"#;
     let server = Server::start(move |_, _| Reply::Say(response(200, "", status)));
     let dead = nobody();
     let output = acms(&["status", "--from", &server.url, "--from", &dead]);
-    assert_eq!(code(&output), 2);
+    assert_eq!(code(&output), 1);
     let text = stdout(&output);
     let lines: Vec<&str> = text.lines().collect();
-    let cells: Vec<&str> = lines[1].split_whitespace().collect();
-    assert_eq!(cells, [server.url.as_str(), "2", "0-1", "7", "001122334455", "3", "0", "4"]);
-    assert!(lines[2].starts_with(&dead) && lines[2].contains("cannot be reached"), "{text}");
+    assert!(lines[1].starts_with("2 ") && lines[1].contains("001122334455 "), "{text}");
+    assert!(lines[2].contains(&dead) && lines[2].contains("does not answer"), "{text}");
+    assert!(text.contains("remedy: check that the storage point runs") && text.ends_with("degraded\n"), "{text}");
     let output = acms(&["--json", "status", "--from", &format!("{},{dead}", server.url)]);
-    let reachable: Vec<bool> = stdout(&output)
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["reachable"].as_bool().unwrap())
-        .collect();
-    assert_eq!(reachable, [true, false]);
+    let lines: Vec<Value> = stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[0]["reachable"], &lines[1]["reachable"]), (&true.into(), &false.into()));
+    assert_eq!((&lines[2]["verdict"], code(&output)), (&"degraded".into(), 1));
+    assert_eq!(code(&acms(&["status", "--from", &dead])), 2);
 }
 
 #[test]

@@ -116,10 +116,6 @@ impl Cluster {
         format!("http://{}{sp}:7400", self.base)
     }
 
-    pub(crate) fn urls(&self) -> String {
-        (1..=self.running.len()).map(|sp| self.url(sp)).collect::<Vec<_>>().join(",")
-    }
-
     pub(crate) fn log(&self, sp: usize) -> String {
         fs::read_to_string(self.dir.path().join(format!("log{sp}"))).unwrap_or_default()
     }
@@ -144,10 +140,6 @@ impl Cluster {
 
     pub(crate) fn kill(&mut self, sp: usize) {
         self.running[sp - 1] = None;
-    }
-
-    pub(crate) fn pid(&self, sp: usize) -> i32 {
-        self.running[sp - 1].as_ref().unwrap().child.id() as i32
     }
 
     /// Publishes `text` at `sp` and gives the UID.

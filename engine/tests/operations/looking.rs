@@ -1,4 +1,4 @@
-//! `acms ls`, `watch`, `outcome`.
+//! `acms ls`, `watch`, `outcome`, `status`.
 
 use crate::cluster::{Cluster, Process, acms, command, printed, text};
 use serde_json::Value;
@@ -29,7 +29,8 @@ fn ls_lists_what_is_visible_and_outcome_says_what_became_of_it() {
 
     let said = printed(&["outcome", "--from", &url, &uid]);
     assert!(said.starts_with(&format!("accepted\t{uid}\t")) && said.ends_with("\tedge/a\n"), "{said:?}");
-    assert!(acms(&["publish", "--to", &url, "--key", "k", "edge/c", "/dev/null"]).status.success());
+    let file = cluster.config(1);
+    printed(&["publish", "--to", &url, "--key", "k", "edge/c", file.to_str().unwrap()]);
     // A storage point that is gone is passed over.
     let dead = "http://127.0.0.1:1";
     let said = printed(&["--json", "outcome", "--from", &format!("{dead},{url}"), "--key", "k"]);
@@ -86,4 +87,43 @@ fn watch_ends_after_so_many_changes() {
     }
     assert_eq!(lines.lines().count(), 2);
     assert_eq!(acms(&["watch", "--from", "http://127.0.0.1:1"]).status.code(), Some(2));
+}
+
+#[test]
+fn status_finds_all_storage_points_from_one_and_says_what_is_wrong() {
+    let mut cluster = Cluster::start(4, 3);
+    cluster.publish(1, "a", "x");
+    let url = cluster.url(2);
+    // Just started: links and first rounds may take a moment.
+    let started = std::time::Instant::now();
+    let healthy = loop {
+        let output = acms(&["status", "--from", &url]);
+        if output.status.success() && text(&output.stdout).matches("ms").count() >= 9 {
+            break text(&output.stdout);
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{output:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    for sp in 1..=3 {
+        assert!(healthy.contains(&cluster.url(sp)), "{healthy}");
+    }
+    assert!(healthy.ends_with("healthy\n"), "{healthy}");
+
+    cluster.kill(3);
+    let output = acms(&["--json", "status", "--from", &url]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    let lines: Vec<Value> = said.lines().map(json).collect();
+    let of = |sp: u64| lines.iter().find(|line| line["sp"] == sp).unwrap();
+    let peer = |sp: u64, id: u64| of(sp)["peers"].as_array().unwrap().iter().find(|peer| peer["id"] == id).unwrap();
+    assert!(peer(1, 2)["round_trip_us"].as_u64().unwrap() > 0, "{said}");
+    assert!(peer(2, 1)["clock_offset_us"].as_i64().unwrap().abs() < 500_000, "{said}");
+    assert!(of(1)["store"]["disk_bytes"].as_u64() > of(1)["store"]["free_bytes"].as_u64(), "{said}");
+    let verdict = lines.last().unwrap();
+    assert_eq!(verdict["verdict"], "degraded");
+    assert!(verdict["findings"][0]["what"].as_str().unwrap().contains(&cluster.url(3)), "{said}");
+
+    cluster.kill(1);
+    let said = text(&acms(&["status", "--from", &url]).stdout);
+    assert!(said.contains("nothing can be published") && said.ends_with("degraded\n"), "{said}");
 }

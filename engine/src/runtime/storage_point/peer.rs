@@ -32,6 +32,8 @@ struct Peer {
     addr: SocketAddr,
     down_since: Instant,
     complained_at: Option<Instant>,
+    /// Why there is no link, if somebody knows.
+    problem: Option<String>,
 }
 
 /// All links of this storage point.
@@ -56,7 +58,7 @@ impl Peers {
         now: Instant,
     ) -> Result<Peers, WireError> {
         let others = members.iter().filter(|(sp, _)| *sp != me);
-        let peer = |addr| Peer { addr, down_since: now, complained_at: None };
+        let peer = |addr| Peer { addr, down_since: now, complained_at: None, problem: None };
         Ok(Peers {
             links: Links::new(me, hello, others.clone().map(|(sp, _)| *sp), seed, now)?,
             peers: others.map(|(sp, addr)| (*sp, peer(*addr))).collect(),
@@ -75,6 +77,7 @@ impl Peers {
                 tracing::info!("the link to storage point {sp} is down: {problem}");
                 if let Some(peer) = self.peers.get_mut(sp) {
                     peer.down_since = now;
+                    peer.problem = Some(problem.clone());
                 }
             }
             LinkEvent::Failed(sp, problem) => match self.peers.get_mut(sp) {
@@ -89,6 +92,12 @@ impl Peers {
     /// Links that are up: (peer, bytes not yet sent).
     pub(super) fn up(&self) -> impl Iterator<Item = (SpId, usize)> + '_ {
         self.links.up()
+    }
+
+    /// Since when there is no link to `sp`, and why, if that is known.
+    pub(super) fn down(&self, sp: SpId) -> Option<(Instant, Option<&str>)> {
+        let peer = self.peers.get(&sp).filter(|_| !self.is_up(sp))?;
+        Some((peer.down_since, peer.problem.as_deref()))
     }
 
     /// Takes a connection that someone made to this SP.
@@ -221,6 +230,7 @@ pub(super) fn is_peer(token: Token) -> bool {
 
 impl Peer {
     fn complain(&mut self, sp: SpId, problem: &str, now: Instant) {
+        self.problem = Some(problem.to_owned());
         let is_news = now.since(self.down_since) >= COMPLAIN_AFTER;
         if is_news && self.complained_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
             self.complained_at = Some(now);

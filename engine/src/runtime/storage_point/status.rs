@@ -1,8 +1,11 @@
 //! What a storage point says of itself: `/v1/status` for people, `/metrics` for Prometheus.
 
-use crate::runtime::storage_point::core::Core;
+use crate::{
+    protocol::{SpId, io::PeerSeen},
+    runtime::storage_point::core::Core,
+};
 use serde_json::{Map, Value, json};
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// What a storage point counts beside its protocol and its server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,22 +20,14 @@ pub(super) struct Counters {
 /// The JSON of `/v1/status`.
 pub(super) fn status(core: &Core) -> Value {
     let snapshot = core.sp.snapshot(core.now.wall);
-    let up: Vec<(u8, usize)> = core.io.peers.up().map(|(sp, queued)| (sp.0, queued)).collect();
-    let others = core.config.members.iter().filter(|member| member.id != core.config.me.0);
-    let peers: Vec<Value> = others
-        .map(|member| {
-            let queued = up.iter().find(|(sp, _)| *sp == member.id).map(|(_, queued)| *queued);
-            json!({
-                "id": member.id, "url": member.url, "connected": queued.is_some(),
-                "queued_bytes": queued.unwrap_or_default(),
-            })
-        })
-        .collect();
+    let disk = disk(core);
     json!({
         "cluster": snapshot.cluster,
         "sp": snapshot.sp,
         "incarnation": snapshot.incarnation,
         "epoch": core.config.epoch,
+        "mode": core.config.mode,
+        "quorum": core.config.quorum.to_string(),
         "sequence": core.sp.cursor().sequence,
         "root": snapshot.root,
         "root_sequence": snapshot.sequence,
@@ -41,9 +36,13 @@ pub(super) fn status(core: &Core) -> Value {
         "uptime_s": core.now.instant.since(core.started.instant).as_secs(),
         "version": env!("CARGO_PKG_VERSION"),
         "stores": core.sp.store_numbers().map(|(sp, number)| (sp.to_string(), number.into())).collect::<Map<_, _>>(),
-        "peers": peers,
+        "peers": peers(core),
         "protocol": core.sp.status(),
-        "store": { "free_bytes": free_bytes(core), "log": core.io.maintenance.figures() },
+        "store": {
+            "free_bytes": disk.map(|disk| disk.free_bytes),
+            "disk_bytes": disk.map(|disk| disk.bytes),
+            "log": core.io.maintenance.figures(),
+        },
         "http": {
             "connections": core.http.connections,
             "held": core.holds.len(),
@@ -52,10 +51,41 @@ pub(super) fn status(core: &Core) -> Value {
     })
 }
 
-/// Room left on the store's disk, if the system says.
-fn free_bytes(core: &Core) -> Option<u64> {
+/// Each other member: its link, and how it was found when it last answered.
+fn peers(core: &Core) -> Vec<Value> {
+    let up: BTreeMap<SpId, usize> = core.io.peers.up().collect();
+    let seen: BTreeMap<SpId, PeerSeen> = core.sp.peers_seen().collect();
+    let others = core.config.members.iter().filter(|member| member.id != core.config.me.0);
+    others
+        .map(|member| {
+            let sp = SpId(member.id);
+            let down = core.io.peers.down(sp);
+            let seen = seen.get(&sp);
+            json!({
+                "id": member.id, "url": member.url, "connected": up.contains_key(&sp),
+                "queued_bytes": up.get(&sp).copied().unwrap_or_default(),
+                "round_trip_us": seen.map(|seen| seen.round_trip.as_micros() as u64),
+                "clock_offset_us": seen.map(|seen| seen.clock_offset_us),
+                "down_s": down.map(|(since, _)| core.now.instant.since(since).as_secs()),
+                "problem": down.and_then(|(_, problem)| problem),
+            })
+        })
+        .collect()
+}
+
+/// The disk that a store is on.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    bytes: u64,
+    /// What this process may still use of it.
+    free_bytes: u64,
+}
+
+/// As the system says, if it does.
+fn disk(core: &Core) -> Option<Disk> {
     let disk = nix::sys::statvfs::statvfs(&core.config.store).ok()?;
-    Some(disk.blocks_available() * disk.fragment_size())
+    let unit = disk.fragment_size();
+    Some(Disk { bytes: disk.blocks() * unit, free_bytes: disk.blocks_available() * unit })
 }
 
 /// The text of `/metrics`.
