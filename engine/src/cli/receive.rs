@@ -13,6 +13,8 @@ use crate::{
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+/// Most receivers of one process.
+const COUNT_MAX: i64 = 100_000;
 /// Shortest interval of polling.
 const POLL_MIN: Duration = Duration::from_millis(100);
 
@@ -26,8 +28,14 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX", required = true, num_args = 1..)]
     subscribe: Vec<Prefix>,
     /// The directory to keep; made if absent. Files in it that are not subscribed are left alone.
-    #[arg(long, value_name = "DIR")]
-    into: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "discard")]
+    into: Option<PathBuf>,
+    /// Keep no files: check contents and throw them away, to load a cluster like a fleet does.
+    #[arg(long, conflicts_with = "into")]
+    discard: bool,
+    /// Be so many receivers, each with its own directory DIR/1, DIR/2, ... and its number in events.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
+    count: Option<u32>,
     /// Write events as JSON lines to this file; - is standard output.
     #[arg(long, value_name = "FILE")]
     events: Option<String>,
@@ -68,6 +76,6 @@ fn try_run(args: Args) -> Result<Ended, ReceiveError> {
     }
     let stop = StopSignals::new()?;
     let events = args.events.as_deref().map_or_else(|| Ok(EventStream::none()), EventStream::open)?;
-    let Args { sources, subscribe: prefixes, into, id, poll, once, .. } = args;
-    receive::run(Options { sources, prefixes, into, id, poll, once }, events, &stop)
+    let Args { sources, subscribe: prefixes, into, count, id, poll, once, .. } = args;
+    receive::run(Options { sources, prefixes, into, count, id, poll, once }, events, &stop)
 }

@@ -13,6 +13,7 @@ mod progress;
 mod sources;
 mod walk;
 
+pub use feeds::FEEDS_MAX;
 pub use io::{
     Action, Applied, BatchId, Body, CONTENT_LEN_MAX, Change, Content, Counters, Event, Failure, Held,
     IN_MEMORY_LEN_MAX, Output, Presence, Reached, ReceiverConfig, ReceiverConfigError, Recovered, Request, RequestId,
@@ -36,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use walk::{Complete, Walk, Walked};
 
 /// Most nodes and contents asked for at once.
-const OBJECTS_IN_FLIGHT_MAX: usize = 8;
+pub const OBJECTS_IN_FLIGHT_MAX: usize = 8;
 /// Most entries that wait for their content before the walk pauses.
 const UNFETCHED_MAX: usize = 4096;
 /// So many walks in a row that find nodes or contents gone make a receiver leave the source.
@@ -176,6 +177,11 @@ impl Receiver {
             counters: Counters::default(),
             config,
         })
+    }
+
+    /// How it was set up.
+    pub fn config(&self) -> &ReceiverConfig {
+        &self.config
     }
 
     /// What is held: entries that are durably applied, and what recovery found.

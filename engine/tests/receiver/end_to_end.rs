@@ -14,16 +14,16 @@ use std::{
     time::{Duration, Instant as Time},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A storage point's answers on a socket of its own.
-struct Server {
-    url: String,
-    source: Arc<Mutex<Source>>,
+pub(super) struct Server {
+    pub(super) url: String,
+    pub(super) source: Arc<Mutex<Source>>,
 }
 
 impl Server {
-    fn start(sp: u8) -> Server {
+    pub(super) fn start(sp: u8) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let source = Arc::new(Mutex::new(Source::new(sp)));
@@ -37,7 +37,7 @@ impl Server {
         Server { url, source }
     }
 
-    fn publish(&self, path: &str, micros: u64, content: Option<&[u8]>) {
+    pub(super) fn publish(&self, path: &str, micros: u64, content: Option<&[u8]>) {
         let uid = format!("{micros}.1.0").parse().unwrap();
         self.source.lock().unwrap().publish(&path.parse().unwrap(), uid, content, path.starts_with("bin/"));
     }
@@ -72,15 +72,20 @@ fn serve(stream: TcpStream, source: &Mutex<Source>) -> Option<()> {
 }
 
 /// The process, stopped when dropped.
-struct Process {
-    child: Child,
-    events: mpsc::Receiver<Value>,
+pub(super) struct Process {
+    pub(super) child: Child,
+    pub(super) events: mpsc::Receiver<Value>,
 }
 
 impl Process {
-    fn start(servers: &[&Server], into: &FilePath, more: &[&str]) -> Process {
+    pub(super) fn start(servers: &[&Server], into: &FilePath, more: &[&str]) -> Process {
+        let into = into.to_str().unwrap();
+        Process::start_with(servers, &[&["--into", into], more].concat())
+    }
+
+    pub(super) fn start_with(servers: &[&Server], more: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_acms"));
-        command.arg("receive").arg("--into").arg(into).args(["--subscribe", "etc", "bin", "--events", "-"]);
+        command.arg("receive").args(["--subscribe", "etc", "bin", "--events", "-"]);
         command.arg("--source").args(servers.iter().map(|server| &server.url)).args(more).arg("--exit-with-parent");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (sender, events) = mpsc::channel();
@@ -94,7 +99,7 @@ impl Process {
     }
 
     /// The next event of this kind (and path).
-    fn wait_for(&self, kind: &str, path: &str) -> Value {
+    pub(super) fn wait_for(&self, kind: &str, path: &str) -> Value {
         let end = Time::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Time::now());
@@ -105,7 +110,7 @@ impl Process {
         }
     }
 
-    fn stop(mut self) -> i32 {
+    pub(super) fn stop(mut self) -> i32 {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         self.child.wait().unwrap().code().unwrap()
@@ -119,7 +124,7 @@ impl Drop for Process {
     }
 }
 
-fn files(directory: &FilePath) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn files(directory: &FilePath) -> BTreeMap<String, Vec<u8>> {
     let walk = walkdir::WalkDir::new(directory).into_iter().filter_entry(|entry| entry.file_name() != "~acms");
     let files = walk.map(Result::unwrap).filter(|entry| entry.file_type().is_file());
     let name = |entry: &walkdir::DirEntry| entry.path().strip_prefix(directory).unwrap().display().to_string();

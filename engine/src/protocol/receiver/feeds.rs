@@ -6,7 +6,7 @@ use crate::protocol::{
 };
 
 /// Most feeds; more subscriptions share one feed of their longest common prefix.
-const FEEDS_MAX: usize = 8;
+pub const FEEDS_MAX: usize = 8;
 /// So many immediate answers in a row make a receiver look at the snapshot: it may be reading the past from a cache.
 const IMMEDIATE_MAX: u32 = 8;
 /// An answer that came within this was not held.

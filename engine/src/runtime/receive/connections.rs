@@ -1,13 +1,13 @@
 //! HTTP connections to the sources, all on one event loop: one request at a time on each, kept for the next one.
 //!
-//! Bounded: as many connections as the receiver has requests in flight, each with one buffer of its answer.
+//! Bounded: a connection for each feed and so many more, each with one buffer of its answer; requests beyond wait here.
 
-use super::staging::{Staging, StagingArea};
+use super::{
+    addresses::AddressBook,
+    staging::{Staging, StagingArea},
+};
 use crate::{
-    client::{
-        Url,
-        response::{Progress, ResponseError, ResponseParser, encode_request},
-    },
+    client::response::{Progress, ResponseError, ResponseParser, encode_request},
     protocol::{
         Duration, Instant,
         receiver::{Body, Failure, Request, RequestId, RequestKind},
@@ -20,8 +20,8 @@ use crate::{
 use mio::{Registry, Token, event::Event, net::TcpStream};
 use slab::Slab;
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind},
-    net::{SocketAddr, ToSocketAddrs as _},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,20 +31,24 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUTS_MAX: u32 = 4;
 /// Slowest rate at which a large content may come.
 const RATE_MIN_BYTES_PER_S: u64 = 16 << 10;
-const READ_LEN: usize = 64 << 10;
+/// Bytes of the buffer that [`Io`] brings.
+pub(super) const READ_LEN: usize = 64 << 10;
+/// Tokens of one receiver's connections, and so the most that it can have.
+pub(super) const TOKENS: usize = 64;
 /// So many reads of one socket before the others have their turn.
 const READS_MAX: usize = 8;
 
 /// How a request ended.
 pub(super) type Outcome = (RequestId, Result<(u16, Body), Failure>);
 
-/// A source's addresses.
-#[derive(Debug)]
-struct Source {
-    url: Url,
-    addresses: Vec<SocketAddr>,
-    /// The address that worked last.
-    at: usize,
+/// What the connections of all receivers of a process share.
+pub(super) struct Io<'a> {
+    /// Of the event loop.
+    pub(super) registry: &'a Registry,
+    /// Where the sources are.
+    pub(super) addresses: &'a mut AddressBook,
+    /// What a socket has is read into this first.
+    pub(super) buffer: &'a mut [u8],
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ struct Connection {
     stream: Stream,
     source: usize,
     phase: Phase,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     /// When the current phase has taken too long.
     deadline: Instant,
     used: bool,
@@ -83,26 +87,23 @@ struct Exchange {
 /// All connections.
 #[derive(Debug)]
 pub(super) struct Connections {
-    sources: Vec<Source>,
     connections: Slab<Connection>,
     first_token: usize,
-    buffer: Vec<u8>,
+    /// Most exchanges at once beside those that a source holds.
+    unheld_max: usize,
+    waiting: VecDeque<Box<Exchange>>,
     pub(super) staging: StagingArea,
     outcomes: Vec<Outcome>,
 }
 
 impl Connections {
-    /// Looks up the sources' addresses. One that has none now has none for good, which is the same as being down.
-    pub(super) fn new(urls: Vec<Url>, first_token: usize, staging: StagingArea) -> Connections {
-        let sources = urls.into_iter().map(|url| {
-            let addresses = (url.host(), url.port()).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
-            Source { url, addresses, at: 0 }
-        });
+    /// None yet. Tokens are those from `first_token` on, [`TOKENS`] of them.
+    pub(super) fn new(first_token: usize, unheld_max: usize, staging: StagingArea) -> Connections {
         Connections {
-            sources: sources.collect(),
             connections: Slab::new(),
             first_token,
-            buffer: vec![0; READ_LEN],
+            unheld_max: unheld_max.max(1),
+            waiting: VecDeque::new(),
             staging,
             outcomes: Vec::new(),
         }
@@ -120,7 +121,8 @@ impl Connections {
 
     /// Drops every exchange and connection.
     pub(super) fn cancel_all(&mut self) {
-        self.connections.clear();
+        self.connections = Slab::new();
+        self.waiting.clear();
         for (_, outcome) in self.outcomes.drain(..) {
             if let Ok((_, Body::Staged(id))) = outcome {
                 self.staging.discard(id);
@@ -128,24 +130,49 @@ impl Connections {
         }
     }
 
-    /// Begins a request, on an idle connection if there is one.
-    pub(super) fn begin(&mut self, registry: &Registry, now: Instant, request: Request) {
-        let source = &self.sources[request.source];
-        let host = source.url.authority();
-        let overall = match request.kind {
-            RequestKind::LargeContent { .. } => Duration::from_secs(request.body_len_max / RATE_MIN_BYTES_PER_S),
-            _ => Duration::ZERO,
-        };
-        let exchange = Exchange {
+    /// Takes a request. It begins with the next [`begin_waiting`](Connections::begin_waiting), if there is room.
+    pub(super) fn ask(&mut self, io: &mut Io<'_>, now: Instant, request: Request) {
+        let host = io.addresses.url(request.source).authority();
+        let exchange = Box::new(Exchange {
             head: encode_request("GET", &host, &request.target, &[("User-Agent", "acms-receiver")]),
             sent: 0,
             parser: ResponseParser::new(false, request.body_len_max.max(4 << 10)),
             memory: Vec::new(),
             staging: None,
-            deadline: now.after(request.timeout * TIMEOUTS_MAX + overall),
+            deadline: now,
             addresses_tried: 0,
             request,
+        });
+        self.waiting.push_back(exchange);
+    }
+
+    /// Begins as many of the requests that wait as there is room for.
+    pub(super) fn begin_waiting(&mut self, io: &mut Io<'_>, now: Instant) {
+        let exchanges = self.connections.iter().filter_map(|(_, connection)| connection.exchange.as_ref());
+        let mut room = self.unheld_max.saturating_sub(exchanges.filter(|exchange| !exchange.is_held()).count());
+        let mut at = 0;
+        while let Some(exchange) = self.waiting.get(at) {
+            if !exchange.is_held() {
+                if room == 0 {
+                    at += 1;
+                    continue;
+                }
+                room -= 1;
+            }
+            if let Some(exchange) = self.waiting.remove(at) {
+                self.begin(io, now, exchange);
+            }
+        }
+    }
+
+    /// Begins an exchange, on an idle connection if there is one.
+    fn begin(&mut self, io: &mut Io<'_>, now: Instant, mut exchange: Box<Exchange>) {
+        let request = &exchange.request;
+        let overall = match request.kind {
+            RequestKind::LargeContent { .. } => Duration::from_secs(request.body_len_max / RATE_MIN_BYTES_PER_S),
+            _ => Duration::ZERO,
         };
+        exchange.deadline = now.after(request.timeout * TIMEOUTS_MAX + overall);
         let idle = |(_, connection): &(usize, &mut Connection)| {
             connection.phase == Phase::Idle && connection.source == exchange.request.source
         };
@@ -153,31 +180,29 @@ impl Connections {
             connection.phase = Phase::Sending;
             connection.deadline = now.after(exchange.request.timeout);
             connection.exchange = Some(exchange);
-            self.drive(registry, now, key);
+            self.drive(io, now, key);
             return;
         }
         let none = Failure::Unreachable("its name has no address".into());
-        self.connect(registry, now, exchange, none);
+        self.connect(io, now, exchange, none);
     }
 
     /// Connects to the next address; `last` is why there is no other.
-    fn connect(&mut self, registry: &Registry, now: Instant, mut exchange: Exchange, mut last: Failure) {
-        let source = &mut self.sources[exchange.request.source];
-        while exchange.addresses_tried < source.addresses.len() {
-            let address = source.addresses[source.at % source.addresses.len()];
+    fn connect(&mut self, io: &mut Io<'_>, now: Instant, mut exchange: Box<Exchange>, mut last: Failure) {
+        let source = exchange.request.source;
+        while exchange.addresses_tried < io.addresses.count(source) && self.connections.len() < TOKENS {
             exchange.addresses_tried += 1;
-            match TcpStream::connect(address).map(Stream::connecting) {
-                Ok(mut stream) => {
-                    let entry = self.connections.vacant_entry();
-                    let token = Token(self.first_token + entry.key());
-                    if let Err(error) = stream.register(registry, token) {
-                        self.outcomes.push((exchange.request.id, Err(Failure::Unreachable(error.to_string()))));
-                        return;
-                    }
-                    net::prepare(stream.tcp());
-                    entry.insert(Connection {
+            let Some(address) = io.addresses.current(source) else { break };
+            let connected = TcpStream::connect(address).map(Stream::connecting).and_then(|mut stream| {
+                stream.register(io.registry, Token(self.first_token + self.connections.vacant_key()))?;
+                net::prepare(stream.tcp());
+                Ok(stream)
+            });
+            match connected {
+                Ok(stream) => {
+                    self.connections.insert(Connection {
                         stream,
-                        source: exchange.request.source,
+                        source,
                         phase: Phase::Connecting,
                         deadline: now.after(CONNECT_TIMEOUT),
                         exchange: Some(exchange),
@@ -187,43 +212,44 @@ impl Connections {
                 }
                 Err(error) => {
                     last = Failure::Unreachable(error.to_string());
-                    source.at += 1;
+                    io.addresses.turn_to_next(source);
                 }
             }
         }
+        io.addresses.none_would_do(source, now);
         self.outcomes.push((exchange.request.id, Err(last)));
     }
 
     /// A connection is ready for something.
-    pub(super) fn handle_event(&mut self, registry: &Registry, now: Instant, event: &Event) {
+    pub(super) fn handle_event(&mut self, io: &mut Io<'_>, now: Instant, event: &Event) {
         let Some(key) = event.token().0.checked_sub(self.first_token) else { return };
         if let Some(connection) = self.connections.get_mut(key) {
             connection.stream.note(event);
-            self.drive(registry, now, key);
+            self.drive(io, now, key);
         }
     }
 
     /// Ends what has taken too long.
-    pub(super) fn expire(&mut self, registry: &Registry, now: Instant) {
+    pub(super) fn expire(&mut self, io: &mut Io<'_>, now: Instant) {
         let due = |(_, connection): &(usize, &Connection)| connection.due() <= now;
         let keys: Vec<usize> = self.connections.iter().filter(due).map(|(key, _)| key).collect();
         for key in keys {
             let connecting = self.connections[key].phase == Phase::Connecting;
             let failure = if connecting { Failure::Unreachable("no answer".into()) } else { Failure::TimedOut };
-            self.fail(registry, now, key, failure);
+            self.fail(io, now, key, failure);
         }
     }
 
     /// Goes on with a connection as far as it goes.
-    fn drive(&mut self, registry: &Registry, now: Instant, key: usize) {
+    fn drive(&mut self, io: &mut Io<'_>, now: Instant, key: usize) {
         let connection = &mut self.connections[key];
-        match connection.step(now, &mut self.buffer, &mut self.staging) {
+        match connection.step(now, io.buffer, &mut self.staging) {
             Ok(Stepped::Waits) => {}
             Ok(Stepped::ReadsOn) => {
                 // Readiness is told once only: asking for it anew brings the connection its next turn.
                 let token = Token(self.first_token + key);
-                if let Err(error) = connection.stream.announce_again(registry, token) {
-                    self.fail(registry, now, key, Failure::Broken(error.to_string()));
+                if let Err(error) = connection.stream.announce_again(io.registry, token) {
+                    self.fail(io, now, key, Failure::Broken(error.to_string()));
                 }
             }
             Ok(Stepped::Done { keeps }) => {
@@ -237,22 +263,22 @@ impl Connections {
                 }
                 self.outcomes.push(exchange.outcome());
             }
-            Err(failure) => self.fail(registry, now, key, failure),
+            Err(failure) => self.fail(io, now, key, failure),
         }
     }
 
-    fn fail(&mut self, registry: &Registry, now: Instant, key: usize, failure: Failure) {
+    fn fail(&mut self, io: &mut Io<'_>, now: Instant, key: usize, failure: Failure) {
         let connection = self.connections.remove(key);
         let Some(mut exchange) = connection.exchange else { return };
         // A connection that was kept may have been closed before the request reached the source.
         let silent = connection.used && !exchange.parser.has_begun() && matches!(failure, Failure::Broken(_));
         if connection.phase == Phase::Connecting {
-            self.sources[connection.source].at += 1;
-            self.connect(registry, now, exchange, failure);
+            io.addresses.turn_to_next(connection.source);
+            self.connect(io, now, exchange, failure);
         } else if silent {
             exchange.sent = 0;
             exchange.addresses_tried = 0;
-            self.connect(registry, now, exchange, failure);
+            self.connect(io, now, exchange, failure);
         } else {
             self.outcomes.push((exchange.request.id, Err(failure)));
         }
@@ -341,6 +367,11 @@ impl Connection {
 }
 
 impl Exchange {
+    /// Whether the source may hold the answer back until something happens.
+    fn is_held(&self) -> bool {
+        self.request.kind == RequestKind::Changes
+    }
+
     /// Moves what has come of the body to where it goes.
     fn take(&mut self, staging: &mut StagingArea) -> Result<(), Failure> {
         let Some(head) = self.parser.head() else { return Ok(()) };

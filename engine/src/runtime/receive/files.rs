@@ -25,13 +25,20 @@ use std::{
 /// A directory that this process alone keeps.
 #[derive(Debug)]
 pub(super) struct FileDisk {
-    tree: Tree,
-    tmp: OwnedFd,
+    root: PathBuf,
     tmp_path: PathBuf,
+    /// Open, but while the receiver [rests](FileDisk::rest).
+    open: Option<Open>,
     state: StateFile,
     /// Of the batch at hand, by number.
     temporaries: BTreeMap<usize, File>,
     _lock: File,
+}
+
+#[derive(Debug)]
+struct Open {
+    tree: Tree,
+    tmp: OwnedFd,
 }
 
 /// Name of a staged content in `~acms/tmp`.
@@ -61,12 +68,40 @@ impl FileDisk {
         let tree = Tree::open(directory).map_err(|error| system(directory, error))?;
         let tmp = clear(&tmp_path).and_then(|()| File::open(&tmp_path)).map_err(|error| system(&tmp_path, error))?;
         let state = StateFile::open(own_path.clone())?;
-        // What was made just now must not be lost with what will be written into it.
-        let above = std::path::absolute(directory).ok().and_then(|directory| Some(directory.parent()?.to_owned()));
-        for made in [Some(own_path), Some(directory.to_owned()), above].into_iter().flatten() {
-            File::open(&made).and_then(|made| made.sync_all()).map_err(|error| system(&made, error))?;
+        let (root, open) = (directory.to_owned(), Some(Open { tree, tmp: tmp.into() }));
+        Ok(FileDisk { root, tmp_path, open, state, temporaries: BTreeMap::new(), _lock: lock })
+    }
+
+    /// Makes durable what was made just now, so that it is not lost with what will be written into it.
+    pub(super) fn sync_made(&self) -> Result<(), OpenError> {
+        let above = std::path::absolute(&self.root).ok().and_then(|root| Some(root.parent()?.to_owned()));
+        for made in [Some(self.root.join(OWN)), Some(self.root.clone()), above].into_iter().flatten() {
+            let synced = File::open(&made).and_then(|made| made.sync_all());
+            synced.map_err(|error| OpenError::System { file: made.display().to_string(), error })?;
         }
-        Ok(FileDisk { tree, tmp: tmp.into(), tmp_path, state, temporaries: BTreeMap::new(), _lock: lock })
+        Ok(())
+    }
+
+    /// Closes everything but the lock: a process that keeps thousands of directories cannot have all of them open.
+    pub(super) fn rest(&mut self) {
+        self.open = None;
+        self.state.rest();
+    }
+
+    /// Opens again what [`rest`](FileDisk::rest) has closed.
+    pub(super) fn wake(&mut self) -> io::Result<()> {
+        if self.open.is_none() {
+            self.open = Some(Open { tree: Tree::open(&self.root)?, tmp: File::open(&self.tmp_path)?.into() });
+        }
+        self.state.wake()
+    }
+
+    fn open_files(&self) -> io::Result<&Open> {
+        self.open.as_ref().ok_or_else(|| io::Error::other("the directory is not open"))
+    }
+
+    fn tree(&self) -> io::Result<&Tree> {
+        Ok(&self.open_files()?.tree)
     }
 
     /// Where staged contents go.
@@ -77,7 +112,7 @@ impl FileDisk {
 
 impl Disk for FileDisk {
     fn name(&self) -> String {
-        self.tmp_path.ancestors().nth(2).unwrap_or(&self.tmp_path).display().to_string()
+        self.root.display().to_string()
     }
 
     fn load_state(&mut self) -> Result<Recovered, StateError> {
@@ -113,21 +148,21 @@ impl Disk for FileDisk {
     }
 
     fn write_temporary(&mut self, at: usize, content: &Content, executable: bool) -> io::Result<()> {
-        let name = temporary_name(at);
+        let (name, Open { tree, tmp }) = (temporary_name(at), self.open_files()?);
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let mut file = match content {
             Content::Bytes(bytes) => {
                 let flags = flags | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_TRUNC;
-                let mut file = File::from(openat(&self.tmp, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
+                let mut file = File::from(openat(tmp, name.as_str(), flags, Mode::from_bits_truncate(0o600))?);
                 file.write_all(bytes)?;
                 file
             }
             Content::Staged(id) => {
-                renameat(&self.tmp, staged_name(*id).as_str(), &self.tmp, name.as_str())?;
-                File::from(openat(&self.tmp, name.as_str(), flags, Mode::empty())?)
+                renameat(tmp, staged_name(*id).as_str(), tmp, name.as_str())?;
+                File::from(openat(tmp, name.as_str(), flags, Mode::empty())?)
             }
         };
-        nix::sys::stat::fchmod(&file, self.tree.mode(executable))?;
+        nix::sys::stat::fchmod(&file, tree.mode(executable))?;
         file.flush()?;
         self.temporaries.insert(at, file);
         Ok(())
@@ -148,37 +183,38 @@ impl Disk for FileDisk {
 
     fn place(&mut self, at: usize, path: &Path, touched: &mut Vec<String>) -> Result<(), DiskError> {
         self.temporaries.remove(&at);
-        self.tree.place(&self.tmp, &temporary_name(at), path.as_str(), touched)
+        let Open { tree, tmp } = self.open_files()?;
+        tree.place(tmp, &temporary_name(at), path.as_str(), touched)
     }
 
     fn remove(&mut self, path: &Path, touched: &mut Vec<String>) -> Result<(), DiskError> {
-        self.tree.remove(path.as_str(), touched)
+        self.tree()?.remove(path.as_str(), touched)
     }
 
     fn set_mode(&mut self, path: &Path, executable: bool) -> Result<bool, DiskError> {
-        self.tree.set_mode(path.as_str(), executable)
+        self.tree()?.set_mode(path.as_str(), executable)
     }
 
     fn flush_directory(&mut self, directory: &str) -> io::Result<()> {
-        self.tree.sync_directory(directory)
+        self.tree()?.sync_directory(directory)
     }
 
     fn flush_all(&mut self) -> io::Result<()> {
-        self.tree.sync_all()?;
+        self.tree()?.sync_all()?;
         self.state.intent_is_durable();
         Ok(())
     }
 
     fn is_absent(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.tree.stat(path.as_str())?.is_none())
+        Ok(self.tree()?.stat(path.as_str())?.is_none())
     }
 
     fn is_file_of(&self, path: &Path, size: u64, executable: bool) -> io::Result<bool> {
-        self.tree.is_file_of(path.as_str(), size, executable)
+        self.tree()?.is_file_of(path.as_str(), size, executable)
     }
 
     fn hash_of(&self, path: &Path) -> io::Result<Hash> {
-        let (mut file, mut hasher) = (self.tree.open_file(path.as_str())?, blake3::Hasher::new());
+        let (mut file, mut hasher) = (self.tree()?.open_file(path.as_str())?, blake3::Hasher::new());
         let mut buffer = vec![0; 64 << 10];
         loop {
             match file.read(&mut buffer)? {

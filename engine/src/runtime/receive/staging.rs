@@ -1,4 +1,5 @@
-//! Large contents on their way: written to a temporary and hashed as they come, never held in memory.
+//! Large contents on their way: written to a temporary and hashed as they come, never held in memory. A receiver that
+//! keeps no files only hashes them.
 
 use super::files::staged_name;
 use crate::{
@@ -14,12 +15,13 @@ use std::{
 /// Where large contents go, and the next one's name.
 #[derive(Debug)]
 pub(super) struct StagingArea {
-    directory: PathBuf,
+    /// None: nowhere.
+    directory: Option<PathBuf>,
     next: u64,
 }
 
 impl StagingArea {
-    pub(super) fn new(directory: PathBuf) -> StagingArea {
+    pub(super) fn new(directory: Option<PathBuf>) -> StagingArea {
         StagingArea { directory, next: 1 }
     }
 
@@ -27,14 +29,20 @@ impl StagingArea {
     pub(super) fn begin(&mut self) -> io::Result<Staging> {
         let id = StagedId(self.next);
         self.next += 1;
-        let path = self.directory.join(staged_name(id));
-        let file = File::options().write(true).create_new(true).open(&path)?;
-        Ok(Staging { id, path, file, hasher: Box::new(blake3::Hasher::new()), kept: false })
+        let path = self.directory.as_ref().map(|directory| directory.join(staged_name(id)));
+        let create = |path: PathBuf| {
+            let file = File::options().write(true).create_new(true).open(&path)?;
+            Ok::<_, io::Error>((path, file))
+        };
+        let file = path.map(create).transpose()?;
+        Ok(Staging { id, file, hasher: Box::new(blake3::Hasher::new()), kept: false })
     }
 
     /// Removes a finished content that nobody wants any more.
     pub(super) fn discard(&self, id: StagedId) {
-        let _ = std::fs::remove_file(self.directory.join(staged_name(id)));
+        if let Some(directory) = &self.directory {
+            let _ = std::fs::remove_file(directory.join(staged_name(id)));
+        }
     }
 }
 
@@ -42,8 +50,7 @@ impl StagingArea {
 #[derive(Debug)]
 pub(super) struct Staging {
     id: StagedId,
-    path: PathBuf,
-    file: File,
+    file: Option<(PathBuf, File)>,
     hasher: Box<blake3::Hasher>,
     kept: bool,
 }
@@ -52,7 +59,7 @@ impl Staging {
     /// More bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
-        self.file.write_all(bytes)
+        self.file.as_mut().map_or(Ok(()), |(_, file)| file.write_all(bytes))
     }
 
     /// All bytes are here; the content if it has this hash. It is not flushed yet.
@@ -65,8 +72,8 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = std::fs::remove_file(&self.path);
+        if let Some((path, _)) = self.file.as_ref().filter(|_| !self.kept) {
+            let _ = std::fs::remove_file(path);
         }
     }
 }

@@ -127,20 +127,38 @@ pub enum StateError {
     },
 }
 
-/// State and intent, open for writing.
+/// State and intent.
 #[derive(Debug)]
 pub(super) struct StateFile {
     directory: PathBuf,
-    file: File,
+    /// Open for writing, but while the receiver [rests](StateFile::rest).
+    files: Option<Files>,
     /// Bytes of whole lines.
     len: u64,
     /// The same, before the last append.
     len_before: u64,
-    intents: [File; 2],
     /// Which intent was made durable last; the other one is written next.
     durable: usize,
     /// That is written and not durable yet.
     is_written: bool,
+}
+
+#[derive(Debug)]
+struct Files {
+    state: File,
+    intents: [File; 2],
+}
+
+impl Files {
+    /// What `directory` has; made if absent.
+    fn open(directory: &std::path::Path) -> Result<Files, StateError> {
+        let open = |name: &str| {
+            let file = directory.join(name);
+            let opened = File::options().read(true).write(true).create(true).truncate(false).open(&file);
+            opened.map_err(|error| StateError::System { file: file.display().to_string(), error })
+        };
+        Ok(Files { state: open("state")?, intents: [open("intent")?, open("intent-2")?] })
+    }
 }
 
 fn text(lines: &[Entry]) -> String {
@@ -150,20 +168,36 @@ fn text(lines: &[Entry]) -> String {
 impl StateFile {
     /// Opens what `directory` has; made if absent.
     pub(super) fn open(directory: PathBuf) -> Result<StateFile, StateError> {
-        let open = |name: &str| {
-            let file = directory.join(name);
-            let opened = File::options().read(true).write(true).create(true).truncate(false).open(&file);
-            opened.map_err(|error| StateError::System { file: file.display().to_string(), error })
-        };
-        let (file, intents) = (open("state")?, [open("intent")?, open("intent-2")?]);
-        Ok(StateFile { file, len: 0, len_before: 0, intents, durable: 1, is_written: false, directory })
+        let files = Some(Files::open(&directory)?);
+        Ok(StateFile { files, len: 0, len_before: 0, durable: 1, is_written: false, directory })
+    }
+
+    /// Closes the files until [`wake`](StateFile::wake).
+    pub(super) fn rest(&mut self) {
+        self.files = None;
+    }
+
+    /// Opens the files again, if they are closed.
+    pub(super) fn wake(&mut self) -> io::Result<()> {
+        if self.files.is_none() {
+            let files = Files::open(&self.directory);
+            self.files = Some(files.map_err(|error| match error {
+                StateError::System { error, .. } => error,
+                other => io::Error::other(other.to_string()),
+            })?);
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> io::Result<&Files> {
+        self.files.as_ref().ok_or_else(|| io::Error::other("the state is not open"))
     }
 
     /// The state. A torn last line, which was never durable, is cut off.
     pub(super) fn load(&mut self) -> Result<Recovered, StateError> {
         let file = self.directory.join("state").display().to_string();
         let mut text = Vec::new();
-        if let Err(error) = (&self.file).read_to_end(&mut text) {
+        if let Err(error) = self.files().and_then(|files| (&files.state).read_to_end(&mut text)) {
             return Err(StateError::System { file, error });
         }
         let (mut recovered, mut len, mut lines) = (Recovered::default(), 0, 0);
@@ -189,6 +223,10 @@ impl StateFile {
         }
         (self.len, self.len_before) = (len as u64, len as u64);
         let needed = 1 + recovered.held.len() + usize::from(recovered.reached.is_some());
+        // An empty state is begun with the first lines that it gets.
+        if text.is_empty() {
+            return Ok(recovered);
+        }
         if !is_current || lines != needed || len != text.len() {
             let Recovered { held, reached } = &recovered;
             self.rewrite(held, reached.as_ref()).map_err(|error| StateError::System { file, error })?;
@@ -199,7 +237,7 @@ impl StateFile {
     /// The entries of both intents, as far as they are whole.
     pub(super) fn intended(&mut self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for intent in &mut self.intents {
+        for mut intent in &self.files()?.intents {
             let mut text = Vec::new();
             intent.read_to_end(&mut text)?;
             let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
@@ -209,7 +247,7 @@ impl StateFile {
     }
 
     pub(super) fn write_intent(&mut self, lines: &[Entry]) -> io::Result<()> {
-        let intent = &self.intents[1 - self.durable];
+        let intent = &self.files()?.intents[1 - self.durable];
         intent.set_len(0)?;
         intent.write_all_at(text(lines).as_bytes(), 0)?;
         self.is_written = true;
@@ -217,7 +255,7 @@ impl StateFile {
     }
 
     pub(super) fn flush_intent(&mut self) -> io::Result<()> {
-        self.intents[1 - self.durable].sync_data()?;
+        self.files()?.intents[1 - self.durable].sync_data()?;
         self.intent_is_durable();
         Ok(())
     }
@@ -230,21 +268,22 @@ impl StateFile {
     }
 
     pub(super) fn append(&mut self, lines: &[Entry], reached: Option<&Reached>) -> io::Result<()> {
-        let mut text = text(lines);
+        let mut text = if self.len == 0 { format_line() } else { String::new() };
+        text.push_str(&self::text(lines));
         text.extend(reached.map(reached_line));
         self.len_before = self.len;
-        self.file.write_all_at(text.as_bytes(), self.len)?;
+        self.files()?.state.write_all_at(text.as_bytes(), self.len)?;
         self.len += text.len() as u64;
         Ok(())
     }
 
     pub(super) fn undo_append(&mut self) {
         self.len = self.len_before;
-        let _ = self.file.set_len(self.len);
+        let _ = self.files().and_then(|files| files.state.set_len(self.len));
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.files()?.state.sync_data()
     }
 
     /// Writes the state anew if most of it is superseded.
@@ -268,7 +307,10 @@ impl StateFile {
         file.sync_all()?;
         std::fs::rename(&name, self.directory.join("state"))?;
         File::open(&self.directory)?.sync_all()?;
-        (self.file, self.len, self.len_before) = (file, len, len);
+        if let Some(files) = &mut self.files {
+            files.state = file;
+        }
+        (self.len, self.len_before) = (len, len);
         Ok(())
     }
 }

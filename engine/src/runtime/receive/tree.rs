@@ -8,7 +8,7 @@ use nix::{
     sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
-use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+use std::{fs::File, io, os::fd::OwnedFd, path::Path, sync::OnceLock};
 
 /// Where receivers keep what is theirs, beneath the directory. No path starts with `~`.
 pub(super) const OWN: &str = "~acms";
@@ -210,8 +210,13 @@ fn copy_beside(own: &OwnedFd, name: &str, at: &OwnedFd) -> nix::Result<()> {
     copied.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)))
 }
 
-/// The umask, read without setting it.
+/// The umask, read without setting it, once.
 fn umask() -> Mode {
+    static UMASK: OnceLock<Mode> = OnceLock::new();
+    *UMASK.get_or_init(read_umask)
+}
+
+fn read_umask() -> Mode {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     let bits = value.and_then(|value| u32::from_str_radix(value.trim(), 8).ok()).unwrap_or(0o022);
