@@ -32,7 +32,11 @@ fn good_heads() {
     assert!(!ok(b"GET /x HTTP/1.0\r\n\r\n").2);
     assert!(ok(b"GET /x HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").2);
     assert_eq!(ok(b"POST /x HTTP/1.1\r\nHost: a\r\n\r\n").0, Method::NotAllowed);
-    assert_eq!(ok(b"GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n").0, Method::Get);
+    for target in ["http://a/x?y", "HTTPS://a:7400/x", "https://[::1]:7400", "http://a?x", "/x?y?z"] {
+        assert_eq!(ok(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).0, Method::Get, "{target}");
+    }
+    assert_eq!(ok(b"OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n").0, Method::Options);
+    assert_eq!(ok(b"\r\n\r\nGET /x HTTP/1.0\r\n\r\n").3, 23, "empty lines before a request are passed over");
     let two = [get(""), get("Connection: close\r\n")].concat();
     assert_eq!(ok(&two).3, get("").len(), "the second of a pipeline is left alone");
     for cut in 0..get("").len() {
@@ -53,6 +57,20 @@ fn bad_heads_and_what_they_get() {
         (b"GET x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
         (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
         (b"GET /x#y HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET ftp://a/x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET http://u@a/x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET  /x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET\t/x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1 \r\nHost: a\r\n\r\n".to_vec(), 400),
+        (b"GET /x\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: a b\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: a, b\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: a/b\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: u@a\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nA\x0b: b\r\n\r\n".to_vec(), 400),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nnothing\r\n\r\n".to_vec(), 400),
         (b"GET /x HTTP/1.1\nHost: a\n\n".to_vec(), 400),
         (b"GET /x HTTP/1.1\r\nHost: a\r\nA: b\n\r\n".to_vec(), 400),
         (b"GET /x HTTP/1.1\r\nHost : a\r\n\r\n".to_vec(), 400),
@@ -65,11 +83,17 @@ fn bad_heads_and_what_they_get() {
         (get("Content-Length: 1 2\r\n"), 400),
         (get("Content-Length: 5, 5\r\n"), 400),
         (get("Content-Length:\r\n"), 400),
-        (get("Content-Length: 99999999999999999999\r\n"), 400),
+        (get("Content-Length: 99999999999999999999\r\n"), 413),
         (get("Content-Length: 5\r\nContent-Length: 6\r\n"), 400),
         (get("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"), 400),
         (get("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"), 400),
-        (get("Transfer-Encoding: gzip, chunked\r\n"), 400),
+        (get("Transfer-Encoding: gzip, chunked\r\n"), 501),
+        (get("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"), 501),
+        (get("Transfer-Encoding: gzip\r\n"), 400),
+        (get("Transfer-Encoding: identity\r\n"), 400),
+        (get("Transfer-Encoding: chunked, chunked\r\n"), 400),
+        (get("Transfer-Encoding: chunked;q=1\r\n"), 400),
+        (get("Transfer-Encoding:\r\n"), 400),
         (get("Transfer-Encoding: chunked, identity\r\n"), 400),
         (get("Transfer-Encoding: xchunked\r\n"), 400),
         (get("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400),
@@ -80,6 +104,7 @@ fn bad_heads_and_what_they_get() {
         (get(&long), 431),
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(5000)).into_bytes(), 414),
         (format!("GET /{}", "x".repeat(9000)).into_bytes(), 414),
+        ("\r\n".repeat(5000).into_bytes(), 431),
         (format!("GET /x HTTP/1.1\r\nA: {}", "b".repeat(9000)).into_bytes(), 431),
     ];
     for (input, status) in cases {
@@ -116,13 +141,16 @@ fn bodies_end_where_they_should_however_they_are_cut() {
     }
     assert_eq!(read_body(Framing::None, b"GET", 1), Ok(Some((Vec::new(), 0))));
     assert_eq!(read_body(Framing::Chunked, b"5\r\nhel", 1), Ok(None));
+    let small = format!("{}0\r\n\r\n", "1;ext\r\nx\r\n".repeat(20_000));
+    assert_eq!(read_body(Framing::Chunked, small.as_bytes(), 1000).unwrap().unwrap().0.len(), 20_000);
 }
 
 #[test]
 fn malformed_chunks_are_refused() {
     let long_line = format!("5;{}\r\nhello\r\n", "x".repeat(300));
     let long_trailer = format!("0\r\nA: {}\r\n\r\n", "x".repeat(5000));
-    let cases: [&[u8]; 16] = [
+    let flood = format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "e".repeat(200)).repeat(200));
+    let cases: Vec<&[u8]> = vec![
         b"\r\nhello",
         b"5\nhello\r\n0\r\n\r\n",
         b"5\r\nhelloX\r\n",
@@ -137,6 +165,14 @@ fn malformed_chunks_are_refused() {
         b"ffffffffffffffff\r\n",
         b"0\r\nA: b\n\r\n",
         b"0\r\n\n",
+        b"0\r\nA\r\n\r\n",
+        b"0\r\n: b\r\n\r\n",
+        b"0\r\nA : b\r\n\r\n",
+        b"0\r\nA: b\r\n folded\r\n\r\n",
+        b"0\r\nA: b\x01\r\n\r\n",
+        b"5;a\0\r\nhello\r\n",
+        b"g\r\n",
+        flood.as_bytes(),
         long_line.as_bytes(),
         long_trailer.as_bytes(),
     ];

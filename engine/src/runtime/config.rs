@@ -161,7 +161,8 @@ impl StoragePointConfig {
         StoragePointConfig::parse(&text, file, overrides)
     }
 
-    fn parse(text: &str, file: &Path, overrides: &Overrides) -> Result<StoragePointConfig, ConfigFileError> {
+    /// Checks `text` as if it had been read from `file`, whose directory relative paths start from.
+    pub fn parse(text: &str, file: &Path, overrides: &Overrides) -> Result<StoragePointConfig, ConfigFileError> {
         let parsed: File = toml::from_str(text)
             .map_err(|source| ConfigFileError::Parse { path: file.to_owned(), source: Box::new(source) })?;
         let value = |key, problem: String| ConfigFileError::Value { path: file.to_owned(), key, problem };

@@ -1,6 +1,7 @@
 //! Request heads: what is taken, and what each malformed one gets. Where two readers of the same bytes could disagree
 //! about where a request ends, the request is refused and the connection closed.
 
+use crate::runtime::http::cause::Cause;
 use std::mem::MaybeUninit;
 
 /// Most bytes of a request head.
@@ -21,6 +22,8 @@ pub enum Method {
     Put,
     /// DELETE.
     Delete,
+    /// OPTIONS.
+    Options,
     /// A registered method that no resource here takes: 405.
     NotAllowed,
 }
@@ -44,10 +47,12 @@ pub struct BadHead {
     pub status: u16,
     /// For the client.
     pub reason: &'static str,
+    /// For those who count.
+    pub cause: Cause,
 }
 
-const fn bad(status: u16, reason: &'static str) -> BadHead {
-    BadHead { status, reason }
+const fn bad(status: u16, cause: Cause, reason: &'static str) -> BadHead {
+    BadHead { status, reason, cause }
 }
 
 /// A parsed head, borrowed from the input.
@@ -55,7 +60,7 @@ const fn bad(status: u16, reason: &'static str) -> BadHead {
 pub struct Head<'a> {
     /// Method.
     pub method: Method,
-    /// Path part of the target, still percent-encoded; starts with `/`.
+    /// Path part of the target, still percent-encoded; starts with `/`, or is `*` (OPTIONS of the server).
     pub path: &'a str,
     /// What follows `?`.
     pub query: Option<&'a str>,
@@ -76,12 +81,29 @@ impl<'a> Head<'a> {
         let mut values = self.all(name);
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
-            (Some(_), Some(_)) => Err(bad(400, "a header that must not be repeated is repeated")),
+            (Some(_), Some(_)) => Err(bad(400, Cause::Header, "a header that must not be repeated is repeated")),
             (Some(value), None) => match std::str::from_utf8(value) {
                 Ok(text) => Ok(Some(text)),
-                Err(_) => Err(bad(400, "a header's value is no text")),
+                Err(_) => Err(bad(400, Cause::Header, "a header's value is no text")),
             },
         }
+    }
+
+    /// The value of a header that is a list; lines of the same name are one list.
+    pub fn list(&self, name: &str) -> Result<Option<String>, BadHead> {
+        let mut list: Option<String> = None;
+        for value in self.all(name) {
+            let text =
+                std::str::from_utf8(value).map_err(|_| bad(400, Cause::Header, "a header's value is no text"))?;
+            match &mut list {
+                None => list = Some(text.to_owned()),
+                Some(list) => {
+                    list.push(',');
+                    list.push_str(text);
+                }
+            }
+        }
+        Ok(list)
     }
 
     /// Whether the header is there.
@@ -112,9 +134,13 @@ pub fn parse<'a>(input: &'a [u8], room: &'a mut HeaderRoom<'a>) -> Result<Option
     let mut request = httparse::Request::new(&mut []);
     let status = match request.parse_with_uninit_headers(input, room) {
         Ok(status) => status,
-        Err(httparse::Error::TooManyHeaders) => return Err(bad(431, "too many headers; 64 are taken")),
-        Err(httparse::Error::Version) => return Err(bad(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")),
-        Err(_) => return Err(bad(400, "malformed request head")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(bad(431, Cause::HeadTooLarge, "too many headers; 64 are taken"));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(bad(505, Cause::Version, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+        }
+        Err(_) => return Err(bad(400, Cause::Head, "malformed request head")),
     };
     let httparse::Status::Complete(len) = status else {
         return match input.len() > HEAD_LEN_MAX {
@@ -126,14 +152,14 @@ pub fn parse<'a>(input: &'a [u8], room: &'a mut HeaderRoom<'a>) -> Result<Option
         return Err(too_long(input));
     }
     if has_bare_line_feed(&input[..len]) {
-        return Err(bad(400, "a line of the head ends without a carriage return"));
+        return Err(bad(400, Cause::LineEnd, "a line of the head ends without a carriage return"));
     }
     let method = method(request.method.unwrap_or_default())?;
     let target = request.path.unwrap_or_default();
     if target.len() > TARGET_LEN_MAX {
-        return Err(bad(414, "the request target is too long"));
+        return Err(bad(414, Cause::TargetTooLong, "the request target is too long"));
     }
-    let (path, query) = split_target(target).ok_or(bad(400, "malformed request target"))?;
+    let (path, query) = split_target(method, target).ok_or(bad(400, Cause::Target, "malformed request target"))?;
     let headers: &'a [httparse::Header<'a>] = request.headers;
     let is_http11 = request.version == Some(1);
     check_host(headers, is_http11)?;
@@ -143,17 +169,21 @@ pub fn parse<'a>(input: &'a [u8], room: &'a mut HeaderRoom<'a>) -> Result<Option
         query,
         keep_alive: keep_alive(headers, is_http11),
         is_http11,
-        expects_continue: expects_continue(headers, is_http11)?,
         framing: framing(headers, is_http11)?,
+        expects_continue: expects_continue(headers, is_http11)?,
         headers,
     };
     Ok(Some((head, len)))
 }
 
 fn too_long(input: &[u8]) -> BadHead {
-    match input[..HEAD_LEN_MAX.min(input.len())].contains(&b'\n') {
-        true => bad(431, "the request head is too long; 8 KiB are taken"),
-        false => bad(414, "the request target is too long"),
+    let start = input.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(input.len());
+    match input[start..].iter().position(|byte| *byte == b'\n') {
+        Some(len) if len <= HEAD_LEN_MAX => {
+            bad(431, Cause::HeadTooLarge, "the request head is too long; 8 KiB are taken")
+        }
+        None if start == input.len() => bad(431, Cause::HeadTooLarge, "nothing but line ends"),
+        _ => bad(414, Cause::TargetTooLong, "the request target is too long"),
     }
 }
 
@@ -168,34 +198,46 @@ fn method(name: &str) -> Result<Method, BadHead> {
         "HEAD" => Ok(Method::Head),
         "PUT" => Ok(Method::Put),
         "DELETE" => Ok(Method::Delete),
-        "POST" | "PATCH" | "OPTIONS" | "TRACE" | "CONNECT" => Ok(Method::NotAllowed),
-        _ => Err(bad(501, "unknown method")),
+        "OPTIONS" => Ok(Method::Options),
+        "POST" | "PATCH" | "TRACE" | "CONNECT" => Ok(Method::NotAllowed),
+        _ => Err(bad(501, Cause::Method, "unknown method")),
     }
 }
 
-/// Path and query of an origin-form or absolute-form target.
-fn split_target(target: &str) -> Option<(&str, Option<&str>)> {
-    let origin = if target.starts_with('/') {
-        target
-    } else {
-        let rest = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).map(|_| &target[7..])?;
-        &rest[rest.find('/')?..]
-    };
+/// Path and query of a target in origin form or absolute form, or of `*`.
+fn split_target(method: Method, target: &str) -> Option<(&str, Option<&str>)> {
+    if target == "*" {
+        return (method == Method::Options).then_some(("*", None));
+    }
+    let origin = if target.starts_with('/') { target } else { without_authority(target)? };
     if !origin.is_ascii() || origin.contains('#') {
         return None;
     }
-    Some(match origin.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (origin, None),
-    })
+    let (path, query) = origin.split_once('?').map_or((origin, None), |(path, query)| (path, Some(query)));
+    Some((if path.is_empty() { "/" } else { path }, query))
+}
+
+/// What follows the authority in a target in absolute form. The authority itself means nothing here, but it must be one.
+fn without_authority(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let (authority, origin) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    (is_http && !authority.is_empty() && is_host(authority.as_bytes())).then_some(origin)
+}
+
+/// Whether `value` can be a host with or without a port: of the right characters, and not two of them.
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte))
 }
 
 fn check_host(headers: &[httparse::Header<'_>], is_http11: bool) -> Result<(), BadHead> {
-    match values(headers, "host").count() {
-        1 => Ok(()),
-        0 if !is_http11 => Ok(()),
-        0 => Err(bad(400, "HTTP/1.1 wants a Host header")),
-        _ => Err(bad(400, "more than one Host header")),
+    let mut hosts = values(headers, "host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host) => Ok(()),
+        (Some(_), None) => Err(bad(400, Cause::Host, "the Host header names no host")),
+        (None, _) if !is_http11 => Ok(()),
+        (None, _) => Err(bad(400, Cause::Host, "HTTP/1.1 wants a Host header")),
+        (Some(_), Some(_)) => Err(bad(400, Cause::Host, "more than one Host header")),
     }
 }
 
@@ -216,31 +258,50 @@ fn expects_continue(headers: &[httparse::Header<'_>], is_http11: bool) -> Result
     }
     match expectations.all(|token| token.eq_ignore_ascii_case(b"100-continue")) {
         true => Ok(true),
-        false => Err(bad(417, "the only expectation that can be met is 100-continue")),
+        false => Err(bad(417, Cause::Expectation, "the only expectation that can be met is 100-continue")),
     }
 }
 
 fn framing(headers: &[httparse::Header<'_>], is_http11: bool) -> Result<Framing, BadHead> {
+    let length = content_length(headers)?;
+    let mut codings = values(headers, "transfer-encoding").peekable();
+    if codings.peek().is_none() {
+        return Ok(length.map_or(Framing::None, Framing::Length));
+    }
+    let refused = |status, reason| Err(bad(status, Cause::TransferEncoding, reason));
+    if length.is_some() {
+        return refused(400, "both Content-Length and Transfer-Encoding");
+    }
+    if !is_http11 {
+        return refused(400, "Transfer-Encoding in HTTP/1.0");
+    }
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let all: Vec<&[u8]> = tokens(headers, "transfer-encoding").collect();
+    match all.as_slice() {
+        [coding] if is_chunked(coding) => Ok(Framing::Chunked),
+        [others @ .., last] if is_chunked(last) && !others.iter().any(|coding| is_chunked(coding)) => {
+            refused(501, "the only transfer coding taken is chunked")
+        }
+        _ => refused(400, "the last transfer coding must be chunked, once"),
+    }
+}
+
+/// What all headers Content-Length say.
+fn content_length(headers: &[httparse::Header<'_>]) -> Result<Option<u64>, BadHead> {
+    const DIGITS_MAX: usize = 18;
     let mut length = None;
     for value in values(headers, "content-length") {
-        let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-        if !digits {
-            return Err(bad(400, "malformed Content-Length"));
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(bad(400, Cause::ContentLength, "malformed Content-Length"));
+        }
+        if value.len() > DIGITS_MAX {
+            return Err(bad(413, Cause::ContentLength, "no body of that length is taken"));
         }
         let number = value.iter().fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0'));
         if length.is_some_and(|other| other != number) {
-            return Err(bad(400, "two Content-Length headers that differ"));
+            return Err(bad(400, Cause::ContentLength, "two Content-Length headers that differ"));
         }
         length = Some(number);
     }
-    let mut codings = values(headers, "transfer-encoding");
-    match (codings.next(), codings.next(), length) {
-        (None, _, None) => Ok(Framing::None),
-        (None, _, Some(0)) => Ok(Framing::Length(0)),
-        (None, _, Some(length)) => Ok(Framing::Length(length)),
-        (Some(_), _, Some(_)) => Err(bad(400, "both Content-Length and Transfer-Encoding")),
-        (Some(_), _, None) if !is_http11 => Err(bad(400, "Transfer-Encoding in HTTP/1.0")),
-        (Some(coding), None, None) if coding.trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        (Some(_), _, None) => Err(bad(400, "the only transfer coding taken is chunked, once")),
-    }
+    Ok(length)
 }

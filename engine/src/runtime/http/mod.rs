@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod cause;
 pub mod connection;
 pub mod head;
 pub mod range;

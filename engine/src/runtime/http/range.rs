@@ -13,11 +13,13 @@ pub enum Wanted {
 
 /// Understands `bytes=a-b`, `bytes=a-` and `bytes=-n`; several ranges at once get the whole.
 pub fn parse(text: &str, len: u64) -> Wanted {
-    let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+    let range = text.trim().split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes"));
+    let Some((first, last)) = range.and_then(|(_, range)| range.trim().split_once('-')) else {
         return Wanted::Whole;
     };
     let number = |text: &str| {
-        let digits = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // More than any object has is all the same.
         digits.then(|| text.parse::<u64>().unwrap_or(u64::MAX))
     };
     match (first, last, number(first), number(last)) {
@@ -42,6 +44,10 @@ mod tests {
             ("bytes=0-0", Wanted::Part(0, 1)),
             ("bytes=2-5", Wanted::Part(2, 6)),
             ("bytes=2-500", Wanted::Part(2, 10)),
+            ("bytes=2-99999999999999999999", Wanted::Part(2, 10)),
+            ("bytes=-99999999999999999999", Wanted::Part(0, 10)),
+            ("bytes=99999999999999999999-", Wanted::Unsatisfiable),
+            ("Bytes= 2-5 ", Wanted::Part(2, 6)),
             ("bytes=9-", Wanted::Part(9, 10)),
             ("bytes=-3", Wanted::Part(7, 10)),
             ("bytes=-30", Wanted::Part(0, 10)),
@@ -50,6 +56,9 @@ mod tests {
             ("bytes=-0", Wanted::Unsatisfiable),
             ("bytes=5-2", Wanted::Whole),
             ("bytes=0-1,3-4", Wanted::Whole),
+            ("bytes=0-1, -1", Wanted::Whole),
+            ("bytes=0--1", Wanted::Whole),
+            ("bytes 0-1", Wanted::Whole),
             ("bytes=-", Wanted::Whole),
             ("bytes=a-b", Wanted::Whole),
             ("lines=1-2", Wanted::Whole),

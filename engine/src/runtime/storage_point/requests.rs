@@ -28,7 +28,8 @@ pub(super) enum Identity {
 /// Whether `identity` may do `method` to `path`. Every request passes here.
 pub(super) fn authorize(identity: Identity, _path: &str, method: Method) -> bool {
     match (identity, method) {
-        (Identity::Anonymous(Role::Publish), _) | (_, Method::Get | Method::Head | Method::NotAllowed) => true,
+        (Identity::Anonymous(Role::Publish), _)
+        | (_, Method::Get | Method::Head | Method::Options | Method::NotAllowed) => true,
         (Identity::Anonymous(Role::Deliver), Method::Put | Method::Delete) => false,
     }
 }
