@@ -1,9 +1,10 @@
-//! The commands that people and CI run: `cargo xtask demo | test | lint | bench`.
+//! The commands that people and CI run: `cargo xtask demo | test | lint | bench | fuzz`.
 //!
 //! Everything that a command needs and does not find is installed from the package registries into the workspace
 //! (`target/tools`, `.venv`); nothing else is downloaded. Each step prints its time, and a failed one how to repeat it.
 
 mod commands;
+mod fuzz;
 mod python;
 mod step;
 mod system;
@@ -41,6 +42,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the fuzz targets of engine/fuzz, from their saved corpora, and print what they covered.
+    Fuzz {
+        /// Only this one.
+        target: Option<String>,
+        /// Of each target.
+        #[arg(long, default_value_t = 10_000_000)]
+        executions: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,6 +59,7 @@ fn main() -> ExitCode {
         Command::Test { only } => commands::test(&steps, &only),
         Command::Lint => commands::lint(&steps),
         Command::Bench { arguments } => commands::bench(&steps, &arguments),
+        Command::Fuzz { target, executions } => fuzz::run(&steps, target.as_deref(), executions),
     };
     steps.print_summary();
     match done {

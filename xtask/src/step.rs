@@ -47,7 +47,7 @@ impl Steps {
 
     /// A command that runs in the workspace's directory.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Invocation {
-        Invocation { command: with_directory(program, &self.root), environment: Vec::new() }
+        Invocation { command: with_directory(program, &self.root), environment: Vec::new(), directory: None }
     }
 
     /// Cargo, the one that runs this.
@@ -106,6 +106,8 @@ fn with_directory(program: impl AsRef<OsStr>, directory: &Path) -> Command {
 pub(crate) struct Invocation {
     command: Command,
     environment: Vec<(String, OsString)>,
+    /// Another one than the workspace's.
+    directory: Option<PathBuf>,
 }
 
 impl Invocation {
@@ -122,6 +124,13 @@ impl Invocation {
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Invocation {
         self.command.env(name, value.as_ref());
         self.environment.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs in `directory`, which is shown.
+    pub(crate) fn directory(mut self, directory: &Path) -> Invocation {
+        self.command.current_dir(directory);
+        self.directory = Some(directory.to_owned());
         self
     }
 
@@ -151,6 +160,9 @@ impl Invocation {
 
 impl fmt::Display for Invocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(directory) = &self.directory {
+            write!(f, "cd {} && ", quoted(directory.as_os_str()))?;
+        }
         for (name, value) in &self.environment {
             write!(f, "{name}={} ", quoted(value))?;
         }

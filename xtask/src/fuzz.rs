@@ -1,0 +1,125 @@
+//! `cargo xtask fuzz`: the fuzz targets of `engine/fuzz`, one after the other, each for a number of executions.
+
+use crate::step::{Failure, Invocation, Steps};
+use std::{fs, path::PathBuf, process::Stdio, time::Instant};
+
+/// All targets.
+pub(crate) const TARGETS: [&str; 6] = ["http", "response", "frames", "log", "nodes", "config"];
+/// Longest inputs: beyond these nothing new happens.
+const LEN_MAX: [(&str, u32); 6] =
+    [("http", 12_000), ("response", 4096), ("frames", 4096), ("log", 1024), ("nodes", 2048), ("config", 2048)];
+const CARGO_FUZZ_VERSION: &str = "0.13.2";
+
+/// What libFuzzer said of a run.
+#[derive(Default)]
+struct Figures {
+    executions: u64,
+    edges: u64,
+    features: u64,
+    corpus: u64,
+}
+
+/// Runs the targets, and prints a table that is tab-separated.
+pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64) -> Result<(), Failure> {
+    if let Some(wrong) = target.filter(|target| !TARGETS.contains(target)) {
+        return Err(Failure::new(format!("no target {wrong}"), format!("there are: {}", TARGETS.join(", "))));
+    }
+    let cargo_fuzz = cargo_fuzz(steps)?;
+    let fuzz = |command: &str| in_engine(steps, &cargo_fuzz).arg(command).args(["-s", "none"]);
+    steps.run("Build the fuzz targets", fuzz("build"))?;
+    let mut table = String::from("target\texecutions\tper_s\tedges\tfeatures\tcorpus\tfindings\n");
+    let mut found = Vec::new();
+    for target in TARGETS.into_iter().filter(|name| target.is_none_or(|target| target == *name)) {
+        let len_max = LEN_MAX.iter().find(|(name, _)| *name == target).map_or(4096, |(_, len)| *len);
+        let options = [
+            format!("-runs={executions}"),
+            format!("-max_len={len_max}"),
+            "-timeout=20".to_owned(),
+            "-rss_limit_mb=2048".to_owned(),
+            "-use_value_profile=1".to_owned(),
+            "-print_final_stats=1".to_owned(),
+        ];
+        let before = artifacts(steps, target);
+        let started = Instant::now();
+        println!("\n== Fuzz {target}");
+        let (figures, is_good) = follow(fuzz("run").arg(target).arg("--").args(options))?;
+        let per_s = figures.executions as f64 / started.elapsed().as_secs_f64().max(0.001);
+        let findings: Vec<PathBuf> =
+            artifacts(steps, target).into_iter().filter(|artifact| !before.contains(artifact)).collect();
+        let Figures { executions, edges, features, corpus } = figures;
+        let count = findings.len();
+        table += &format!("{target}\t{executions}\t{per_s:.0}\t{edges}\t{features}\t{corpus}\t{count}\n");
+        if !is_good || count > 0 {
+            found.push(format!("{target}: {findings:?}"));
+        }
+    }
+    print!("\n{table}");
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(
+            format!("the fuzzer found something: {}", found.join("; ")),
+            "copy the input into engine/fuzz/corpus/TARGET and mend what it breaks",
+        )),
+    }
+}
+
+fn in_engine(steps: &Steps, program: &std::path::Path) -> Invocation {
+    let engine = steps.root().join("engine");
+    steps.command(program).directory(&engine).quiet_env("CARGO_INCREMENTAL", "0")
+}
+
+fn artifacts(steps: &Steps, target: &str) -> Vec<PathBuf> {
+    let dir = steps.root().join("engine/fuzz/artifacts").join(target);
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Runs a fuzzer and shows what it says now and then. Returns its figures and whether it ended well.
+fn follow(invocation: Invocation) -> Result<(Figures, bool), Failure> {
+    use std::io::{BufRead as _, BufReader};
+    let shown = invocation.to_string();
+    println!("   {shown}");
+    let failed = |error: std::io::Error| Failure::new(format!("{shown}: {error}"), "repeat it by hand");
+    let mut child = invocation.into_command().stdin(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut figures = Figures::default();
+    for line in BufReader::new(child.stderr.take().expect("it is a pipe")).lines().map_while(Result::ok) {
+        if !figures.take(&line) {
+            println!("   {line}");
+        }
+    }
+    let status = child.wait().map_err(failed)?;
+    Ok((figures, status.success()))
+}
+
+impl Figures {
+    /// Takes the figures of a line; false if it has none and somebody should see it.
+    fn take(&mut self, line: &str) -> bool {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |text: &str| text.split('/').next().unwrap_or_default().parse().unwrap_or_default();
+        for pair in words.windows(2) {
+            match pair[0] {
+                "cov:" => self.edges = number(pair[1]),
+                "ft:" => self.features = number(pair[1]),
+                "corp:" => self.corpus = number(pair[1]),
+                "stat::number_of_executed_units:" => self.executions = number(pair[1]),
+                _ => {}
+            }
+        }
+        let is_progress = words.first().is_some_and(|first| first.starts_with('#'));
+        is_progress || line.starts_with("stat::") || line.starts_with("INFO:") || line.is_empty()
+    }
+}
+
+/// Finds cargo-fuzz, or installs it into the workspace.
+fn cargo_fuzz(steps: &Steps) -> Result<PathBuf, Failure> {
+    let tools = steps.root().join("target/tools");
+    let installed = tools.join("bin/cargo-fuzz");
+    for program in [PathBuf::from("cargo-fuzz"), installed.clone()] {
+        if steps.command(&program).arg("--version").succeeds() {
+            return Ok(program);
+        }
+    }
+    let install = steps.cargo().args(["install", "--locked", "--debug", "cargo-fuzz", "--version", CARGO_FUZZ_VERSION]);
+    let install = install.arg("--root").arg(&tools).arg("--target-dir").arg(tools.join("build"));
+    steps.run("Install cargo-fuzz", install)?;
+    Ok(installed)
+}
