@@ -542,7 +542,7 @@ fn refusals_say_what_is_wrong() {
     rejected(raw(&cluster.addr(1), huge), 413);
     rejected(raw(&cluster.addr(1), b"PUT /v1/config/p HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"), 400);
     let method = request(&cluster.addr(1), "POST", "/v1/config/p", &[], b"");
-    assert_eq!((method.status, method.header("allow")), (405, Some("GET, HEAD, PUT, DELETE")));
+    assert_eq!((method.status, method.header("allow")), (405, Some("GET, HEAD, PUT, DELETE, OPTIONS")));
     rejected(request(&cluster.addr(1), "DELETE", "/v1/snapshot", &[], b""), 405);
     assert_eq!(cluster.get(1, "/v1/nothing", &[]).status, 404);
     assert_eq!(cluster.get(1, "/healthz", &[]).body, b"ok\n");

@@ -4,11 +4,14 @@
 use acms_engine::protocol::{Flags, Hash, IndexEntry, Instant, Node, NodePlace, Path, SpId, Uid, index::Index};
 use std::time::Duration;
 
-/// One input: 0 and the bytes of a node, or another byte and the entries of an index.
+/// More would only be slower.
+const ENTRIES_MAX: usize = 128;
+
+/// One input: a kind and the bytes of a node, or, if the kind's last two bits are set, the entries of an index.
 pub fn check(input: &[u8]) {
     match input.split_first() {
-        Some((0, bytes)) => check_node(bytes),
-        Some((_, entries)) => check_index(entries),
+        Some((kind, entries)) if kind & 3 == 3 => check_index(entries),
+        Some((_, bytes)) => check_node(bytes),
         None => {}
     }
 }
@@ -28,7 +31,7 @@ fn check_node(bytes: &[u8]) {
 /// Entries of names of one to three segments, as many as a byte each can say.
 fn entries(bytes: &[u8]) -> Vec<(Path, IndexEntry)> {
     let mut entries = Vec::new();
-    for (number, chunk) in bytes.chunks(4).take(512).enumerate() {
+    for (number, chunk) in bytes.chunks(4).take(ENTRIES_MAX).enumerate() {
         let at = |i: usize| chunk.get(i).copied().unwrap_or_default();
         let long = "x".repeat(usize::from(at(3)));
         let path = match at(0) % 4 {
@@ -51,7 +54,7 @@ fn check_index(bytes: &[u8]) {
     let (mut forth, mut back) = (Index::new(Duration::from_secs(300)), Index::new(Duration::from_secs(300)));
     for (number, (path, entry)) in entries.iter().enumerate() {
         forth.insert(path, entry.clone());
-        if number % 7 == 6 {
+        if number % 32 == 31 {
             forth.mint_root(Instant(number as u64));
         }
     }

@@ -2,7 +2,10 @@
 
 use crate::{
     protocol::{self, Limits, Mode, Order, QuorumSystem, SpId, StoreId},
-    runtime::units::{BadUnit, parse_duration, parse_size},
+    runtime::{
+        http::connection::HttpTimes,
+        units::{BadUnit, parse_duration, parse_size},
+    },
 };
 use serde::Deserialize;
 use std::{
@@ -103,7 +106,35 @@ struct AcmsSection {
 struct LimitsSection {
     publish: Option<String>,
     content: Option<String>,
+    head: Option<String>,
+    body: Option<String>,
+    write: Option<String>,
+    idle: Option<String>,
 }
+
+impl LimitsSection {
+    /// The time limits of HTTP, or the key that is wrong and why.
+    fn http_times(&self) -> Result<HttpTimes, (&'static str, String)> {
+        let mut times = HttpTimes::default();
+        let keys = [
+            ("limits.head", &self.head, &mut times.head),
+            ("limits.body", &self.body, &mut times.body),
+            ("limits.write", &self.write, &mut times.write),
+            ("limits.idle", &self.idle, &mut times.idle),
+        ];
+        for (key, text, time) in keys {
+            let Some(text) = text else { continue };
+            *time = parse_duration(text).map_err(|error| (key, error.to_string()))?;
+            if !HTTP_TIMES.contains(time) {
+                return Err((key, "write a duration from 100ms to 10min".to_owned()));
+            }
+        }
+        Ok(times)
+    }
+}
+
+/// What the time limits of HTTP may be.
+const HTTP_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
 /// Values that the environment or the command line put in place of the file's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
@@ -151,6 +182,8 @@ pub struct StoragePointConfig {
     pub max_drift: Duration,
     /// Bounds and intervals.
     pub limits: Limits,
+    /// Time limits of HTTP.
+    pub times: HttpTimes,
 }
 
 impl StoragePointConfig {
@@ -181,6 +214,7 @@ impl StoragePointConfig {
         if limits.publish < Duration::from_millis(100) || limits.publish > Duration::from_secs(60) {
             return Err(value("limits.publish", "write a duration from 100ms to 60s".to_owned()));
         }
+        let times = section.http_times().map_err(|(key, problem)| value(key, problem))?;
         let max_drift = match &acms.max_drift {
             Some(text) => parse_duration(text).map_err(|error| unit("acms.max_drift", error))?,
             None => Duration::from_secs(3600),
@@ -201,6 +235,7 @@ impl StoragePointConfig {
             quorum: acms.quorum,
             max_drift,
             limits,
+            times,
         };
         config.protocol(StoreId::default()).validate().map_err(|error| {
             let key = match error {
@@ -282,6 +317,8 @@ mod tests {
         let other = parse(&format!("{GOOD}\n[acms]\norder=\"fast\"\nmax_drift=\"5min\"\n[limits]\ncontent=\"1MiB\""));
         let other = other.unwrap();
         assert_eq!((other.order, other.limits.content_len_max), (Order::Fast, 1 << 20));
+        let times = parse(&format!("{GOOD}\n[limits]\nhead = \"1s\"\nwrite = \"2s\"")).unwrap().times;
+        assert_eq!((times.head, times.body), (Duration::from_secs(1), HttpTimes::default().body));
         assert_ne!(config.protocol(StoreId::default()).hash(), other.protocol(StoreId::default()).hash());
     }
 
@@ -297,6 +334,8 @@ mod tests {
             (GOOD.replace("publish = \"127.0.0.1:7402\"", "publish = \"127.0.0.1:7502\""), "listen.peer"),
             (format!("{GOOD}\n[limits]\npublish = \"9\""), "limits.publish"),
             (format!("{GOOD}\n[limits]\ncontent = \"9GiB\""), "limits.content"),
+            (format!("{GOOD}\n[limits]\nhead = \"9\""), "limits.head"),
+            (format!("{GOOD}\n[limits]\nidle = \"1h\""), "limits.idle"),
             (format!("{GOOD}\n[acms]\nquorum = \"two\""), "quorum"),
             (format!("{GOOD}\n[acms]\nquorum = \"sets:1,2\""), "acms.quorum"),
             (format!("{GOOD}\n[acms]\nmode = \"slow\""), "mode"),

@@ -99,6 +99,16 @@ pub struct Links<K> {
     random: u64,
     events: VecDeque<LinkEvent>,
     actions: VecDeque<Action<K>>,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+/// Why a connection cannot be used: for those who count, and for people.
+struct Problem(&'static str, String);
+
+impl From<WireError> for Problem {
+    fn from(error: WireError) -> Problem {
+        Problem(error.label(), error.to_string())
+    }
 }
 
 impl<K: Copy + Ord> Links<K> {
@@ -120,6 +130,7 @@ impl<K: Copy + Ord> Links<K> {
             random: seed | 1,
             events: VecDeque::new(),
             actions: VecDeque::new(),
+            refused: BTreeMap::new(),
         })
     }
 
@@ -130,6 +141,15 @@ impl<K: Copy + Ord> Links<K> {
         if let Ok(frame) = encode_hello(&self.hello) {
             self.hello_frame = frame.into();
         }
+    }
+
+    /// How many connections were ended for what came over them or did not, by reason.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.refused.iter().map(|(reason, count)| (*reason, *count))
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        *self.refused.entry(reason).or_default() += 1;
     }
 
     /// The next thing that a link has to say.
@@ -169,6 +189,7 @@ impl<K: Copy + Ord> Links<K> {
     /// Someone has connected; false if there are too many already, and the connection is not wanted.
     pub fn accepted(&mut self, key: K, now: Instant) -> bool {
         if self.strangers.len() >= STRANGERS_MAX {
+            self.count("too_many");
             return false;
         }
         self.strangers.insert(key, Channel::new(self.hello_frame.clone(), now));
@@ -220,16 +241,17 @@ impl<K: Copy + Ord> Links<K> {
             self.greet(key, now);
         }
         if let Some(sp) = self.link_of(key)
-            && let Err(problem) = self.read(sp)
+            && let Err(Problem(reason, problem)) = self.read(sp)
         {
+            self.count(reason);
             self.close(sp, &problem, now);
         }
     }
 
-    fn read(&mut self, sp: SpId) -> Result<(), String> {
+    fn read(&mut self, sp: SpId) -> Result<(), Problem> {
         let Some(link) = self.links.get_mut(&sp) else { return Ok(()) };
         let Some((_, channel)) = &mut link.channel else { return Ok(()) };
-        while let Some(frame) = channel.decoder.next().map_err(|error| error.to_string())? {
+        while let Some(frame) = channel.decoder.next()? {
             match frame {
                 Frame::Hello(hello) if !channel.greeted => {
                     check_hello(&self.hello, &hello).and_then(|()| is_from(&hello, sp))?;
@@ -241,7 +263,7 @@ impl<K: Copy + Ord> Links<K> {
                     self.events.push_back(LinkEvent::Messages(sp, header, messages));
                 }
                 Frame::Ping if channel.greeted => {}
-                _ => return Err("it sends frames out of turn".to_owned()),
+                _ => return Err(Problem("out_of_turn", "it sends frames out of turn".to_owned())),
             }
         }
         Ok(())
@@ -252,17 +274,29 @@ impl<K: Copy + Ord> Links<K> {
         let Some(channel) = self.strangers.get_mut(&key) else { return };
         let hello = match channel.decoder.next() {
             Ok(None) => return,
-            Ok(Some(Frame::Hello(hello))) => Some(hello),
-            Ok(Some(_)) | Err(_) => None,
+            Ok(Some(Frame::Hello(hello))) => Ok(hello),
+            Ok(Some(_)) => Err(WireError::NoHello),
+            Err(error) => Err(error),
         };
         let Some(mut channel) = self.strangers.remove(&key) else { return };
-        let Some(hello) = hello else { return self.actions.push_back(Action::Close(key)) };
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => {
+                // Nobody knows who it is, so there is nobody to speak of.
+                self.count(error.label());
+                return self.actions.push_back(Action::Close(key));
+            }
+        };
         let sp = hello.header.from;
         let checked = match self.links.contains_key(&sp) && sp < self.me {
             true => check_hello(&self.hello, &hello),
-            false => Err(format!("a stranger says that it is storage point {sp} of {}", hello.cluster)),
+            false => {
+                let problem = format!("a stranger says that it is storage point {sp} of {}", hello.cluster);
+                Err(Problem("stranger", problem))
+            }
         };
-        if let Err(problem) = checked {
+        if let Err(Problem(reason, problem)) = checked {
+            self.count(reason);
             self.events.push_back(LinkEvent::Failed(sp, problem));
             return self.actions.push_back(Action::Close(key));
         }
@@ -353,7 +387,9 @@ impl<K: Copy + Ord> Links<K> {
     /// Dials, pings, and closes what is dead.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late = |channel: &Channel| now.since(channel.heard_at) >= DEAD_AFTER;
-        for (key, _) in self.strangers.extract_if(.., |_, channel| late(channel)) {
+        let silent: Vec<K> = self.strangers.extract_if(.., |_, channel| late(channel)).map(|(key, _)| key).collect();
+        for key in silent {
+            self.count("silent");
             self.actions.push_back(Action::Close(key));
         }
         let mut dead = Vec::new();
@@ -388,19 +424,22 @@ impl<K: Copy + Ord> Links<K> {
     }
 }
 
-fn check_hello(mine: &Hello, theirs: &Hello) -> Result<(), String> {
+fn check_hello(mine: &Hello, theirs: &Hello) -> Result<(), Problem> {
     if mine.cluster != theirs.cluster {
-        return Err(format!("it belongs to cluster {:?}, this one to {:?}", theirs.cluster, mine.cluster));
+        let problem = format!("it belongs to cluster {:?}, this one to {:?}", theirs.cluster, mine.cluster);
+        return Err(Problem("cluster", problem));
     }
     if (mine.header.epoch, mine.header.config) != (theirs.header.epoch, theirs.header.config) {
         let (theirs, mine) = (theirs.header.epoch, mine.header.epoch);
-        return Err(format!("its configuration (epoch {theirs}) differs from this one's (epoch {mine})"));
+        let problem = format!("its configuration (epoch {theirs}) differs from this one's (epoch {mine})");
+        return Err(Problem("configuration", problem));
     }
     Ok(())
 }
 
-fn is_from(hello: &Hello, sp: SpId) -> Result<(), String> {
-    if hello.header.from == sp { Ok(()) } else { Err(format!("storage point {} answers there", hello.header.from)) }
+fn is_from(hello: &Hello, sp: SpId) -> Result<(), Problem> {
+    let from = hello.header.from;
+    if from == sp { Ok(()) } else { Err(Problem("stranger", format!("storage point {from} answers there"))) }
 }
 
 #[cfg(test)]

@@ -94,6 +94,21 @@ pub enum WireError {
     Body(#[from] DecodeError),
 }
 
+impl WireError {
+    /// For those who count.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            WireError::Magic => "magic",
+            WireError::Version(_) => "version",
+            WireError::Kind(_) => "kind",
+            WireError::TooLarge { .. } => "too_large",
+            WireError::Checksum => "checksum",
+            WireError::NoHello => "no_hello",
+            WireError::Body(_) => "body",
+        }
+    }
+}
+
 /// Frames made from messages.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Encoded {

@@ -75,11 +75,31 @@ causes! {
     Other = "other",
 }
 
+impl Cause {
+    /// What a refusal with this status is about, where nobody says more.
+    pub const fn of_status(status: u16) -> Cause {
+        match status {
+            400 => Cause::Header,
+            401 | 403 => Cause::Forbidden,
+            404 => Cause::NotFound,
+            405 => Cause::NotAllowed,
+            408 => Cause::Timeout,
+            411 => Cause::LengthRequired,
+            412 => Cause::Condition,
+            413 => Cause::TooLarge,
+            415 => Cause::Encoding,
+            416 => Cause::Range,
+            503 => Cause::Overloaded,
+            _ => Cause::Other,
+        }
+    }
+}
+
 /// How often something was refused, by cause.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Refused([u64; Cause::ALL.len()]);
+pub struct CauseCounts([u64; Cause::ALL.len()]);
 
-impl Refused {
+impl CauseCounts {
     /// Once more.
     pub fn count(&mut self, cause: Cause) {
         self.0[cause as usize] += 1;

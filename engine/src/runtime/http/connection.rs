@@ -17,11 +17,30 @@ use std::{collections::VecDeque, io, mem};
 
 /// Bytes written to one connection before others have their turn.
 const WRITE_BUDGET: usize = 1 << 20;
-const HEAD_TIME: Duration = Duration::from_secs(10);
-const BODY_TIME: Duration = Duration::from_secs(30);
-const WRITE_TIME: Duration = Duration::from_secs(30);
-const IDLE_TIME: Duration = Duration::from_secs(75);
+/// After its last answer a client may be silent for this long ...
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// ... or go on sending for this long.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a connection may do what it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpTimes {
+    /// For the head of a request, from its first byte.
+    pub head: Duration,
+    /// A body without progress.
+    pub body: Duration,
+    /// An answer of which the client takes nothing.
+    pub write: Duration,
+    /// Between requests.
+    pub idle: Duration,
+}
+
+impl Default for HttpTimes {
+    fn default() -> HttpTimes {
+        let seconds = Duration::from_secs;
+        HttpTimes { head: seconds(10), body: seconds(30), write: seconds(30), idle: seconds(75) }
+    }
+}
 
 /// Names a connection; never repeated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,7 +76,10 @@ pub(super) enum State<B> {
     /// The last answer is being written.
     Closing,
     /// All is written; what still comes is passed over, so that the client sees the answer and not a reset.
-    Lingering,
+    Lingering {
+        /// Since then.
+        since: Instant,
+    },
 }
 
 /// How the answer to the current request is to be written.
@@ -192,22 +214,24 @@ impl<B: IncomingBody> Connection<B> {
     pub(super) fn linger(&mut self, now: Instant) {
         self.stream.end();
         self.progress_at = now;
-        self.state = State::Lingering;
+        self.state = State::Lingering { since: now };
+        self.is_mid_head = false;
         self.input = Vec::new();
     }
 
     /// What is to be done about the time that has passed without progress.
-    pub(super) fn overdue(&self, now: Instant) -> Overdue {
+    pub(super) fn overdue(&self, times: &HttpTimes, now: Instant) -> Overdue {
         let idle = now.since(self.progress_at);
         if !self.queue.is_empty() {
-            return if idle >= WRITE_TIME { Overdue::Close } else { Overdue::No };
+            return if idle >= times.write { Overdue::Close } else { Overdue::No };
         }
         match &self.state {
-            State::Head if self.is_mid_head && idle >= HEAD_TIME => Overdue::Say408,
-            State::Head if idle >= IDLE_TIME => Overdue::Close,
-            State::Receiving(body) if body.waits_for_client() && idle >= BODY_TIME => Overdue::Say408,
-            State::Discarding(_) if idle >= BODY_TIME => Overdue::Close,
-            State::Closing | State::Lingering if idle >= LINGER_TIME => Overdue::Close,
+            State::Head if self.is_mid_head && idle >= times.head => Overdue::Say408,
+            State::Head if idle >= times.idle => Overdue::Idle,
+            State::Receiving(body) if body.waits_for_client() && idle >= times.body => Overdue::Say408,
+            State::Discarding(_) if idle >= times.body => Overdue::Close,
+            State::Closing if idle >= LINGER_TIME => Overdue::Idle,
+            State::Lingering { since } if idle >= LINGER_TIME || now.since(*since) >= LINGER_TIME_MAX => Overdue::Idle,
             _ => Overdue::No,
         }
     }
@@ -227,6 +251,8 @@ impl<B: IncomingBody> Connection<B> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Overdue {
     No,
+    /// There is nothing to complain of.
+    Idle,
     Close,
     Say408,
 }

@@ -1,10 +1,12 @@
 //! From the bytes of a connection to requests, and from each request to its answer or its place among those that wait.
 
 use crate::runtime::http::{
+    answer::Outbox,
     body::{BodyReader, Piece},
+    cause::Cause,
     connection::{Connection, ReplyForm, State},
     head::{self, Framing, Head, Method},
-    service::{Next, Progress, Service},
+    service::{Next, Progress, Refused, Service},
 };
 
 /// An unwanted body of at most this many bytes is passed over; a longer one ends the connection.
@@ -57,8 +59,8 @@ pub(super) fn process<S: Service>(
                 Err(refusal) => {
                     service.handle_broken_body(body);
                     connection.form.close = true;
-                    let date = service.date();
-                    service.refuse(Some(Method::Put), &refusal.into(), &mut connection.outbox(gathered, date));
+                    let date = service.date().clone();
+                    refuse(service, Some(Method::Put), &refusal.into(), &mut connection.outbox(gathered, &date));
                     connection.state = State::Closing;
                 }
             },
@@ -72,10 +74,13 @@ pub(super) fn process<S: Service>(
                     connection.state = State::Discarding(reader);
                     return (at + taken, false);
                 }
-                Err(_) => connection.state = State::Closing,
+                Err(_) => {
+                    service.counters().refused.count(Cause::Chunk);
+                    connection.state = State::Closing;
+                }
             },
-            State::Lingering => {
-                connection.state = State::Lingering;
+            lingering @ State::Lingering { .. } => {
+                connection.state = lingering;
                 return (input.len(), false);
             }
             waiting @ (State::Working | State::Held | State::Closing) => {
@@ -84,6 +89,12 @@ pub(super) fn process<S: Service>(
             }
         }
     }
+}
+
+/// Answers what is refused, and counts it.
+pub(super) fn refuse<S: Service>(service: &mut S, method: Option<Method>, refused: &Refused, out: &mut Outbox<'_>) {
+    service.counters().refused.count(refused.refusal.cause);
+    service.refuse(method, refused, out);
 }
 
 /// Takes a head off the input and begins its request. `None`: more of it has to come.
@@ -107,7 +118,8 @@ fn take_head<S: Service>(
         Err(bad) => {
             service.counters().bad_requests_total += 1;
             connection.form = ReplyForm { close: true, ..ReplyForm::default() };
-            service.refuse(None, &bad.into(), &mut connection.outbox(gathered, service.date()));
+            let date = service.date().clone();
+            refuse(service, None, &bad.into(), &mut connection.outbox(gathered, &date));
             connection.state = State::Closing;
             Some(input.len())
         }
@@ -133,12 +145,13 @@ fn begin<S: Service>(
         matches!(head.framing, Framing::Length(len) if len <= DISCARDED_LEN_MAX) && !head.expects_continue;
     let (id, role) = (connection.id, connection.role);
     let (state, taken, close) = {
-        let mut out = connection.outbox(gathered, service.date());
+        let date = service.date().clone();
+        let mut out = connection.outbox(gathered, &date);
         let (state, taken) = match service.handle_request(id, role, head, rest, &mut out) {
             Ok((next, taken)) => (next.into(), taken),
             Err(refused) => {
                 out.close |= has_body && !can_discard;
-                service.refuse(Some(head.method), &refused, &mut out);
+                refuse(service, Some(head.method), &refused, &mut out);
                 (State::Discarding(BodyReader::new(head.framing)), 0)
             }
         };

@@ -6,7 +6,8 @@ use crate::{
     runtime::{
         http::{
             answer::Outbox,
-            connection::{Connection, ConnectionId, Overdue, ReplyForm, Role, State},
+            cause::Cause,
+            connection::{Connection, ConnectionId, HttpTimes, Overdue, ReplyForm, Role, State},
             requests,
             service::{IncomingBody as _, Refused, Service},
             shared::SharedAnswer,
@@ -56,6 +57,7 @@ pub struct HttpServer<S: Service> {
     listeners: Vec<Listener>,
     connections: Slab<Connection<S::Body>>,
     connections_max: usize,
+    times: HttpTimes,
     next_serial: u64,
     /// Connections with something to do that no readiness will announce.
     ready: VecDeque<ConnectionId>,
@@ -88,12 +90,19 @@ impl<S: Service> HttpServer<S> {
             listeners: listeners.collect(),
             connections: Slab::new(),
             connections_max,
+            times: HttpTimes::default(),
             next_serial: 0,
             ready: VecDeque::new(),
             buffers: Buffers { read: vec![0; 72 << 10].into(), gathered: Vec::with_capacity(16 << 10) },
             is_open: false,
             swept_at: now,
         }
+    }
+
+    /// The same with other time limits.
+    #[must_use]
+    pub fn with_times(self, times: HttpTimes) -> HttpServer<S> {
+        HttpServer { times, ..self }
     }
 
     /// Begins to take connections.
@@ -164,12 +173,16 @@ impl<S: Service> HttpServer<S> {
             return;
         }
         self.swept_at = now;
-        let overdue = |connection: &Connection<S::Body>| (connection.id, connection.overdue(now));
+        let overdue = |connection: &Connection<S::Body>| (connection.id, connection.overdue(&self.times, now));
         let found: Vec<_> = self.connections.iter().map(|(_, connection)| overdue(connection)).collect();
         for (id, overdue) in found {
             match overdue {
                 Overdue::No => {}
-                Overdue::Close => self.close(service, id),
+                Overdue::Idle => self.close(service, id),
+                Overdue::Close => {
+                    service.counters().refused.count(Cause::Timeout);
+                    self.close(service, id);
+                }
                 Overdue::Say408 => self.say_408(service, id),
             }
         }
@@ -185,7 +198,7 @@ impl<S: Service> HttpServer<S> {
         }
         let late = Refused::new(408, "the request did not come in time", "correct the request");
         self.answer(service, id, |service, out| {
-            service.refuse(None, &late, out);
+            requests::refuse(service, None, &late, out);
             true
         });
     }
@@ -342,16 +355,17 @@ impl<S: Service> HttpServer<S> {
 
     /// Whether everything that was under way is done.
     pub fn is_done(&self) -> bool {
-        self.connections.iter().all(|(_, connection)| matches!(connection.state, State::Lingering))
+        self.connections.iter().all(|(_, connection)| matches!(connection.state, State::Lingering { .. }))
     }
 }
 
 /// Answers a connection over the limit, as far as its socket takes the answer at once.
 fn refuse_connection<S: Service>(service: &mut S, mut stream: Stream) {
     service.counters().connections_refused_total += 1;
-    let (mut bytes, mut queue) = (Vec::new(), VecDeque::new());
-    let mut out = Outbox { close: true, ..Outbox::new(&mut bytes, &mut queue, service.date().clone()) };
-    service.refuse(None, &Refused::new(503, "too many connections", "try again after a while"), &mut out);
+    let (mut bytes, mut queue, date) = (Vec::new(), VecDeque::new(), service.date().clone());
+    let mut out = Outbox { close: true, ..Outbox::new(&mut bytes, &mut queue, date) };
+    let refused = Refused::new(503, "too many connections", "try again after a while").because(Cause::Connections);
+    requests::refuse(service, None, &refused, &mut out);
     let _ = stream.write(&bytes);
 }
 

@@ -4,6 +4,7 @@ use crate::{
     protocol::Instant,
     runtime::http::{
         answer::{HttpDate, Outbox},
+        cause::{Cause, CauseCounts},
         connection::{ConnectionId, Role},
         head::{BadHead, Head, Method},
     },
@@ -102,18 +103,26 @@ pub struct Refusal {
     pub reason: String,
     /// What to do about it.
     pub remedy: &'static str,
+    /// For those who count.
+    pub cause: Cause,
 }
 
 impl Refusal {
-    /// A refusal.
+    /// A refusal, for the cause that its status is about.
     pub fn new(status: u16, reason: impl Into<String>, remedy: &'static str) -> Refusal {
-        Refusal { status, reason: reason.into(), remedy }
+        Refusal { status, reason: reason.into(), remedy, cause: Cause::of_status(status) }
+    }
+
+    /// The same for another cause.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Refusal {
+        Refusal { cause, ..self }
     }
 }
 
 impl From<BadHead> for Refusal {
     fn from(bad: BadHead) -> Refusal {
-        Refusal::new(bad.status, bad.reason, "correct the request")
+        Refusal::new(bad.status, bad.reason, "correct the request").because(bad.cause)
     }
 }
 
@@ -132,6 +141,12 @@ impl Refused {
         Refusal::new(status, reason, remedy).into()
     }
 
+    /// The same for another cause.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Refused {
+        Refused { refusal: self.refusal.because(cause), ..self }
+    }
+
     /// The resource takes other methods only.
     pub fn method(allow: &'static str) -> Refused {
         let refusal = Refusal::new(405, "the resource does not take this method", "see the header Allow");
@@ -140,7 +155,7 @@ impl Refused {
 
     /// Writes it as the errors of reads are written.
     pub fn write(&self, out: &mut Outbox<'_>) {
-        let Refusal { status, reason, remedy } = &self.refusal;
+        let Refusal { status, reason, remedy, .. } = &self.refusal;
         out.error(*status, reason, remedy, |out| {
             if let Some(allow) = self.allow {
                 out.header("Allow", allow);
@@ -174,6 +189,8 @@ pub struct HttpCounters {
     pub requests_total: u64,
     /// Requests with a malformed head.
     pub bad_requests_total: u64,
+    /// What was refused, and why.
+    pub refused: CauseCounts,
     /// Bytes of answers.
     pub bytes_out_total: u64,
 }

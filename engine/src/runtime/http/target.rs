@@ -33,10 +33,36 @@ pub enum Resource {
     },
     /// `/v1/status`
     Status,
+    /// `/v1/openapi.json`
+    OpenApi,
     /// `/metrics`
     Metrics,
     /// `/healthz`
     Health,
+}
+
+/// The interface as an OpenAPI document.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+impl Resource {
+    /// The path as the OpenAPI document has it.
+    pub fn template(&self) -> &'static str {
+        match self {
+            Resource::Snapshot => "/v1/snapshot",
+            Resource::Changes(_, prefix) if prefix.as_str().is_empty() => "/v1/changes/{cursor}",
+            Resource::Changes(..) => "/v1/changes/{cursor}/{prefix}",
+            Resource::Object(_) => "/v1/objects/{hash}",
+            Resource::Config(_) => "/v1/config/{path}",
+            Resource::Publication(_) => "/v1/publications/{uid}",
+            Resource::PublicationByKey { .. } => "/v1/publications",
+            Resource::Index { prefix, .. } if prefix.as_str().is_empty() => "/v1/index",
+            Resource::Index { .. } => "/v1/index/{prefix}",
+            Resource::Status => "/v1/status",
+            Resource::OpenApi => "/v1/openapi.json",
+            Resource::Metrics => "/metrics",
+            Resource::Health => "/healthz",
+        }
+    }
 }
 
 /// A target names nothing.
@@ -91,6 +117,7 @@ pub fn resource(path: &str, query: Option<&str>) -> Result<Resource, BadTarget> 
             Ok(Resource::Index { prefix, after, limit: limit.clamp(1, INDEX_LIMIT_MAX) })
         }
         ("status", None) => Ok(Resource::Status),
+        ("openapi.json", None) => Ok(Resource::OpenApi),
         _ => Err(BadTarget::NotFound),
     }
 }
@@ -136,6 +163,36 @@ fn percent_decode(text: &str) -> Result<String, BadTarget> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every name that `resource` knows, so a new one is noticed here: it needs a line, and a place in the document.
+    #[test]
+    fn the_document_has_every_resource_and_no_other() {
+        let examples = [
+            "/v1/snapshot",
+            "/v1/changes/3.0-1.42",
+            "/v1/changes/3.0-1.42/etc",
+            "/v1/objects/0000000000000000000000000000000000000000000000000000000000000000",
+            "/v1/config/a/b",
+            "/v1/publications/1.1.0",
+            "/v1/publications?key=k",
+            "/v1/index",
+            "/v1/index/etc",
+            "/v1/status",
+            "/v1/openapi.json",
+            "/metrics",
+            "/healthz",
+        ];
+        let template = |target: &str| {
+            let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+            resource(path, query).unwrap().template()
+        };
+        let mut known: Vec<&str> = examples.into_iter().map(template).collect();
+        known.sort_unstable();
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut written: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        written.sort_unstable();
+        assert_eq!(known, written);
+    }
 
     #[test]
     fn targets() {

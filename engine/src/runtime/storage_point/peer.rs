@@ -89,6 +89,11 @@ impl Peers {
         Some(event)
     }
 
+    /// How many connections were refused, by reason.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.links.refused()
+    }
+
     /// Links that are up: (peer, bytes not yet sent).
     pub(super) fn up(&self) -> impl Iterator<Item = (SpId, usize)> + '_ {
         self.links.up()

@@ -11,6 +11,7 @@ use crate::{
         http::{
             answer::Outbox,
             body::{BodyReader, Piece},
+            cause::Cause,
             connection::ConnectionId,
             head::{Framing, Head},
             service::{IncomingBody, Next, Progress, Refusal, Refused},
@@ -99,7 +100,7 @@ impl PublishMeta {
         const CONDITIONS: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
         if CONDITIONS.iter().any(|name| head.has(name)) {
             let reason = "conditional publication is not offered: it needs consensus, not quorums";
-            return Err(refusal(501, reason, "publish without a condition"));
+            return Err(refusal(501, reason, "publish without a condition").because(Cause::Condition));
         }
         if head.has("content-range") {
             return Err(refusal(400, "a part of a content cannot be published", "publish the whole content"));
@@ -230,7 +231,8 @@ pub(super) fn receive(
             return Ok((at, Progress::Paused));
         }
         let next = receiving.reader.next(&input[at..]);
-        let (taken, piece) = next.map_err(|error| refusal(400, error.to_string(), "correct the request"))?;
+        let (taken, piece) =
+            next.map_err(|error| refusal(400, error.to_string(), "correct the request").because(Cause::Chunk))?;
         at += taken;
         match piece {
             Piece::NeedMore => return Ok((at, Progress::NeedMore)),

@@ -13,7 +13,7 @@ use crate::{
             head::Head,
             range::{self, Wanted},
             service::{Next, Refusal},
-            target::Resource,
+            target::{OPENAPI, Resource},
         },
         storage_point::{
             content::Job,
@@ -33,6 +33,8 @@ const AT_LEAST_TIME: Duration = Duration::from_secs(10);
 /// Longest wait that `Prefer: wait` gets.
 const PREFER_WAIT_MAX: Duration = Duration::from_secs(60);
 const BINARY: &str = "application/octet-stream";
+/// What caches may do with the document of the interface, which changes with the program only.
+const OPENAPI_CONTROL: &str = "public, max-age=3600";
 const JSON: &str = "application/json";
 
 fn not_found(reason: &str, remedy: &'static str) -> Refusal {
@@ -129,6 +131,10 @@ fn answer_at_once(core: &mut Core, resource: Resource, out: &mut Outbox<'_>) -> 
         Resource::Metrics => {
             let text = status::metrics(core);
             no_store(out, "text/plain; version=0.0.4").body(text.as_bytes());
+        }
+        Resource::OpenApi => {
+            out.begin(200).header("Cache-Control", OPENAPI_CONTROL).header("Content-Type", JSON);
+            out.body(OPENAPI.as_bytes());
         }
         Resource::Health => no_store(out, "text/plain").body(b"ok\n"),
         Resource::Changes(..) | Resource::Config(_) | Resource::Object(_) => {}
@@ -294,6 +300,11 @@ fn write_object(read: &ObjectRead, body: Body, out: &mut Outbox<'_>) {
     write_body(body, part, out);
 }
 
+/// Whether a list of entity tags names `etag`, by strong comparison.
+fn matches_tag_strongly(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
+}
+
 /// Whether a list of entity tags names `etag`, by weak comparison.
 fn matches_tag(tags: &str, etag: &str) -> bool {
     tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
@@ -305,6 +316,7 @@ fn matches_tag(tags: &str, etag: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ConfigRead {
     pub(super) path: Path,
+    if_match: Option<String>,
     if_none_match: Option<String>,
     /// Holds an answer of 304 back until then.
     wait_until: Option<Instant>,
@@ -320,13 +332,11 @@ impl ConfigRead {
             Some(text) => Some(text.parse().map_err(|_| malformed("ACMS-At-Least is no UID"))?),
             None => None,
         };
-        let wait = match head.single("prefer")? {
-            Some(text) => prefer_wait(text),
-            None => None,
-        };
+        let wait = head.list("prefer")?.and_then(|text| prefer_wait(&text));
         Ok(ConfigRead {
             path,
-            if_none_match: head.single("if-none-match")?.map(str::to_owned),
+            if_match: head.list("if-match")?,
+            if_none_match: head.list("if-none-match")?,
             wait_until: wait.map(|wait| now.after(wait.min(PREFER_WAIT_MAX))),
             at_least,
             at_least_until: now.after(AT_LEAST_TIME),
@@ -337,8 +347,12 @@ impl ConfigRead {
 /// The seconds of `wait=N` among preferences; others are passed over, as RFC 7240 wants it.
 fn prefer_wait(text: &str) -> Option<Duration> {
     let preferences = text.split([',', ';']).map(str::trim);
-    let seconds = preferences.filter_map(|preference| preference.strip_prefix("wait=")).next()?;
-    seconds.parse().ok().map(Duration::from_secs)
+    let seconds = preferences
+        .filter_map(|preference| preference.split_once('='))
+        .find_map(|(name, value)| name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"')))?;
+    // A number that is too great is a long wait as well.
+    let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)))
 }
 
 fn try_config(core: &mut Core, read: &ConfigRead, compared: bool, out: &mut Outbox<'_>) -> Option<Wait> {
@@ -361,6 +375,12 @@ fn try_config(core: &mut Core, read: &ConfigRead, compared: bool, out: &mut Outb
         return None;
     }
     let etag = format!("\"{}\"", entry.uid);
+    if read.if_match.as_deref().is_some_and(|tags| !matches_tag_strongly(tags, &etag)) {
+        out.error(412, "the path has another version", "read it without If-Match", |out| {
+            out.header("ETag", &etag);
+        });
+        return None;
+    }
     if read.if_none_match.as_deref().is_some_and(|tags| matches_tag(tags, &etag)) {
         if read.wait_until.is_some_and(|until| now < until) {
             return read.wait_until.map(Wait::Until);

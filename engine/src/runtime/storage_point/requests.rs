@@ -5,6 +5,7 @@ use crate::{
     runtime::{
         http::{
             answer::{HttpDate, Outbox},
+            cause::Cause,
             connection::{ConnectionId, Role},
             head::{Framing, Head, Method},
             service::{HttpCounters, Next, Progress, Refusal, Refused, Service},
@@ -25,13 +26,24 @@ pub(super) enum Identity {
     Anonymous(Role),
 }
 
-/// Whether `identity` may do `method` to `path`. Every request passes here.
-pub(super) fn authorize(identity: Identity, _path: &str, method: Method) -> bool {
-    match (identity, method) {
-        (Identity::Anonymous(Role::Publish), _)
-        | (_, Method::Get | Method::Head | Method::Options | Method::NotAllowed) => true,
-        (Identity::Anonymous(Role::Deliver), Method::Put | Method::Delete) => false,
+/// Whether `identity` may do `method` to `path`. Every request passes here. (What a listener does not take at all is
+/// no matter of rights: 405.)
+pub(super) fn authorize(identity: Identity, _path: &str, _method: Method) -> bool {
+    match identity {
+        Identity::Anonymous(_) => true,
     }
+}
+
+/// The methods that a resource takes at a listener.
+fn allowed(role: Role, can_be_published: bool) -> &'static str {
+    match (role, can_be_published) {
+        (Role::Publish, true) => "GET, HEAD, PUT, DELETE, OPTIONS",
+        _ => "GET, HEAD, OPTIONS",
+    }
+}
+
+fn options(allowed: &'static str, out: &mut Outbox<'_>) {
+    out.begin(204).header("Allow", allowed).header("Cache-Control", "no-store").no_body();
 }
 
 impl Service for Core {
@@ -62,19 +74,30 @@ impl Service for Core {
         out: &mut Outbox<'_>,
     ) -> Result<(Next<Box<Receiving>>, usize), Refused> {
         if !authorize(Identity::Anonymous(role), head.path, head.method) {
-            return Err(Refused::new(403, "this address is for reading only", "publish at the publish address"));
+            return Err(Refused::new(403, "this may not be done here", "ask the one who runs the storage point"));
+        }
+        if head.path == "*" {
+            options(allowed(role, true), out);
+            return Ok((Next::Answered, 0));
         }
         let resource = target::resource(head.path, head.query).map_err(|bad| match bad {
             BadTarget::NotFound => Refused::new(404, "no such resource", "the resources are under /v1/"),
-            BadTarget::Malformed(reason) => Refused::new(400, reason, "correct the request's target"),
+            BadTarget::Malformed(reason) => {
+                Refused::new(400, reason, "correct the request's target").because(Cause::Target)
+            }
         })?;
+        let allowed = allowed(role, matches!(resource, Resource::Config(_)));
         match (head.method, resource) {
             (Method::Get | Method::Head, resource) => Ok(read::answer(self, id, resource, head, out)?),
-            (Method::Put, Resource::Config(path)) => {
+            (Method::Options, _) => {
+                options(allowed, out);
+                Ok((Next::Answered, 0))
+            }
+            (Method::Put, Resource::Config(path)) if role == Role::Publish => {
                 let meta = PublishMeta::new(path, head, false)?;
                 Ok(publish::begin_put(self, id, meta, head, rest, out)?)
             }
-            (Method::Delete, Resource::Config(path)) => {
+            (Method::Delete, Resource::Config(path)) if role == Role::Publish => {
                 let meta = PublishMeta::new(path, head, true)?;
                 if !matches!(head.framing, Framing::None | Framing::Length(0)) {
                     return Err(Refused::new(400, "a deletion has no content", "send no body"));
@@ -82,8 +105,7 @@ impl Service for Core {
                 publish::submit_delete(self, id, meta);
                 Ok((Next::Work, 0))
             }
-            (_, Resource::Config(_)) => Err(Refused::method("GET, HEAD, PUT, DELETE")),
-            _ => Err(Refused::method("GET, HEAD")),
+            _ => Err(Refused::method(allowed)),
         }
     }
 

@@ -71,7 +71,8 @@ impl Server {
     ) -> io::Result<Server> {
         let registry = poll.registry().try_clone()?;
         Ok(Server {
-            http: HttpServer::new(registry, HTTP, listeners, connections_max, core.now.instant),
+            http: HttpServer::new(registry, HTTP, listeners, connections_max, core.now.instant)
+                .with_times(core.config.times),
             poll,
             core,
             completions,

@@ -88,6 +88,14 @@ fn disk(core: &Core) -> Option<Disk> {
     Some(Disk { bytes: disk.blocks() * unit, free_bytes: disk.blocks_available() * unit })
 }
 
+/// A counter with the label `reason`.
+fn by_reason(text: &mut String, name: &str, help: &str, counts: impl Iterator<Item = (&'static str, u64)>) {
+    let _ = writeln!(text, "# HELP acms_{name} {help}\n# TYPE acms_{name} counter");
+    for (reason, count) in counts {
+        let _ = writeln!(text, "acms_{name}{{reason=\"{reason}\"}} {count}");
+    }
+}
+
 /// The text of `/metrics`.
 pub(super) fn metrics(core: &Core) -> String {
     let (protocol, counters, http) = (core.sp.status(), &core.counters, &core.http);
@@ -131,5 +139,9 @@ pub(super) fn metrics(core: &Core) -> String {
     metric("http_changes_held_answered_total", "counter", "Held requests of the changes feed answered.", answered);
     metric("http_held", "gauge", "Held requests.", core.holds.len() as u64);
     metric("http_bytes_out_total", "counter", "Bytes of answers.", http.bytes_out_total);
+    let refused = http.refused.each().map(|(cause, count)| (cause.label(), count));
+    by_reason(&mut text, "http_refused_total", "HTTP requests and connections refused, by reason.", refused);
+    let refused = core.io.peers.refused();
+    by_reason(&mut text, "peer_refused_total", "Connections of peers, or of strangers, refused, by reason.", refused);
     text
 }
