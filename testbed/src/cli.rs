@@ -132,7 +132,7 @@ pub fn run_args(args: Vec<OsString>) -> ExitCode {
 /// As [`run_args`], with children that are started as `program`.
 pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
     if args.get(1).is_some_and(|first| first == "acms") {
-        return acms_engine::cli::run(args.into_iter().skip(1).collect());
+        return acms_engine::cli::run_as(program.command, args.into_iter().skip(1).collect());
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

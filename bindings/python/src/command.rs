@@ -7,7 +7,8 @@ use std::{ffi::OsString, process::ExitCode};
 /// Runs the command `acms` and returns its exit code.
 #[pyfunction]
 pub(crate) fn main(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
-    command(py, || acms_engine::cli::run(arguments))
+    let program = acms_of_this_interpreter(py)?;
+    command(py, || acms_engine::cli::run_as(program.command, arguments))
 }
 
 /// Runs the command `acms-testbed` and returns its exit code.

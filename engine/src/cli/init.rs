@@ -32,13 +32,19 @@ pub struct Args {
     /// Which storage points are a quorum: majority, weighted:1=3,2=1,3=1, hierarchical:(1,2,3),(4,5,6),(7,8,9), sets:1+2,2+3,1+3
     #[arg(long, default_value_t, value_name = "SYSTEM")]
     quorum: QuorumSystem,
-    /// All storage points on this address: number i on ports 7400+i (HTTP) and 7500+i (peers)
+    /// All storage points on this address: number i on ports PORT+i (HTTP) and PORT+100+i (peers)
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", conflicts_with = "address_base")]
     host: IpAddr,
-    /// Each storage point on an address of its own: number i on this one plus i, ports 7400 (HTTP) and 7500 (peers)
+    /// Each storage point on an address of its own: number i on this one plus i, ports PORT (HTTP) and PORT+100 (peers)
     #[arg(long, value_name = "A.B.C.0")]
     address_base: Option<Ipv4Addr>,
+    /// See above
+    #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..=65000))]
+    port: u16,
 }
+
+/// A storage point's port for its peers is this much above that for HTTP.
+pub(super) const PEER_PORT_ABOVE: u16 = 100;
 
 /// Addresses of one storage point.
 struct Member {
@@ -107,7 +113,7 @@ fn addresses(args: &Args, id: u8) -> Option<Member> {
         None => (args.host, u16::from(id)),
     };
     let on = |port: u16| SocketAddr::new(address, port + offset);
-    Some(Member { id, http: on(7400), peer: on(7500) })
+    Some(Member { id, http: on(args.port), peer: on(args.port + PEER_PORT_ABOVE) })
 }
 
 fn place(args: &Args, id: u8) -> PathBuf {

@@ -3,7 +3,9 @@
 //! Exit codes: 0 done (accepted, found), 1 rejected or not found, 2 wrong usage or no storage point can be reached,
 //! 3 undetermined.
 
+mod check;
 pub mod delete;
+pub mod dev;
 pub mod get;
 pub mod init;
 pub mod ls;
@@ -53,6 +55,8 @@ pub enum LogFormat {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run a whole small cluster on this machine, to try things out.
+    Dev(dev::Args),
     /// Write the configuration and stores of a new cluster.
     Init(init::Args),
     /// Make a new store for a storage point whose disk is lost; the others fill it when it starts.
@@ -97,8 +101,13 @@ pub fn main() -> ExitCode {
     run(std::env::args_os().collect())
 }
 
-/// `acms` with these arguments, the program's name first: for programs that contain it and run themselves again as it.
+/// `acms` with these arguments, the program's name first. What it starts is this executable, run as `acms`.
 pub fn run(args: Vec<OsString>) -> ExitCode {
+    run_as(std::env::current_exe().into_iter().map(OsString::from).collect(), args)
+}
+
+/// The same for programs that contain `acms`: `program`, a command and its first arguments, is how to run it again.
+pub fn run_as(program: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -110,9 +119,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     log_to_stderr(cli.log_format);
     let output = Output { json: cli.json };
     match cli.command {
+        Command::Dev(args) => dev::run(&args, program, cli.log_format, output).into(),
         Command::Init(args) => init::run(&args, output).into(),
         Command::Replace(args) => replace::run(&args, output).into(),
-        Command::StoragePoint(args) => storage_point::run(args),
+        Command::StoragePoint(args) => storage_point::run(args, output),
         Command::Receive(args) => receive::run(args),
         Command::Publish(args) => publish::run(&args, output).into(),
         Command::Get(args) => get::run(&args, output).into(),

@@ -1,5 +1,6 @@
 //! `acms storage-point`: one storage point of a cluster.
 
+use super::{check, output::Output};
 use crate::runtime::{
     config::{Overrides, StoragePointConfig},
     events::EventStream,
@@ -13,9 +14,12 @@ pub struct Args {
     /// Configuration file; `acms init` writes one for each storage point
     #[arg(long, env = "ACMS_CONFIG", value_name = "FILE")]
     config: PathBuf,
-    /// Only check the configuration
+    /// Do not run; say what is wrong with the configuration, the store and the addresses
     #[arg(long)]
     check: bool,
+    /// With --check: also print each setting, and whether it is from the file, a variable, a flag, or a default
+    #[arg(long, short, requires = "check")]
+    verbose: bool,
     /// Write events as lines of JSON to this file; `-` is standard output
     #[arg(long, value_name = "FILE")]
     events: Option<String>,
@@ -27,7 +31,10 @@ pub struct Args {
 }
 
 /// Runs until it is stopped.
-pub fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args, output: Output) -> ExitCode {
+    if args.check {
+        return check::run(&args.config, &args.overrides, args.verbose, output);
+    }
     match try_run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,10 +46,6 @@ pub fn run(args: Args) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let config = StoragePointConfig::load(&args.config, &args.overrides)?;
-    if args.check {
-        println!("{}: storage point {} of {} members", args.config.display(), config.me, config.members.len());
-        return Ok(());
-    }
     if args.exit_with_parent {
         process::exit_with_parent()?;
     }

@@ -4,6 +4,7 @@ use crate::{
     protocol::{self, Limits, Mode, Order, QuorumSystem, SpId, StoreId},
     runtime::{
         http::connection::HttpTimes,
+        spelling::nearest_in,
         units::{BadUnit, parse_duration, parse_size},
     },
 };
@@ -28,7 +29,7 @@ pub enum ConfigFileError {
         source: io::Error,
     },
     /// The file is no TOML of the right shape.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", hint(.source))]
     Parse {
         /// Which file.
         path: PathBuf,
@@ -45,6 +46,21 @@ pub enum ConfigFileError {
         /// What is wrong and what would be right.
         problem: String,
     },
+}
+
+impl ConfigFileError {
+    /// The key that is wrong, if it is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            ConfigFileError::Value { key, .. } => Some(key),
+            ConfigFileError::Parse { source, .. } => source.message().split('`').nth(1),
+            ConfigFileError::Read { .. } => None,
+        }
+    }
+}
+
+fn hint(error: &toml::de::Error) -> String {
+    nearest_in(error.message()).map(|nearest| format!("did you mean `{nearest}`?")).unwrap_or_default()
 }
 
 /// The file, as written.
@@ -151,6 +167,21 @@ pub struct Overrides {
     /// Address for the other storage points, instead of listen.peer
     #[arg(long, env = "ACMS_LISTEN_PEER", value_name = "ADDRESS")]
     pub listen_peer: Option<SocketAddr>,
+}
+
+impl Overrides {
+    /// Those that were given: key in the file, name of the flag (and, in capitals, of the variable), value.
+    pub fn given(&self) -> Vec<(&'static str, &'static str, String)> {
+        let store = self.store.as_ref().map(|store| store.display().to_string());
+        let addr = |addr: Option<SocketAddr>| addr.map(|addr| addr.to_string());
+        let all = [
+            ("storage_point.store", "store", store),
+            ("listen.deliver", "listen-deliver", addr(self.listen_deliver)),
+            ("listen.publish", "listen-publish", addr(self.listen_publish)),
+            ("listen.peer", "listen-peer", addr(self.listen_peer)),
+        ];
+        all.into_iter().filter_map(|(key, name, value)| Some((key, name, value?))).collect()
+    }
 }
 
 /// A checked configuration.
@@ -326,7 +357,8 @@ mod tests {
     fn errors_name_the_key() {
         let cases = [
             (GOOD.replace("epoch = 1", ""), "epoch"),
-            (GOOD.replace("epoch", "epock"), "epock"),
+            (GOOD.replace("epoch", "epock"), "did you mean `epoch`?"),
+            (GOOD.replace("peer = \"127.0.0.1:7501\"", "pear = \"127.0.0.1:7501\""), "did you mean `peer`?"),
             (GOOD.replace("id = 1", "id = 2"), "members"),
             (GOOD.replace("[storage_point]\n        id = 2", "[storage_point]\n        id = 3"), "members"),
             (GOOD.replace("7501", "7502"), "members"),

@@ -1,6 +1,7 @@
 //! The runtime: event loops over sockets and files that drive the protocol. One loop owns HTTP, the links to peers and
 //! the protocol; a commit thread and a content thread keep the disk away from it.
 
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod delivery;
@@ -10,6 +11,7 @@ pub mod net;
 pub mod process;
 pub mod receive;
 pub mod signal;
+pub mod spelling;
 pub mod storage_point;
 pub mod stream;
 pub mod units;

@@ -96,6 +96,11 @@ pub struct Opened<S: Storage> {
 }
 
 impl Store {
+    /// Whose store this is, without opening it.
+    pub fn identity<S: Storage>(storage: &S) -> Result<StoreIdentity, StoreError> {
+        StoreIdentity::read(storage)
+    }
+
     /// Makes an empty store. Refuses if there is one already.
     pub fn create<S: Storage>(storage: S, identity: &StoreIdentity) -> Result<(), StoreError> {
         Store::create_with(storage, identity, FIRST_SEGMENT_LEN)

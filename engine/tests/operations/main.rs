@@ -4,4 +4,6 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes and sockets are the point")]
 
 mod cluster;
+mod config;
+mod dev;
 mod looking;

@@ -31,7 +31,7 @@ pub(super) fn read(name: &str) -> Result<String, ScenarioError> {
         let looks_like_a_name = !name.contains(['/', '.']);
         if looks_like_a_name && source.kind() == std::io::ErrorKind::NotFound {
             let known = builtin_names().collect::<Vec<_>>();
-            let nearest = super::parse::nearest(name, known.iter().copied()).map(str::to_owned);
+            let nearest = acms_engine::runtime::spelling::nearest(name, known.iter().copied()).map(str::to_owned);
             return ScenarioError::UnknownName { name: name.to_owned(), nearest, known: known.join(", ") };
         }
         ScenarioError::Io { path: name.to_owned(), source }

@@ -1,6 +1,7 @@
 //! From TOML and `key=value` overrides to a scenario, with errors that name the line and the nearest right key.
 
 use super::Scenario;
+use acms_engine::runtime::spelling::{nearest, nearest_in};
 use toml::{
     Table, Value,
     de::{DeTable, DeValue},
@@ -62,16 +63,6 @@ pub(super) fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>)
 
 fn maybe(nearest: Option<&str>) -> String {
     nearest.map_or(String::new(), |nearest| format!(" (did you mean {nearest:?}?)"))
-}
-
-/// The one of `known` that is most like `name`, if any is.
-pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let likeness = |other: &str| strsim::damerau_levenshtein(name, other);
-    known
-        .map(|other| (likeness(other), other))
-        .min()
-        .filter(|(distance, _)| *distance <= name.chars().count() / 3)
-        .map(|(_, other)| other)
 }
 
 pub(super) fn parse(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Scenario, ScenarioError> {
@@ -144,10 +135,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 /// Adds the nearest right name to a message about an unknown one.
 fn syntax(place: String, message: &str) -> ScenarioError {
     let mut what = message.trim_end().to_owned();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if let Some(unknown) = quoted.next().filter(|_| message.starts_with("unknown"))
-        && let Some(nearest) = nearest(unknown, quoted)
-    {
+    if let Some(nearest) = nearest_in(message) {
         what.push_str(&format!("; did you mean `{nearest}`?"));
     }
     ScenarioError::Syntax { place, what }

@@ -32,7 +32,7 @@ fn named(table: &Table, key: &str, names: &[String]) -> Result<Vec<Region>, Scen
     let find = |name: &String| {
         table.region(name).ok_or_else(|| {
             let known = (0..table.len()).filter_map(|at| u16::try_from(at).ok()).map(|at| table.name(Region(at)));
-            let nearest = super::parse::nearest(name, known);
+            let nearest = acms_engine::runtime::spelling::nearest(name, known);
             let hint = nearest.map_or(String::new(), |nearest| format!("; did you mean {nearest:?}?"));
             ScenarioError::Invalid(format!("network.{key}: no region is called {name:?}{hint}"))
         })
