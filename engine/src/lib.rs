@@ -15,4 +15,10 @@ pub mod protocol;
 pub mod runtime;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it has the disk, and a clock to pace it")]
 pub mod store;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "it has certificates as files, and dates in them"
+)]
+pub mod tls;
 pub mod wire;

@@ -1,9 +1,10 @@
 //! `acms init`: the configuration and the empty stores of a new cluster.
 
-use super::{Exit, output::Output};
+use super::{Exit, certificate::LIFETIME, output::Output};
 use crate::{
     protocol::{Config, Limits, Mode, Order, QuorumSystem, SpId, StoreId, config::ConfigError},
     store::{DirStorage, Store, StoreIdentity},
+    tls::{Authority, AuthorityError, Grant, Identity},
 };
 use std::{
     fmt::Write,
@@ -41,6 +42,22 @@ pub struct Args {
     /// See above
     #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..=65000))]
     port: u16,
+    /// Make an authority and certificates, and have everything encrypted (default where an address is not loopback)
+    #[arg(long, overrides_with = "no_tls")]
+    tls: bool,
+    /// Make none
+    #[arg(long)]
+    no_tls: bool,
+    /// A host name by which clients reach the storage points, for their certificates; may be given again
+    #[arg(long = "name", value_name = "HOST")]
+    names: Vec<String>,
+}
+
+impl Args {
+    /// Whether there are to be certificates.
+    fn has_tls(&self, members: &[Member]) -> bool {
+        self.tls || (!self.no_tls && members.iter().any(|member| !member.http.ip().is_loopback()))
+    }
 }
 
 /// A storage point's port for its peers is this much above that for HTTP.
@@ -61,12 +78,18 @@ pub(super) fn run(args: &Args, output: Output) -> Exit {
             return Exit::Failed;
         }
     };
+    let remedy = "remove what was written, see to the cause, and run acms init again";
     for member in &members {
         if let Err(error) = create(args, &members, member) {
-            let what = format!("storage point {} cannot be made: {error}", member.id);
-            output.error(&what, "remove what was written, see to the cause, and run acms init again");
+            output.error(&format!("storage point {} cannot be made: {error}", member.id), remedy);
             return Exit::Failed;
         }
+    }
+    if args.has_tls(&members)
+        && let Err(error) = certify(args, &members)
+    {
+        output.error(&format!("certificates cannot be made: {error}"), remedy);
+        return Exit::Failed;
     }
     tell(args, &members, output);
     Exit::Done
@@ -128,6 +151,24 @@ fn create(args: &Args, members: &[Member], member: &Member) -> io::Result<()> {
     fs::write(place.join("acms.toml"), configuration(args, members, member))
 }
 
+/// The authority, and certificates of all storage points and of one publisher.
+fn certify(args: &Args, members: &[Member]) -> Result<(), AuthorityError> {
+    let authority = Authority::create(&args.cluster, &args.directory.join("authority"))?;
+    let cluster = || args.cluster.clone();
+    for member in members {
+        let mut names = vec![member.http.ip().to_string()];
+        if member.http.ip().is_loopback() {
+            names.push("localhost".to_owned());
+        }
+        names.extend(args.names.iter().cloned());
+        let identity = Identity::StoragePoint { cluster: cluster(), sp: SpId(member.id) };
+        authority.issue(&identity, &names, LIFETIME)?.write(&place(args, member.id))?;
+    }
+    let grant = Grant::new("publisher", Vec::new())?;
+    let publisher = authority.issue(&Identity::Publisher { cluster: cluster(), grant }, &[], LIFETIME)?;
+    publisher.write(&args.directory.join("publisher"))
+}
+
 /// The file that `acms storage-point` reads.
 fn configuration(args: &Args, members: &[Member], member: &Member) -> String {
     let Member { id, http, peer } = member;
@@ -148,8 +189,19 @@ fn configuration(args: &Args, members: &[Member], member: &Member) -> String {
          mode = \"{mode}\"               # how publications are accepted; equal on all storage points\n\
          quorum = \"{quorum}\"          # which storage points are a quorum; equal on all storage points\n"
     );
+    let scheme = if args.has_tls(members) {
+        text.push_str(
+            "\n[tls]                           # files beside this one; read again when they change, and on SIGHUP\n\
+             authority = \"authority.pem\"\n\
+             certificate = \"certificate.pem\"\n\
+             key = \"key.pem\"\n",
+        );
+        "https"
+    } else {
+        "http"
+    };
     for Member { id, http, peer } in members {
-        let member = format!("\n[[members]]\nid = {id}\npeer = \"{peer}\"\nurl = \"http://{http}\"\n");
+        let member = format!("\n[[members]]\nid = {id}\npeer = \"{peer}\"\nurl = \"{scheme}://{http}\"\n");
         text.push_str(&member);
     }
     text
@@ -176,13 +228,15 @@ pub(super) fn nonce() -> io::Result<u64> {
 
 fn tell(args: &Args, members: &[Member], output: Output) {
     let config = |id: u8| place(args, id).join("acms.toml");
+    let has_tls = args.has_tls(members);
+    let url = |member: &Member| format!("{}://{}", if has_tls { "https" } else { "http" }, member.http);
     if output.json {
         let sps: Vec<_> = members
             .iter()
             .map(|member| {
                 serde_json::json!({
                     "sp": member.id, "config": config(member.id).to_string_lossy(),
-                    "url": format!("http://{}", member.http), "peer": member.peer.to_string(),
+                    "url": url(member), "peer": member.peer.to_string(),
                 })
             })
             .collect();
@@ -201,12 +255,22 @@ fn tell(args: &Args, members: &[Member], output: Output) {
     for member in members {
         let _ = writeln!(text, "  acms storage-point --config {}", config(member.id).display());
     }
-    let url = format!("http://{}", members[0].http);
+    if has_tls {
+        let directory = args.directory.display();
+        let _ = write!(
+            text,
+            "\nWhat is said is encrypted, and who publishes shows a certificate. The authority's key is \
+             {directory}/authority/authority.key: keep it, and keep it apart.\nTell clients once whom they trust and \
+             who they are:\n  export ACMS_CA={directory}/publisher/authority.pem \
+             ACMS_CERT={directory}/publisher/certificate.pem ACMS_KEY={directory}/publisher/key.pem\n"
+        );
+    }
+    let first = url(&members[0]);
     let _ = write!(
         text,
         "\nThen publish something and look at it:\n  \
-         acms publish --to {url} etc/motd /etc/motd\n  acms get --from {url} etc/motd\n  acms status --from {}",
-        members.iter().map(|member| format!("http://{}", member.http)).collect::<Vec<_>>().join(",")
+         acms publish --to {first} etc/motd /etc/motd\n  acms get --from {first} etc/motd\n  acms status --from {}",
+        members.iter().map(url).collect::<Vec<_>>().join(",")
     );
     output.line(&text);
 }

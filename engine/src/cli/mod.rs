@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (accepted, found), 1 rejected or not found, 2 wrong usage or no storage point can be reached,
 //! 3 undetermined.
 
+pub mod certificate;
 mod check;
 pub mod delete;
 pub mod dev;
@@ -16,10 +17,11 @@ pub mod receive;
 pub mod replace;
 pub mod status;
 pub mod storage_point;
+pub mod token;
 mod tree;
 pub mod watch;
 
-use crate::client::{Client, ClientError, ClientOptions, Url};
+use crate::client::{Client, ClientError, ClientOptions, Credentials, Url};
 use clap::{Parser, Subcommand};
 use output::Output;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
@@ -59,6 +61,10 @@ enum Command {
     Dev(dev::Args),
     /// Write the configuration and stores of a new cluster.
     Init(init::Args),
+    /// Make a certificate of a cluster's authority: for a publisher, a storage point or a cache.
+    Certificate(certificate::Args),
+    /// Make a token by which storage points know a publisher.
+    Token(token::Args),
     /// Make a new store for a storage point whose disk is lost; the others fill it when it starts.
     Replace(replace::Args),
     /// Run one storage point.
@@ -121,6 +127,8 @@ pub fn run_as(program: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
     match cli.command {
         Command::Dev(args) => dev::run(&args, program, cli.log_format, output).into(),
         Command::Init(args) => init::run(&args, output).into(),
+        Command::Certificate(args) => certificate::run(&args, output).into(),
+        Command::Token(args) => token::run(&args, output).into(),
         Command::Replace(args) => replace::run(&args, output).into(),
         Command::StoragePoint(args) => storage_point::run(args, output),
         Command::Receive(args) => receive::run(args),
@@ -148,17 +156,20 @@ pub fn log_to_stderr(format: LogFormat) {
 /// Whom to publish at.
 #[derive(clap::Args, Clone, Debug)]
 struct To {
-    /// Address of a storage point, http://host:port; may be given again: the next one is tried if one cannot be reached
+    /// Address of a storage point, http(s)://host:port; may be given again: the next one is tried if one cannot be reached
     #[arg(long = "to", env = "ACMS_TO", value_name = "URL", value_delimiter = ',', required = true)]
     urls: Vec<Url>,
     /// Who publishes
     #[arg(long, env = "ACMS_PUBLISHER", default_value = "anonymous", value_name = "NAME")]
     publisher: String,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 impl To {
     fn client(&self) -> Result<Client, ClientError> {
-        let options = ClientOptions { publisher: self.publisher.clone(), ..ClientOptions::default() };
+        let (publisher, credentials) = (self.publisher.clone(), self.credentials.clone());
+        let options = ClientOptions { publisher, credentials, ..ClientOptions::default() };
         Client::new(self.urls.clone(), options)
     }
 }
@@ -166,13 +177,27 @@ impl To {
 /// Whom to read from.
 #[derive(clap::Args, Clone, Debug)]
 struct Source {
-    /// Address of a storage point or cache, http://host:port; may be given again
+    /// Address of a storage point or cache, http(s)://host:port; may be given again
     #[arg(long = "from", env = "ACMS_FROM", value_name = "URL", value_delimiter = ',', required = true)]
     urls: Vec<Url>,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 impl Source {
     fn client(&self, options: ClientOptions) -> Result<Client, ClientError> {
-        Client::new(self.urls.clone(), options)
+        let credentials = self.credentials.clone();
+        Client::new(self.urls.clone(), ClientOptions { credentials, ..options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_two_arguments_have_one_name() {
+        Cli::command().debug_assert();
     }
 }

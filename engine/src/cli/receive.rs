@@ -1,7 +1,7 @@
 //! `acms receive`: keeps a directory equal to the latest agreed publications of what it subscribes to.
 
 use crate::{
-    client::Url,
+    client::{Credentials, Url},
     protocol::Prefix,
     runtime::{
         events::EventStream,
@@ -21,7 +21,7 @@ const POLL_MIN: Duration = Duration::from_millis(100);
 /// Arguments of `acms receive`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Storage point or cache to pull from, http://host:port; several spread the load and stand in for each other.
+    /// Storage point or cache to pull from, http(s)://host:port; several spread the load and stand in for each other.
     #[arg(long = "source", value_name = "URL", required = true, num_args = 1..)]
     sources: Vec<Url>,
     /// What to keep: a path or all paths below it; "" is everything.
@@ -45,6 +45,8 @@ pub struct Args {
     /// Read the snapshot this often instead of following changes, such as 10s.
     #[arg(long, value_name = "INTERVAL", value_parser = parse_interval)]
     poll: Option<Duration>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// End once everything of the first snapshot is in place.
     #[arg(long)]
     once: bool,
@@ -76,6 +78,7 @@ fn try_run(args: Args) -> Result<Ended, ReceiveError> {
     }
     let stop = StopSignals::new()?;
     let events = args.events.as_deref().map_or_else(|| Ok(EventStream::none()), EventStream::open)?;
-    let Args { sources, subscribe: prefixes, into, count, id, poll, once, .. } = args;
-    receive::run(Options { sources, prefixes, into, count, id, poll, once }, events, &stop)
+    let Args { sources, subscribe: prefixes, into, count, id, poll, once, credentials, .. } = args;
+    let tls = credentials.tls(&sources)?;
+    receive::run(Options { tls, sources, prefixes, into, count, id, poll, once }, events, &stop)
 }

@@ -5,7 +5,7 @@
 
 use super::{Exit, init::nonce, output::Output};
 use crate::{
-    client::{Client, ClientOptions, Url},
+    client::{Client, ClientOptions, Credentials, Url},
     protocol::{SpId, SpSet, StoreId, quorum::Quorum},
     runtime::config::{Overrides, StoragePointConfig},
     store::{DirStorage, Store, StoreIdentity},
@@ -85,7 +85,15 @@ fn greatest_number(config: &StoragePointConfig, from: &[Url]) -> Result<u32, Pro
     };
     let name_them = "name the other storage points with --from";
     let timeout = Duration::from_secs(3);
-    let options = ClientOptions { connect_timeout: timeout, io_timeout: timeout, ..ClientOptions::default() };
+    // It shows what it has as a storage point.
+    let credentials = config.tls.as_ref().map_or_else(Credentials::default, |files| Credentials {
+        ca: Some(files.authority.clone()),
+        cert: Some(files.certificate.clone()),
+        cert_key: Some(files.key.clone()),
+        token_file: None,
+    });
+    let options =
+        ClientOptions { connect_timeout: timeout, io_timeout: timeout, credentials, ..ClientOptions::default() };
     let client = Client::new(urls, options).map_err(|error| (error.to_string(), name_them))?;
     let (mut answered, mut greatest, mut problems) = (SpSet::EMPTY, 0, Vec::new());
     for (at, url) in client.urls().iter().enumerate() {

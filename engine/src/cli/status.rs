@@ -5,7 +5,7 @@ mod table;
 mod verdict;
 
 use super::{Exit, Source, output::Output};
-use crate::client::{Client, ClientError, ClientOptions, Url};
+use crate::client::{Client, ClientError, ClientOptions, Credentials, Url};
 use answer::Answer;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, io::Write, thread, time::Duration};
@@ -39,7 +39,7 @@ struct Asked {
 
 pub(super) fn run(args: &Args, output: Output) -> Exit {
     loop {
-        let asked = ask_all(&args.from.urls, args.only);
+        let asked = ask_all(&args.from.urls, &args.from.credentials, args.only);
         let (verdict, findings) = verdict::judge(&asked);
         if args.watch.is_some() && !output.json {
             // Clears a terminal; anything else gets one table after the other.
@@ -65,13 +65,13 @@ fn exit_of(verdict: Verdict) -> Exit {
 }
 
 /// Asks all that are named at once, then all that those name, until nobody names another one.
-fn ask_all(named: &[Url], only: bool) -> Vec<Asked> {
+fn ask_all(named: &[Url], credentials: &Credentials, only: bool) -> Vec<Asked> {
     let (mut asked, mut known) = (Vec::new(), BTreeSet::new());
     let mut next: Vec<Url> = named.to_vec();
     while !next.is_empty() {
         next.retain(|url| known.insert(url.clone()));
         let answers: Vec<Asked> = thread::scope(|scope| {
-            let asking: Vec<_> = next.iter().map(|url| scope.spawn(move || ask(url))).collect();
+            let asking: Vec<_> = next.iter().map(|url| scope.spawn(move || ask(url, credentials))).collect();
             asking.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         let found = answers.iter().filter_map(|one| one.answer.as_ref().ok()).flat_map(|answer| &answer.peers);
@@ -90,8 +90,10 @@ fn without_aliases(asked: Vec<Asked>) -> Vec<Asked> {
     all
 }
 
-fn ask(url: &Url) -> Asked {
-    let options = ClientOptions { connect_timeout: TIMEOUT, io_timeout: TIMEOUT, ..ClientOptions::default() };
+fn ask(url: &Url, credentials: &Credentials) -> Asked {
+    let credentials = credentials.clone();
+    let options =
+        ClientOptions { connect_timeout: TIMEOUT, io_timeout: TIMEOUT, credentials, ..ClientOptions::default() };
     let answer = Client::new(vec![url.clone()], options).and_then(|client| client.status()).and_then(|value| {
         let not_acms =
             |error: serde_json::Error| ClientError::NotAcms { url: url.to_string(), detail: error.to_string() };

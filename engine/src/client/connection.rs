@@ -3,11 +3,13 @@
 use super::{
     ClientError, Stop, Url,
     response::{Head, Progress, ResponseParser},
+    wire::Wire,
 };
+use crate::tls::{Cause, ClientTls, Fault};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     os::fd::AsFd,
     time::{Duration, Instant},
@@ -55,22 +57,59 @@ pub(super) struct Patience<'a> {
 }
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     pub used_at: Instant,
 }
 
-pub(super) fn connect(url: &Url, timeout: Duration, should_stop: &Stop) -> Result<Connection, ClientError> {
+pub(super) fn connect(
+    url: &Url,
+    tls: Option<&ClientTls>,
+    timeout: Duration,
+    should_stop: &Stop,
+) -> Result<Connection, ClientError> {
     let unreachable = |detail: String| ClientError::Unreachable { url: url.to_string(), detail };
     let addresses = (url.host(), url.port()).to_socket_addrs().map_err(|error| unreachable(error.to_string()))?;
     let mut last = unreachable("the name has no address".into());
     for address in addresses {
         match connect_address(address, timeout, should_stop) {
-            Ok(Some(stream)) => return Ok(Connection { stream, used_at: now() }),
+            Ok(Some(tcp)) => match greet(tcp, url, tls.filter(|_| url.is_https()), timeout, should_stop) {
+                Ok(Some(wire)) => return Ok(Connection { wire, used_at: now() }),
+                Ok(None) => return Err(ClientError::Interrupted),
+                Err(error) => last = distrusted(url, &error).unwrap_or_else(|| unreachable(error.to_string())),
+            },
             Ok(None) => return Err(ClientError::Interrupted),
             Err(error) => last = unreachable(error.to_string()),
         }
     }
     Err(last)
+}
+
+/// The TLS handshake, if there is to be one: before it is over nothing of a request is sent.
+fn greet(
+    tcp: TcpStream,
+    url: &Url,
+    tls: Option<&ClientTls>,
+    timeout: Duration,
+    should_stop: &Stop,
+) -> io::Result<Option<Wire>> {
+    let mut wire = Wire::new(tcp, tls, url.host())?;
+    let give_up = now() + timeout;
+    while !wire.handshake()? {
+        if should_stop.asked() {
+            return Ok(None);
+        }
+        if now() >= give_up {
+            return Err(io::Error::new(ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}")));
+        }
+        ready(&wire.tcp, wire.flags(false))?;
+    }
+    Ok(Some(wire))
+}
+
+/// The error for a fault of TLS.
+fn distrusted(url: &Url, error: &io::Error) -> Option<ClientError> {
+    let Fault { problem, remedy, .. } = Fault::of(error)?;
+    Some(ClientError::Tls { url: url.to_string(), problem: problem.clone(), remedy })
 }
 
 fn connect_address(address: SocketAddr, timeout: Duration, should_stop: &Stop) -> io::Result<Option<TcpStream>> {
@@ -113,7 +152,8 @@ pub(super) fn now() -> Instant {
 
 /// One request on its way.
 struct Exchange<'a, 'b> {
-    stream: &'a TcpStream,
+    url: &'a Url,
+    wire: &'a mut Wire,
     /// Bytes to hand over, and how many of them have been.
     pending: Vec<u8>,
     handed: usize,
@@ -139,12 +179,13 @@ impl Connection {
     /// Whether the other end has neither closed nor said anything since the last exchange.
     pub(super) fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        matches!(self.stream.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        matches!(self.wire.tcp.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Sends `head` and `source`, reads the answer. True: the connection can be used again.
     pub(super) fn exchange(
         &mut self,
+        url: &Url,
         head: Vec<u8>,
         source: Source<'_>,
         parser: &mut ResponseParser,
@@ -152,7 +193,8 @@ impl Connection {
         patience: &Patience<'_>,
     ) -> Result<bool, Failure> {
         let mut exchange = Exchange {
-            stream: &self.stream,
+            url,
+            wire: &mut self.wire,
             pending: head,
             handed: 0,
             source,
@@ -165,6 +207,8 @@ impl Connection {
         self.used_at = now();
         match run {
             Ok(clean) => Ok(clean && whole && parser.keeps_alive()),
+            // A certificate is refused before anything of the request is looked at.
+            Err(error @ ClientError::Tls { .. }) => Err(Failure { sent: false, silent: !parser.has_begun(), error }),
             Err(error) => Err(Failure { sent, silent: !parser.has_begun(), error }),
         }
     }
@@ -215,7 +259,7 @@ impl Exchange<'_, '_> {
             if self.handed == self.pending.len() {
                 self.refill()?;
             }
-            match self.stream.write(&self.pending[self.handed..]) {
+            match self.wire.write(&self.pending[self.handed..]) {
                 Ok(count) => {
                     self.handed += count;
                     budget = budget.saturating_sub(count);
@@ -254,6 +298,33 @@ impl Exchange<'_, '_> {
         Ok(())
     }
 
+    /// Waits for one slice, and reads what there is.
+    fn read(&mut self, buffer: &mut [u8], more: bool) -> Result<Option<usize>, ClientError> {
+        let mut waited = false;
+        loop {
+            if waited || !self.wire.may_have_more() {
+                let is_ready = ready(&self.wire.tcp, self.wire.flags(more));
+                if !is_ready.map_err(|error| lost(error.to_string()))? {
+                    return Ok(None);
+                }
+            }
+            match self.wire.read(buffer) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && self.wire.may_have_more() && !waited => {
+                    waited = true;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    return Ok(None);
+                }
+                Err(error) => {
+                    let refused = Fault::of(&error).filter(|fault| fault.cause == Cause::Alert);
+                    let refused = refused.and_then(|_| distrusted(self.url, &error));
+                    return Err(refused.unwrap_or_else(|| lost(error.to_string())));
+                }
+            }
+        }
+    }
+
     fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -261,17 +332,7 @@ impl Exchange<'_, '_> {
         sink: Sink<'_>,
     ) -> Result<Received, ClientError> {
         let more = !self.refused && self.has_unsent();
-        let flags = if more { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
-        if !ready(self.stream, flags).map_err(|error| lost(error.to_string()))? {
-            return Ok(Received::Nothing);
-        }
-        let count = match self.stream.read(buffer) {
-            Ok(count) => count,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                return Ok(Received::Nothing);
-            }
-            Err(error) => return Err(lost(error.to_string())),
-        };
+        let Some(count) = self.read(buffer, more)? else { return Ok(Received::Nothing) };
         let progress = match count {
             0 => parser.end().map(|()| Progress::Done { unread: 0 }),
             _ => parser.push(&buffer[..count]),

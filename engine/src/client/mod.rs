@@ -9,15 +9,18 @@ mod publish;
 mod read;
 pub mod response;
 mod url;
+mod wire;
 
 pub use publish::{Body, PublishOptions, PublishResult, Verdict};
 pub use read::{Fetched, GetOptions, IndexPage};
 pub use url::{BadUrl, Url};
 
+use crate::tls::ClientTls;
 use connection::{Connection, Failure, Patience, Sink, Source, connect, now};
 use response::{Head, ResponseParser};
 use std::{
     fmt,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -29,6 +32,8 @@ use std::{
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Most idle connections kept.
 const IDLE_COUNT_MAX: usize = 64;
+/// Most bytes of a token.
+const TOKEN_LEN_MAX: usize = 1024;
 /// Most bytes of an answer that is not a content.
 const ANSWER_LEN_MAX: u64 = 64 << 20;
 /// Most bytes of a content.
@@ -59,6 +64,16 @@ pub enum ClientError {
         url: String,
         /// What the system said.
         detail: String,
+    },
+    /// TLS came to nothing; nothing was done.
+    #[error("{url} cannot be spoken to: {problem}")]
+    Tls {
+        /// Who.
+        url: String,
+        /// What is wrong, with the server as "it".
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The connection ended or fell silent before the answer was complete.
     #[error("the connection was lost: {detail}")]
@@ -110,11 +125,12 @@ impl ClientError {
     pub fn remedy(&self) -> String {
         match self {
             ClientError::NoUrl => "name at least one storage point, such as http://127.0.0.1:7401".into(),
-            ClientError::BadUrl(_) => "write the address as http://host:port".into(),
+            ClientError::BadUrl(_) => "write the address as http://host:port or https://host:port".into(),
             ClientError::BadOption { .. } => "correct it and try again".into(),
             ClientError::Unreachable { .. } => {
                 "check that the storage point runs and that the address is its publish or deliver address".into()
             }
+            ClientError::Tls { remedy, .. } => (*remedy).into(),
             ClientError::Lost { .. } => "try again, or at another storage point".into(),
             ClientError::Interrupted => "start it again when it suits".into(),
             ClientError::Refused { remedy, .. } => {
@@ -150,10 +166,52 @@ pub struct ClientOptions {
     pub io_timeout: Duration,
     /// A publication whose connection was lost is tried again, under the same key, until this long after its start.
     pub retry_timeout: Duration,
-    /// Who publishes.
+    /// Who publishes. Storage points that know better, by certificate or token, go by that.
     pub publisher: String,
+    /// Whom to trust at https:// addresses, and who this is.
+    pub credentials: Credentials,
     /// Asked every 100 ms whether to stop.
     pub should_stop: Option<ShouldStop>,
+}
+
+/// Whom a client trusts, and what it shows of itself. Files are PEM, as `acms certificate` writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Credentials {
+    /// Trust servers certified by this file's authorities (default: by those that this system trusts)
+    #[arg(long, env = "ACMS_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Show this certificate
+    #[arg(long, env = "ACMS_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, env = "ACMS_KEY", value_name = "FILE")]
+    pub cert_key: Option<PathBuf>,
+    /// Show the token in this file, made by `acms token`
+    #[arg(long, env = "ACMS_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// What `urls` need of it.
+    pub fn tls(&self, urls: &[Url]) -> Result<Option<ClientTls>, ClientError> {
+        if !urls.iter().any(Url::is_https) {
+            return Ok(None);
+        }
+        let load = ClientTls::load(self.ca.as_deref(), (self.cert.as_deref(), self.cert_key.as_deref()));
+        load.map(Some).map_err(|error| ClientError::BadOption { what: "TLS", detail: error.to_string() })
+    }
+
+    /// The value of the header Authorization.
+    fn authorization(&self) -> Result<Option<String>, ClientError> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        let failed = |detail: String| ClientError::File { detail: format!("{}: {detail}", file.display()) };
+        let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+        let token = text.trim();
+        if token.is_empty() || token.len() > TOKEN_LEN_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(failed("a token is one word, as `acms token` prints it".into()));
+        }
+        Ok(Some(format!("Bearer {token}")))
+    }
 }
 
 impl Default for ClientOptions {
@@ -163,6 +221,7 @@ impl Default for ClientOptions {
             io_timeout: Duration::from_secs(15),
             retry_timeout: Duration::from_secs(20),
             publisher: "anonymous".into(),
+            credentials: Credentials::default(),
             should_stop: None,
         }
     }
@@ -177,6 +236,8 @@ impl fmt::Debug for ClientOptions {
 /// Speaks to the first of several storage points that answers, and stays with it. May be shared between threads.
 pub struct Client {
     urls: Vec<Url>,
+    tls: Option<ClientTls>,
+    authorization: Option<String>,
     options: ClientOptions,
     stop: Stop,
     /// The one that answered last.
@@ -212,7 +273,9 @@ impl Client {
         }
         check_name("the publisher's name", &options.publisher)?;
         let stop = Stop(options.should_stop.clone());
-        Ok(Client { urls, options, stop, preferred: AtomicUsize::new(0), idle: Mutex::default() })
+        let tls = options.credentials.tls(&urls)?;
+        let authorization = options.credentials.authorization()?;
+        Ok(Client { urls, tls, authorization, options, stop, preferred: AtomicUsize::new(0), idle: Mutex::default() })
     }
 
     /// Of these storage points, as text.
@@ -261,14 +324,19 @@ impl Client {
         let idle = if request.fresh { None } else { self.take_idle(url) };
         let mut connection = match idle {
             Some(connection) => connection,
-            None => connect(&self.urls[url], self.options.connect_timeout, &self.stop).map_err(unsent)?,
+            None => {
+                let timeout = self.options.connect_timeout;
+                connect(&self.urls[url], self.tls.as_ref(), timeout, &self.stop).map_err(unsent)?
+            }
         };
+        let mut headers = request.headers.to_vec();
+        headers.extend(self.authorization.as_deref().map(|value| ("Authorization", value)));
         let host = self.urls[url].authority();
-        let head = response::encode_request(request.method, &host, request.target, request.headers);
+        let head = response::encode_request(request.method, &host, request.target, &headers);
         let mut parser = ResponseParser::new(request.method == "HEAD", request.len_max);
         let patience =
             Patience { io_timeout: self.options.io_timeout, deadline: request.deadline, should_stop: &self.stop };
-        let reusable = connection.exchange(head, source, &mut parser, sink, &patience)?;
+        let reusable = connection.exchange(&self.urls[url], head, source, &mut parser, sink, &patience)?;
         if reusable {
             self.put_idle(url, connection);
         }

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 /// Where a storage point or cache listens.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Url {
+    is_https: bool,
     host: String,
     port: u16,
 }
@@ -20,6 +21,11 @@ pub struct BadUrl {
 }
 
 impl Url {
+    /// Whether TLS is spoken there.
+    pub fn is_https(&self) -> bool {
+        self.is_https
+    }
+
     /// Host name or address, without the brackets of IPv6.
     pub fn host(&self) -> &str {
         &self.host
@@ -40,7 +46,8 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
     }
 }
 
@@ -49,12 +56,12 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Url, BadUrl> {
         let bad = |why| BadUrl { text: text.chars().take(200).collect(), why };
-        let (scheme, rest) = text.split_once("://").ok_or(bad("write it as http://host:port"))?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err(bad("TLS is not spoken yet, write http://host:port")),
-            _ => return Err(bad("only http:// is spoken")),
-        }
+        let (scheme, rest) = text.split_once("://").ok_or(bad("write it as http://host:port or https://host:port"))?;
+        let is_https = match scheme.to_ascii_lowercase().as_str() {
+            "http" => false,
+            "https" => true,
+            _ => return Err(bad("only http:// and https:// are spoken")),
+        };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '?', '#']) {
             return Err(bad("nothing may follow host and port"));
@@ -76,13 +83,19 @@ impl FromStr for Url {
         }
         let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port {
-            None => 80,
+            None => {
+                if is_https {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(port) if digits(port) => {
                 port.parse().ok().filter(|port| *port > 0).ok_or(bad("the port is 1 to 65535"))?
             }
             Some(_) => return Err(bad("the port is no number")),
         };
-        Ok(Url { host: host.to_owned(), port })
+        Ok(Url { is_https, host: host.to_owned(), port })
     }
 }
 
@@ -96,13 +109,14 @@ mod tests {
             ("http://127.0.0.1:7400", "http://127.0.0.1:7400"),
             ("HTTP://sp1.example:7400/", "http://sp1.example:7400"),
             ("http://sp1", "http://sp1:80"),
+            ("https://sp1", "https://sp1:443"),
+            ("https://[::1]:7400/", "https://[::1]:7400"),
             ("http://[::1]:7400", "http://[::1]:7400"),
         ] {
             assert_eq!(text.parse::<Url>().unwrap().to_string(), shown);
         }
         for text in [
             "127.0.0.1:7400",
-            "https://a:1",
             "ftp://a:1",
             "http://",
             "http://:1",

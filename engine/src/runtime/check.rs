@@ -3,7 +3,10 @@
 
 use crate::{
     client::Url,
-    runtime::config::{Overrides, StoragePointConfig},
+    runtime::{
+        config::{Overrides, StoragePointConfig},
+        storage_point::{self, AccessError},
+    },
     store::{DirStorage, Storage as _, Store, StoreError},
 };
 use serde::Serialize;
@@ -35,7 +38,18 @@ pub fn check(config: &StoragePointConfig) -> Vec<Problem> {
     let (mut problems, is_running) = check_store(config);
     problems.extend(check_listeners(config, is_running));
     problems.extend(check_members(config));
+    problems.extend(check_access(config));
     problems
+}
+
+/// Whether certificates and tokens can be used.
+fn check_access(config: &StoragePointConfig) -> Option<Problem> {
+    let error = storage_point::check_access(config).err()?;
+    let key = match error {
+        AccessError::Tls(_) => "tls",
+        AccessError::Tokens(_) => "publishers.tokens",
+    };
+    Some(problem(key, error.to_string(), "make new ones with `acms certificate` or `acms token`", true))
 }
 
 /// Problems of the store, and whether a process has it.

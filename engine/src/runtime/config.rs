@@ -7,6 +7,7 @@ use crate::{
         spelling::nearest_in,
         units::{BadUnit, parse_duration, parse_size},
     },
+    tls::TlsFiles,
 };
 use serde::Deserialize;
 use std::{
@@ -76,6 +77,9 @@ struct File {
     acms: AcmsSection,
     #[serde(default)]
     limits: LimitsSection,
+    tls: Option<TlsSection>,
+    #[serde(default)]
+    publishers: PublishersSection,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -91,6 +95,38 @@ struct ListenSection {
     deliver: SocketAddr,
     publish: SocketAddr,
     peer: SocketAddr,
+    /// These are not encrypted although there are certificates, or although others than this machine reach them.
+    #[serde(default)]
+    plain_text: Vec<Listener>,
+}
+
+/// What a storage point listens for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Listener {
+    /// Receivers and caches.
+    Deliver,
+    /// Publishers.
+    Publish,
+    /// The other storage points.
+    Peer,
+}
+
+/// Files, relative to the configuration's directory.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsSection {
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishersSection {
+    /// Who says no name may publish.
+    anonymous: Option<bool>,
+    tokens: Option<PathBuf>,
 }
 
 /// One storage point of the cluster.
@@ -215,6 +251,14 @@ pub struct StoragePointConfig {
     pub limits: Limits,
     /// Time limits of HTTP.
     pub times: HttpTimes,
+    /// Certificates; none: nothing is encrypted.
+    pub tls: Option<TlsFiles>,
+    /// Not encrypted all the same.
+    pub plain_text: Vec<Listener>,
+    /// Whether those who do not show who they are may publish; nothing said: only in plain text on loopback.
+    pub anonymous: Option<bool>,
+    /// The tokens that publishers may show.
+    pub tokens: Option<PathBuf>,
 }
 
 impl StoragePointConfig {
@@ -231,7 +275,8 @@ impl StoragePointConfig {
             .map_err(|source| ConfigFileError::Parse { path: file.to_owned(), source: Box::new(source) })?;
         let value = |key, problem: String| ConfigFileError::Value { path: file.to_owned(), key, problem };
         let unit = |key, error: BadUnit| value(key, error.to_string());
-        let File { cluster, epoch, storage_point, listen, mut members, acms, limits: section } = parsed;
+        let File { cluster, epoch, storage_point, listen, mut members, acms, limits: section, tls, publishers } =
+            parsed;
         let mut limits = Limits::default();
         if let Some(text) = &section.publish {
             limits.publish = parse_duration(text).map_err(|error| unit("limits.publish", error))?;
@@ -267,6 +312,14 @@ impl StoragePointConfig {
             max_drift,
             limits,
             times,
+            tls: tls.map(|tls| TlsFiles {
+                authority: base.join(tls.authority),
+                certificate: base.join(tls.certificate),
+                key: base.join(tls.key),
+            }),
+            plain_text: listen.plain_text,
+            anonymous: publishers.anonymous,
+            tokens: publishers.tokens.map(|tokens| base.join(tokens)),
         };
         config.protocol(StoreId::default()).validate().map_err(|error| {
             let key = match error {
@@ -277,6 +330,7 @@ impl StoragePointConfig {
             value(key, error.to_string())
         })?;
         config.check_addresses().map_err(|(key, problem)| value(key, problem))?;
+        config.check_plain_text().map_err(|(key, problem)| value(key, problem))?;
         Ok(config)
     }
 
@@ -290,6 +344,46 @@ impl StoragePointConfig {
             }
         }
         Ok(())
+    }
+
+    fn check_plain_text(&self) -> Result<(), (&'static str, String)> {
+        let listeners = [
+            (Listener::Deliver, self.deliver, "listen.deliver", "deliver"),
+            (Listener::Publish, self.publish, "listen.publish", "publish"),
+            (Listener::Peer, self.peer, "listen.peer", "peer"),
+        ];
+        for (listener, addr, key, word) in listeners {
+            if !addr.ip().is_loopback() && !self.speaks_tls(listener) && !self.plain_text.contains(&listener) {
+                let problem = format!(
+                    "others than this machine reach {addr}, and nothing said there would be encrypted; make \
+                     certificates with `acms certificate storage-point` and name them under [tls], or, on a network \
+                     that you trust, write plain_text = [\"{word}\"] under [listen]"
+                );
+                return Err((key, problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is said at a listener is encrypted. Readers at the publish address are at that listener.
+    pub fn speaks_tls(&self, listener: Listener) -> bool {
+        let listener = match listener {
+            Listener::Deliver if self.deliver == self.publish => Listener::Publish,
+            other => other,
+        };
+        self.tls.is_some() && !self.plain_text.contains(&listener)
+    }
+
+    /// Whether somebody who does not show who it is may publish.
+    pub fn allows_anonymous(&self) -> bool {
+        let is_local = self.publish.ip().is_loopback() && !self.speaks_tls(Listener::Publish);
+        self.anonymous.unwrap_or(is_local)
+    }
+
+    /// Where people publish.
+    pub fn publish_url(&self) -> String {
+        let scheme = if self.speaks_tls(Listener::Publish) { "https" } else { "http" };
+        format!("{scheme}://{}", self.publish)
     }
 
     /// What the protocol needs of it, for the store that was found.
@@ -354,6 +448,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_encrypted_and_who_may_publish() {
+        let config = parse(GOOD).unwrap();
+        assert!(!config.speaks_tls(Listener::Publish) && config.allows_anonymous());
+        let closed = parse(&format!("{GOOD}\n[publishers]\nanonymous = false\ntokens = \"t\"")).unwrap();
+        assert!(!closed.allows_anonymous());
+        assert_eq!(closed.tokens.as_deref(), Some(Path::new("/c/t")));
+        const TLS: &str = "[tls]\nauthority = \"a\"\ncertificate = \"b\"\nkey = \"c\"\n";
+        let public = GOOD.replace("deliver = \"127.0.0.1", "deliver = \"0.0.0.0");
+        let config = parse(&format!("{public}\n{TLS}")).unwrap();
+        assert!(config.speaks_tls(Listener::Deliver) && config.speaks_tls(Listener::Peer));
+        assert!(!config.allows_anonymous());
+        let asked = public.replacen("[[members", "plain_text = [\"deliver\"]\n[[members", 1);
+        assert!(parse(&public).is_err() && parse(&asked).is_ok());
+        let config = parse(&format!("{asked}\n{TLS}")).unwrap();
+        assert!(!config.speaks_tls(Listener::Deliver) && config.speaks_tls(Listener::Publish));
+    }
+
+    #[test]
     fn errors_name_the_key() {
         let cases = [
             (GOOD.replace("epoch = 1", ""), "epoch"),
@@ -371,6 +483,9 @@ mod tests {
             (format!("{GOOD}\n[acms]\nquorum = \"two\""), "quorum"),
             (format!("{GOOD}\n[acms]\nquorum = \"sets:1,2\""), "acms.quorum"),
             (format!("{GOOD}\n[acms]\nmode = \"slow\""), "mode"),
+            (GOOD.replace("publish = \"127.0.0.1:7402\"", "publish = \"0.0.0.0:7402\""), "listen.publish"),
+            (GOOD.replace("peer = \"127.0.0.1:7502\"\n        [[", "peer = \"[::]:7502\"\n        [["), "listen.peer"),
+            (GOOD.replace("[[members", "plain_text = [\"peers\"]\n[[members"), "plain_text"),
         ];
         for (text, key) in cases {
             let error = parse(&text).unwrap_err();

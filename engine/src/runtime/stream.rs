@@ -4,14 +4,18 @@
 //! Invariant: what [`Stream::write`] counts as written has left for the socket. Nothing is held back here that its caller
 //! believes sent.
 
+use crate::tls::{Identity, Session};
 use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
 use nix::sys::sendfile::sendfile;
 use std::{
     fs::File,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Shutdown, SocketAddr},
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::FileExt as _},
 };
+
+/// Bytes of a file that are read to be encrypted at a time.
+const FILE_PART_LEN: usize = 64 << 10;
 
 /// A connection that does not block.
 #[derive(Debug)]
@@ -26,6 +30,15 @@ pub struct Stream {
 #[derive(Debug)]
 enum Transport {
     Plain(TcpStream),
+    /// In a box, so that plain connections, which are many, stay small.
+    Tls(Box<Tls>),
+}
+
+#[derive(Debug)]
+struct Tls {
+    tcp: TcpStream,
+    session: Session,
+    is_abandoned: bool,
 }
 
 /// What reading gave.
@@ -40,26 +53,32 @@ pub enum ReadResult {
 }
 
 impl Stream {
-    /// A plain connection that someone has made to this process: ready until it is found not to be.
-    pub fn accepted(tcp: TcpStream) -> Stream {
-        Stream { transport: Transport::Plain(tcp), readable: true, writable: true, ended: false }
+    /// A connection that someone has made to this process: ready until it is found not to be. Without a session: plain.
+    pub fn accepted(tcp: TcpStream, session: Option<Session>) -> Stream {
+        Stream { readable: true, writable: true, ..Stream::connecting(tcp, session) }
     }
 
-    /// A plain connection that this process makes: not ready before the kernel says so.
-    pub fn connecting(tcp: TcpStream) -> Stream {
-        Stream { transport: Transport::Plain(tcp), readable: false, writable: false, ended: false }
+    /// A connection that this process makes: not ready before the kernel says so. Without a session: plain.
+    pub fn connecting(tcp: TcpStream, session: Option<Session>) -> Stream {
+        let transport = match session {
+            None => Transport::Plain(tcp),
+            Some(session) => Transport::Tls(Box::new(Tls { tcp, session, is_abandoned: false })),
+        };
+        Stream { transport, readable: false, writable: false, ended: false }
     }
 
     /// The socket below.
     pub fn tcp(&self) -> &TcpStream {
         match &self.transport {
             Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => &tls.tcp,
         }
     }
 
     fn tcp_mut(&mut self) -> &mut TcpStream {
         match &mut self.transport {
             Transport::Plain(tcp) => tcp,
+            Transport::Tls(tls) => &mut tls.tcp,
         }
     }
 
@@ -87,7 +106,20 @@ impl Stream {
 
     /// Whether writing may get something across.
     pub fn is_writable(&self) -> bool {
-        self.writable
+        self.writable && !self.is_handshaking()
+    }
+
+    /// Whether it is not known yet who is at the other end.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(&self.transport, Transport::Tls(tls) if tls.session.is_handshaking() && !tls.is_abandoned)
+    }
+
+    /// Who the certificate of the other end says that it is; nobody on plain connections.
+    pub fn identity(&self) -> Option<Identity> {
+        match &self.transport {
+            Transport::Plain(_) => None,
+            Transport::Tls(tls) => tls.session.identity(),
+        }
     }
 
     /// Whether the other end has ended its side, as far as the kernel has said.
@@ -100,17 +132,35 @@ impl Stream {
         self.tcp().peer_addr()
     }
 
+    /// Goes on with the handshake, and says what it had to say and the socket did not take before. For a connection that
+    /// waits to be written to, as reading and writing do the same.
+    pub fn advance(&mut self) -> io::Result<()> {
+        let Transport::Tls(tls) = &mut self.transport else { return Ok(()) };
+        let Tls { tcp, session, is_abandoned: false } = &mut **tls else { return Ok(()) };
+        let done = match session.is_handshaking() {
+            true => session.handshake(tcp),
+            false => session.flush(tcp),
+        };
+        match done {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads into `buffer`.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadResult> {
+        self.advance()?;
         while self.readable {
-            let result = match &mut self.transport {
-                Transport::Plain(tcp) => tcp.read(buffer),
+            let (result, is_plain) = match &mut self.transport {
+                Transport::Plain(tcp) => (tcp.read(buffer), true),
+                Transport::Tls(tls) if tls.is_abandoned => (tls.tcp.read(buffer), true),
+                Transport::Tls(tls) => (tls.session.read(&mut tls.tcp, buffer), false),
             };
             match result {
                 Ok(0) => return Ok(ReadResult::End),
                 Ok(len) => {
                     // A short read has emptied the socket: what comes later is announced anew, and so is its end.
-                    self.readable = len == buffer.len() || self.ended;
+                    self.readable = len == buffer.len() || self.ended || !is_plain;
                     return Ok(ReadResult::Bytes(len));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
@@ -123,9 +173,13 @@ impl Stream {
 
     /// Writes the beginning of `bytes`: how much of it. 0: nothing more for now; the next call brings the same bytes again.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        while self.writable && !bytes.is_empty() {
+        if self.is_handshaking() {
+            self.advance()?;
+        }
+        while self.is_writable() && !bytes.is_empty() {
             let result = match &mut self.transport {
                 Transport::Plain(tcp) => tcp.write(bytes),
+                Transport::Tls(tls) => tls.session.write(&mut tls.tcp, bytes),
             };
             if let Some(len) = self.written(result)? {
                 return Ok(len);
@@ -136,12 +190,13 @@ impl Stream {
 
     /// Writes from `offset` of a file, `len_max` bytes at most, as [`write`](Stream::write) does.
     pub fn write_file(&mut self, file: &File, offset: u64, len_max: usize) -> io::Result<usize> {
-        while self.writable && len_max > 0 {
+        while self.is_writable() && len_max > 0 {
             let result = match &mut self.transport {
                 Transport::Plain(tcp) => {
                     let mut at = offset as i64;
                     sendfile(tcp.as_fd(), file.as_fd(), Some(&mut at), len_max).map_err(io::Error::from)
                 }
+                Transport::Tls(tls) => encrypt_file(tls, file, offset, len_max),
             };
             match self.written(result)? {
                 // Shorter than its length was: the other end must not take it for whole.
@@ -167,9 +222,31 @@ impl Stream {
         }
     }
 
+    /// TLS has failed, and this end has said so: what still comes is read as it is, to be passed over. Were the connection
+    /// closed at once, the other end might see that instead of the reason.
+    pub fn abandon_tls(&mut self) {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.is_abandoned = true;
+        }
+    }
+
     /// Ends this side; the other may still be read.
     pub fn end(&mut self) {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.session.end(&mut tls.tcp);
+        }
         // One that is gone already needs no end.
         let _ = self.tcp().shutdown(Shutdown::Write);
     }
+}
+
+/// Reads a part of a file and writes it, encrypted; the part that was blocked before, if there is one.
+fn encrypt_file(tls: &mut Tls, file: &File, offset: u64, len_max: usize) -> io::Result<usize> {
+    let blocked = tls.session.finish_write(&mut tls.tcp)?;
+    if blocked > 0 {
+        return Ok(blocked);
+    }
+    let mut part = vec![0; len_max.min(FILE_PART_LEN)];
+    let len = file.read_at(&mut part, offset)?;
+    if len == 0 { Ok(0) } else { tls.session.write(&mut tls.tcp, &part[..len]) }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum BadUnit {
     /// Not a duration.
-    #[error("{0:?} is no duration: write a number and us, ms, s, min or h, such as 9s or 250ms")]
+    #[error("{0:?} is no duration: write a number and us, ms, s, min, h or d, such as 9s or 250ms")]
     Duration(String),
     /// Not a size.
     #[error("{0:?} is no size: write a number and B, KiB, MiB or GiB, such as 256MiB")]
@@ -29,6 +29,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, BadUnit> {
             "s" => 1_000_000,
             "min" => 60_000_000,
             "h" => 3_600_000_000,
+            "d" => 86_400_000_000,
             _ => return None,
         };
         number.checked_mul(micros).map(Duration::from_micros)
@@ -60,6 +61,7 @@ mod tests {
         assert_eq!(parse_duration("9s"), Ok(Duration::from_secs(9)));
         assert_eq!(parse_duration("250 ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("90d"), Ok(Duration::from_secs(90 * 24 * 3600)));
         for bad in ["", "s", "9", "-1s", "1.5s", "9 sec", "99999999999999999h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

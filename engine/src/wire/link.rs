@@ -55,6 +55,8 @@ struct Channel {
     current: Bytes,
     queued_len: usize,
     greeted: bool,
+    /// Whose certificate the other end has shown, where certificates are.
+    certified: Option<SpId>,
     heard_at: Instant,
     sent_at: Instant,
 }
@@ -68,8 +70,19 @@ impl Channel {
             queued_len: hello.len(),
             current: hello,
             greeted: false,
+            certified: None,
             heard_at: now,
             sent_at: now,
+        }
+    }
+
+    /// Whether the other end may say that it is `sp`.
+    fn check_certified(&self, sp: SpId) -> Result<(), Problem> {
+        match self.certified {
+            Some(other) if other != sp => {
+                Err(Problem("certificate", format!("it has the certificate of storage point {other}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -232,6 +245,13 @@ impl<K: Copy + Ord> Links<K> {
         }
     }
 
+    /// The other end of a connection has shown the certificate of `sp`: it may be no other.
+    pub fn certified(&mut self, key: K, sp: SpId) {
+        if let Some(channel) = self.channel(key) {
+            channel.certified = Some(sp);
+        }
+    }
+
     /// Bytes came over a connection.
     pub fn received(&mut self, key: K, bytes: &[u8], now: Instant) {
         let Some(channel) = self.channel(key) else { return };
@@ -255,6 +275,7 @@ impl<K: Copy + Ord> Links<K> {
             match frame {
                 Frame::Hello(hello) if !channel.greeted => {
                     check_hello(&self.hello, &hello).and_then(|()| is_from(&hello, sp))?;
+                    channel.check_certified(sp)?;
                     channel.greeted = true;
                     link.back_off = REDIAL_MIN;
                     self.events.push_back(LinkEvent::Up(sp, hello.header));
@@ -289,7 +310,7 @@ impl<K: Copy + Ord> Links<K> {
         };
         let sp = hello.header.from;
         let checked = match self.links.contains_key(&sp) && sp < self.me {
-            true => check_hello(&self.hello, &hello),
+            true => check_hello(&self.hello, &hello).and_then(|()| channel.check_certified(sp)),
             false => {
                 let problem = format!("a stranger says that it is storage point {sp} of {}", hello.cluster);
                 Err(Problem("stranger", problem))

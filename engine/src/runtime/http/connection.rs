@@ -7,13 +7,14 @@ use crate::{
         http::{
             answer::{HttpDate, Outbox, Piece},
             body::BodyReader,
-            service::IncomingBody,
+            service::{Client, IncomingBody},
         },
         stream::{ReadResult, Stream},
     },
+    tls::Identity,
 };
 use bytes::Bytes;
-use std::{collections::VecDeque, io, mem};
+use std::{collections::VecDeque, io, mem, sync::Arc};
 
 /// Bytes written to one connection before others have their turn.
 const WRITE_BUDGET: usize = 1 << 20;
@@ -96,6 +97,8 @@ pub(super) struct Connection<B> {
     pub(super) stream: Stream,
     pub(super) id: ConnectionId,
     pub(super) role: Role,
+    /// Who the client is, once that was asked for the first time.
+    identity: Option<Option<Arc<Identity>>>,
     pub(super) state: State<B>,
     pub(super) form: ReplyForm,
     /// Read and not yet understood.
@@ -116,6 +119,7 @@ impl<B: IncomingBody> Connection<B> {
             stream,
             id,
             role,
+            identity: None,
             state: State::Head,
             form: ReplyForm::default(),
             input: Vec::new(),
@@ -125,6 +129,12 @@ impl<B: IncomingBody> Connection<B> {
             is_mid_head: false,
             is_listed: false,
         }
+    }
+
+    /// Whom the requests of this connection are from.
+    pub(super) fn client(&mut self) -> Client {
+        let identity = self.identity.get_or_insert_with(|| self.stream.identity().map(Arc::new)).clone();
+        Client { id: self.id, role: self.role, identity }
     }
 
     /// Whether nothing can be sent to it any more.
@@ -226,6 +236,7 @@ impl<B: IncomingBody> Connection<B> {
             return if idle >= times.write { Overdue::Close } else { Overdue::No };
         }
         match &self.state {
+            State::Head if self.stream.is_handshaking() && idle >= times.head => Overdue::Close,
             State::Head if self.is_mid_head && idle >= times.head => Overdue::Say408,
             State::Head if idle >= times.idle => Overdue::Idle,
             State::Receiving(body) if body.waits_for_client() && idle >= times.body => Overdue::Say408,

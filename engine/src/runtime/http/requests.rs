@@ -143,11 +143,11 @@ fn begin<S: Service>(
     };
     let can_discard =
         matches!(head.framing, Framing::Length(len) if len <= DISCARDED_LEN_MAX) && !head.expects_continue;
-    let (id, role) = (connection.id, connection.role);
+    let client = connection.client();
     let (state, taken, close) = {
         let date = service.date().clone();
         let mut out = connection.outbox(gathered, &date);
-        let (state, taken) = match service.handle_request(id, role, head, rest, &mut out) {
+        let (state, taken) = match service.handle_request(&client, head, rest, &mut out) {
             Ok((next, taken)) => (next.into(), taken),
             Err(refused) => {
                 out.close |= has_body && !can_discard;

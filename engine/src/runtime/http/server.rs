@@ -15,6 +15,7 @@ use crate::{
         net,
         stream::{ReadResult, Stream},
     },
+    tls::{Fault, Session},
 };
 use mio::{Interest, Registry, Token, event::Event, net::TcpListener};
 use slab::Slab;
@@ -261,9 +262,12 @@ impl<S: Service> HttpServer<S> {
                 return;
             }
             match listener.listener.accept() {
-                Ok((stream, _)) => {
+                Ok((tcp, _)) => {
                     let role = listener.role;
-                    self.take_connection(service, Stream::accepted(stream), role);
+                    match service.tls(role).map(|config| Session::server(&config)).transpose() {
+                        Ok(session) => self.take_connection(service, Stream::accepted(tcp, session), role),
+                        Err(error) => tracing::warn!("a connection cannot be taken: {error}"),
+                    }
                 }
                 Err(error) => {
                     listener.ready = error.kind() == io::ErrorKind::Interrupted;
@@ -329,7 +333,8 @@ impl<S: Service> HttpServer<S> {
             self.buffers.gathered.clear();
             return;
         };
-        let verdict = drive(service, connection, &mut self.buffers).unwrap_or(Verdict::Close);
+        let verdict = drive(service, connection, &mut self.buffers);
+        let verdict = verdict.unwrap_or_else(|error| broken(service, connection, &error));
         self.buffers.gathered.clear();
         match verdict {
             Verdict::Wait => {}
@@ -367,6 +372,18 @@ fn refuse_connection<S: Service>(service: &mut S, mut stream: Stream) {
     let refused = Refused::new(503, "too many connections", "try again after a while").because(Cause::Connections);
     requests::refuse(service, None, &refused, &mut out);
     let _ = stream.write(&bytes);
+}
+
+/// What becomes of a connection that has failed.
+fn broken<S: Service>(service: &mut S, connection: &mut Connection<S::Body>, error: &io::Error) -> Verdict {
+    if Fault::of(error).is_none() || !matches!(connection.state, State::Head) {
+        return Verdict::Close;
+    }
+    let (from, now) = (connection.stream.peer_addr().ok(), service.now());
+    service.counters().refusals.note("an HTTPS connection", from, error, now);
+    connection.stream.abandon_tls();
+    connection.linger(now);
+    Verdict::Again
 }
 
 /// One turn of a connection.

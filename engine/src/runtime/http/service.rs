@@ -8,7 +8,11 @@ use crate::{
         connection::{ConnectionId, Role},
         head::{BadHead, Head, Method},
     },
+    runtime::refusals::Refusals,
+    tls::Identity,
 };
+use rustls::ServerConfig;
+use std::sync::Arc;
 
 /// Answers the requests of a [`HttpServer`](super::server::HttpServer).
 pub trait Service {
@@ -27,11 +31,16 @@ pub trait Service {
     /// What the server counts.
     fn counters(&mut self) -> &mut HttpCounters;
 
+    /// How TLS is spoken at a listener of this role; nothing: it is plain.
+    fn tls(&self, role: Role) -> Option<Arc<ServerConfig>> {
+        let _ = role;
+        None
+    }
+
     /// Begins a request; `rest` is what has come behind its head. How it goes on, and how much of `rest` was taken.
     fn handle_request(
         &mut self,
-        id: ConnectionId,
-        role: Role,
+        client: &Client,
         head: &Head<'_>,
         rest: &[u8],
         out: &mut Outbox<'_>,
@@ -59,6 +68,17 @@ pub trait Service {
         let _ = method;
         refused.write(out);
     }
+}
+
+/// Who sends a request.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its connection.
+    pub id: ConnectionId,
+    /// What the listener is for.
+    pub role: Role,
+    /// Who its certificate says that it is.
+    pub identity: Option<Arc<Identity>>,
 }
 
 /// The body of a request on its way in.
@@ -177,8 +197,10 @@ impl From<BadHead> for Refused {
 }
 
 /// What a server counts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HttpCounters {
+    /// Connections that came to nothing because of TLS.
+    pub refusals: Refusals,
     /// Open connections.
     pub connections: u64,
     /// Connections taken.

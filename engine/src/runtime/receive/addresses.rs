@@ -4,9 +4,11 @@
 use crate::{
     client::Url,
     protocol::{Duration, Instant},
+    tls::{ClientTls, Session},
 };
 use mio::Waker;
 use std::{
+    io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     sync::{
         Arc,
@@ -23,6 +25,7 @@ type Found = (usize, Vec<SocketAddr>);
 #[derive(Debug)]
 pub(super) struct AddressBook {
     sources: Vec<Source>,
+    tls: Option<ClientTls>,
     look_up: fn(&Url) -> Vec<SocketAddr>,
     waker: Arc<Waker>,
     sender: Sender<Found>,
@@ -46,8 +49,8 @@ fn look_up(url: &Url) -> Vec<SocketAddr> {
 
 impl AddressBook {
     /// Looks all sources up. `waker` is woken when a later look-up is done.
-    pub(super) fn new(urls: Vec<Url>, waker: Arc<Waker>) -> AddressBook {
-        AddressBook::with(urls, waker, look_up)
+    pub(super) fn new(urls: Vec<Url>, tls: Option<ClientTls>, waker: Arc<Waker>) -> AddressBook {
+        AddressBook { tls, ..AddressBook::with(urls, waker, look_up) }
     }
 
     fn with(urls: Vec<Url>, waker: Arc<Waker>, look_up: fn(&Url) -> Vec<SocketAddr>) -> AddressBook {
@@ -56,11 +59,17 @@ impl AddressBook {
             Source { addresses: look_up(&url), at: 0, again_at, url }
         };
         let (sender, found) = channel();
-        AddressBook { sources: urls.into_iter().map(source).collect(), look_up, waker, sender, found }
+        AddressBook { sources: urls.into_iter().map(source).collect(), tls: None, look_up, waker, sender, found }
     }
 
     pub(super) fn url(&self, source: usize) -> &Url {
         &self.sources[source].url
+    }
+
+    /// TLS with a source, if it is to be spoken there.
+    pub(super) fn session(&self, source: usize) -> io::Result<Option<Session>> {
+        let url = self.url(source);
+        self.tls.as_ref().filter(|_| url.is_https()).map(|tls| tls.connect(url.host())).transpose()
     }
 
     pub(super) fn count(&self, source: usize) -> usize {

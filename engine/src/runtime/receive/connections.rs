@@ -193,7 +193,8 @@ impl Connections {
         while exchange.addresses_tried < io.addresses.count(source) && self.connections.len() < TOKENS {
             exchange.addresses_tried += 1;
             let Some(address) = io.addresses.current(source) else { break };
-            let connected = TcpStream::connect(address).map(Stream::connecting).and_then(|mut stream| {
+            let connected = TcpStream::connect(address).and_then(|tcp| {
+                let mut stream = Stream::connecting(tcp, io.addresses.session(source)?);
                 stream.register(io.registry, Token(self.first_token + self.connections.vacant_key()))?;
                 net::prepare(stream.tcp());
                 Ok(stream)

@@ -89,7 +89,7 @@ impl Fleet {
         let poll = Poll::new()?;
         stop.register(poll.registry(), STOP)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        let addresses = AddressBook::new(options.sources.clone(), Arc::clone(&waker));
+        let addresses = AddressBook::new(options.sources.clone(), options.tls.clone(), Arc::clone(&waker));
         let threads = if options.into.is_some() { count } else { 0 };
         let appliers = Appliers::start(threads, budget.rests, &waker)?;
         let mut members = Vec::with_capacity(count);

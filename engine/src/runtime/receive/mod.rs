@@ -18,9 +18,10 @@ pub use disk::{Disk, DiskError, Line};
 pub use state::{StateError, format_line, line as state_line, reached_line};
 
 use crate::{
-    client::Url,
+    client::{ClientError, Url},
     protocol::{Prefix, receiver::ReceiverConfigError},
     runtime::{events::EventStream, signal::StopSignals},
+    tls::ClientTls,
 };
 use fleet::Fleet;
 use std::{io, path::PathBuf, time::Duration};
@@ -30,6 +31,8 @@ use std::{io, path::PathBuf, time::Duration};
 pub struct Options {
     /// Storage points or caches.
     pub sources: Vec<Url>,
+    /// How https:// sources are spoken to.
+    pub tls: Option<ClientTls>,
     /// What is subscribed to.
     pub prefixes: Vec<Prefix>,
     /// The directory to keep; none: contents are checked and thrown away.
@@ -51,6 +54,9 @@ pub enum ReceiveError {
     /// The directory cannot be kept.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Sources cannot be spoken to.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// The options make no receiver.
     #[error(transparent)]
     Config(#[from] ReceiverConfigError),

@@ -6,7 +6,8 @@ use crate::{
         config::StoragePointConfig,
         http::{answer::HttpDate, connection::ConnectionId, service::HttpCounters},
         storage_point::{
-            completion::UploadId, content::Job, environment::Io, held::Holds, publish::PublishMeta, status::Counters,
+            access::Access, completion::UploadId, content::Job, environment::Io, held::Holds, publish::PublishMeta,
+            status::Counters,
         },
     },
 };
@@ -17,6 +18,8 @@ pub(super) struct Core {
     pub(super) sp: StoragePoint,
     pub(super) io: Io,
     pub(super) config: StoragePointConfig,
+    /// Who may do what.
+    pub(super) access: Access,
     pub(super) holds: Holds,
     /// Bodies at the content thread.
     pub(super) uploads: BTreeMap<UploadId, Upload>,
@@ -43,11 +46,12 @@ pub(super) struct Upload {
 }
 
 impl Core {
-    pub(super) fn new(sp: StoragePoint, io: Io, config: StoragePointConfig, now: Now) -> Core {
+    pub(super) fn new(sp: StoragePoint, io: Io, config: StoragePointConfig, access: Access, now: Now) -> Core {
         Core {
             sp,
             io,
             config,
+            access,
             holds: Holds::default(),
             uploads: BTreeMap::new(),
             next_upload: 0,

@@ -1,5 +1,6 @@
 //! A storage point as a process: its store, its listeners, its threads and its loop.
 
+mod access;
 mod commit;
 pub mod committer;
 mod completion;
@@ -27,6 +28,8 @@ use crate::{
     store::{DirStorage, Opened, Store, StoreError},
     wire::Hello,
 };
+use access::Access;
+pub use access::AccessError;
 use commit::CommitThread;
 use completion::Completions;
 use content::ContentThread;
@@ -77,6 +80,9 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// Certificates or tokens cannot be used.
+    #[error("who may connect and publish cannot be told: {0}")]
+    Access(#[from] AccessError),
     /// The configuration does not fit together.
     #[error("the configuration cannot be used: {0}")]
     Config(#[from] crate::protocol::config::ConfigError),
@@ -90,7 +96,8 @@ pub enum RunError {
 
 /// Runs a storage point until SIGTERM or SIGINT comes, or its events are not read any more.
 pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunError> {
-    let signals = StopSignals::new()?;
+    let signals = StopSignals::with_reload()?;
+    let access = Access::load(&config, clock::monotonic())?;
     let opened = open_store(&config)?;
     let peer_listener = listen(config.peer, "listen.peer")?;
     let listeners = http_listeners(&config)?;
@@ -109,14 +116,20 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let members: Vec<_> = config.members.iter().map(|member| (SpId(member.id), member.peer)).collect();
     let hello = Hello { cluster: config.cluster.clone(), header: sp.header() };
     let registry = poll.registry().try_clone()?;
-    let peers = Peers::new(config.me, hello, &members, seed, registry, now.instant).map_err(io::Error::other)?;
+    let peers = Peers::new(config.me, hello, &members, access.peer_tls(), seed, registry, now.instant)
+        .map_err(io::Error::other)?;
     let io = environment::Io::new(peers, commit, maintenance, content, opened.contents, events, sp.header());
-    let core = core::Core::new(sp, io, config, now);
+    let core = core::Core::new(sp, io, config, access, now);
     let server = Server::new(poll, core, received, signals, peer_listener, listeners, connections_max)?;
     match server.run()? {
         End::Stopped => Ok(()),
         End::StoreFailed(problem) => Err(RunError::StoreFailed(problem)),
     }
+}
+
+/// Whether the certificates and tokens of a configuration can be used.
+pub fn check_access(config: &StoragePointConfig) -> Result<(), AccessError> {
+    Access::load(config, clock::monotonic()).map(drop)
 }
 
 fn open_store(config: &StoragePointConfig) -> Result<Opened<DirStorage>, RunError> {
@@ -138,9 +151,6 @@ fn open_store(config: &StoragePointConfig) -> Result<Opened<DirStorage>, RunErro
 }
 
 fn listen(addr: SocketAddr, key: &'static str) -> Result<TcpListener, RunError> {
-    if !addr.ip().is_loopback() {
-        tracing::warn!("{key} = {addr} is no loopback address, and what is said there is neither encrypted nor signed");
-    }
     net::listen(addr).map_err(|source| RunError::Listen { addr, key, source })
 }
 

@@ -4,15 +4,17 @@ use crate::{
     protocol::{Duration, Instant, SpId, message::Header},
     runtime::{
         net,
+        refusals::Refusals,
         stream::{ReadResult, Stream},
     },
+    tls::{Fault, Identity, ServerTls, Session},
     wire::{
         Hello, WireError,
         link::{Action, LinkEvent, Links},
     },
 };
 use mio::{Registry, Token, net::TcpStream};
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{collections::BTreeMap, io, mem, net::SocketAddr, sync::Arc};
 
 /// Bytes taken from one link before others have their turn.
 const READ_BUDGET: usize = 1 << 20;
@@ -25,6 +27,15 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 const FIRST_TOKEN: usize = 64;
 /// Tokens from here on are not of peers.
 pub(super) const TOKENS_END: usize = FIRST_TOKEN + 128;
+
+#[derive(Debug)]
+struct Socket {
+    stream: Stream,
+    /// Who dialled says why it came to nothing as often as that is news; of others each is told.
+    was_accepted: bool,
+    /// The links know whose certificate it is.
+    is_certified: bool,
+}
 
 /// What is said of a peer in the log.
 #[derive(Debug)]
@@ -42,8 +53,12 @@ pub(super) struct Peers {
     links: Links<usize>,
     peers: BTreeMap<SpId, Peer>,
     /// By token.
-    sockets: BTreeMap<usize, Stream>,
+    sockets: BTreeMap<usize, Socket>,
     last_token: usize,
+    /// Certificates; none: nothing is encrypted.
+    tls: Option<Arc<ServerTls>>,
+    /// What came to nothing because of TLS.
+    pub(super) refusals: Refusals,
     registry: Registry,
     buffer: Box<[u8]>,
 }
@@ -53,6 +68,7 @@ impl Peers {
         me: SpId,
         hello: Hello,
         members: &[(SpId, SocketAddr)],
+        tls: Option<Arc<ServerTls>>,
         seed: u64,
         registry: Registry,
         now: Instant,
@@ -64,6 +80,8 @@ impl Peers {
             peers: others.map(|(sp, addr)| (*sp, peer(*addr))).collect(),
             sockets: BTreeMap::new(),
             last_token: TOKENS_END - 1,
+            tls,
+            refusals: Refusals::default(),
             registry,
             buffer: vec![0; 256 << 10].into(),
         })
@@ -105,9 +123,15 @@ impl Peers {
         Some((peer.down_since, peer.problem.as_deref()))
     }
 
+    /// Certificates for connections that begin from now on.
+    pub(super) fn set_tls(&mut self, tls: Option<Arc<ServerTls>>) {
+        self.tls = tls;
+    }
+
     /// Takes a connection that someone made to this SP.
-    pub(super) fn accept(&mut self, stream: Stream, now: Instant) {
-        match self.register(stream) {
+    pub(super) fn accept(&mut self, tcp: TcpStream, now: Instant) {
+        let session = self.tls.as_ref().map(|tls| Session::server(&tls.peer)).transpose();
+        match session.and_then(|session| self.register(Stream::accepted(tcp, session), true)) {
             Ok(Some(token)) => {
                 if !self.links.accepted(token, now) {
                     self.sockets.remove(&token);
@@ -118,14 +142,23 @@ impl Peers {
         }
     }
 
-    fn register(&mut self, mut stream: Stream) -> io::Result<Option<usize>> {
+    fn dial(&mut self, sp: SpId, addr: SocketAddr) -> io::Result<Option<usize>> {
+        let session = match &self.tls {
+            // The name is not looked at: whom the certificate must name is part of the configuration.
+            Some(tls) => Some(Session::client(&tls.dial(sp)?, addr.ip().into())?),
+            None => None,
+        };
+        self.register(Stream::connecting(TcpStream::connect(addr)?, session), false)
+    }
+
+    fn register(&mut self, mut stream: Stream, was_accepted: bool) -> io::Result<Option<usize>> {
         // The one used longest ago, so that what the kernel still has to say of an old one meets no new one.
         let tokens = (self.last_token + 1..TOKENS_END).chain(FIRST_TOKEN..=self.last_token);
         let Some(token) = tokens.into_iter().find(|token| !self.sockets.contains_key(token)) else { return Ok(None) };
         net::prepare(stream.tcp());
         stream.register(&self.registry, Token(token))?;
         self.last_token = token;
-        self.sockets.insert(token, stream);
+        self.sockets.insert(token, Socket { stream, was_accepted, is_certified: false });
         Ok(Some(token))
     }
 
@@ -133,36 +166,56 @@ impl Peers {
     pub(super) fn handle_ready(&mut self, event: &mio::event::Event, now: Instant) {
         let token = event.token().0;
         let Some(socket) = self.sockets.get_mut(&token) else { return };
-        socket.note(event);
-        self.read(token, now);
+        socket.stream.note(event);
+        match socket.stream.advance() {
+            Ok(()) => self.read(token, now),
+            Err(error) => self.broken(token, &error, now),
+        }
     }
 
     /// Whether a budget ended a reading before the socket was empty.
     pub(super) fn has_more(&self) -> bool {
-        self.sockets.values().any(Stream::is_readable)
+        self.sockets.values().any(|socket| socket.stream.is_readable())
     }
 
     /// Reads on where a budget ended a reading.
     pub(super) fn read_on(&mut self, now: Instant) {
-        let readable = self.sockets.iter().filter(|(_, socket)| socket.is_readable());
+        let readable = self.sockets.iter().filter(|(_, socket)| socket.stream.is_readable());
         let waiting: Vec<usize> = readable.map(|(token, _)| *token).collect();
         waiting.into_iter().for_each(|token| self.read(token, now));
     }
 
     fn read(&mut self, token: usize, now: Instant) {
         let mut budget = READ_BUDGET;
-        while let Some(socket) = self.sockets.get_mut(&token).filter(|socket| socket.is_readable() && budget > 0) {
-            match socket.read(&mut self.buffer) {
+        while let Some(socket) = self.sockets.get_mut(&token).filter(|socket| socket.stream.is_readable() && budget > 0)
+        {
+            match socket.stream.read(&mut self.buffer) {
                 Ok(ReadResult::Blocked) => {}
                 Ok(ReadResult::End) => self.lost(token, "it closed the connection", now),
                 Ok(ReadResult::Bytes(len)) => {
                     budget = budget.saturating_sub(len);
+                    if !mem::replace(&mut socket.is_certified, true)
+                        && let Some(Identity::StoragePoint { sp, .. }) = socket.stream.identity()
+                    {
+                        self.links.certified(token, sp);
+                    }
                     self.links.received(token, &self.buffer[..len], now);
                     self.act(now);
                 }
-                Err(error) => self.lost(token, &error.to_string(), now),
+                Err(error) => self.broken(token, &error, now),
             }
         }
+    }
+
+    /// A connection has failed.
+    fn broken(&mut self, token: usize, error: &io::Error, now: Instant) {
+        if let Some(socket) =
+            self.sockets.get(&token).filter(|socket| Fault::of(error).is_some() && !socket.is_certified)
+        {
+            let what = if socket.was_accepted { "a link that was asked for" } else { "a link that this end asked for" };
+            self.refusals.note(what, socket.stream.peer_addr().ok(), error, now);
+        }
+        self.lost(token, &error.to_string(), now);
     }
 
     fn lost(&mut self, token: usize, problem: &str, now: Instant) {
@@ -177,7 +230,7 @@ impl Peers {
                 Action::Close(token) => drop(self.sockets.remove(&token)),
                 Action::Dial(sp) => {
                     let Some(addr) = self.peers.get(&sp).map(|peer| peer.addr) else { continue };
-                    match TcpStream::connect(addr).and_then(|tcp| self.register(Stream::connecting(tcp))) {
+                    match self.dial(sp, addr) {
                         Ok(Some(token)) => self.links.dialled(sp, token, now),
                         Ok(None) => self.links.not_dialled(sp, "there are too many connections".to_owned(), now),
                         Err(error) => self.links.not_dialled(sp, error.to_string(), now),
@@ -206,12 +259,12 @@ impl Peers {
     pub(super) fn flush(&mut self, now: Instant) {
         self.act(now);
         let mut broken = Vec::new();
-        for (token, socket) in self.sockets.iter_mut().filter(|(_, socket)| socket.is_writable()) {
-            if let Err(error) = write(socket, &mut self.links, *token, now) {
-                broken.push((*token, error.to_string()));
+        for (token, socket) in self.sockets.iter_mut().filter(|(_, socket)| socket.stream.is_writable()) {
+            if let Err(error) = write(&mut socket.stream, &mut self.links, *token, now) {
+                broken.push((*token, error));
             }
         }
-        broken.into_iter().for_each(|(token, problem)| self.lost(token, &problem, now));
+        broken.into_iter().for_each(|(token, error)| self.broken(token, &error, now));
         self.links.close_overfull(now);
         self.act(now);
     }
@@ -245,13 +298,13 @@ impl Peer {
 }
 
 /// Writes until nothing is left or the socket is full.
-fn write(socket: &mut Stream, links: &mut Links<usize>, token: usize, now: Instant) -> io::Result<()> {
-    while socket.is_writable() {
+fn write(stream: &mut Stream, links: &mut Links<usize>, token: usize, now: Instant) -> io::Result<()> {
+    while stream.is_writable() {
         let unsent = links.unsent(token);
         if unsent.is_empty() {
             break;
         }
-        match socket.write(&unsent)? {
+        match stream.write(&unsent)? {
             0 => {}
             len => links.wrote(token, len, now),
         }

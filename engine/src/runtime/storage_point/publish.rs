@@ -15,7 +15,6 @@ use crate::{
             connection::ConnectionId,
             head::{Framing, Head},
             service::{IncomingBody, Next, Progress, Refusal, Refused},
-            target::ANONYMOUS,
         },
         storage_point::{completion::UploadId, content::Job, core::Core, environment::Pending},
     },
@@ -86,6 +85,9 @@ pub(super) fn write_refused(refused: &Refused, out: &mut Outbox<'_>) {
     if let Some(allow) = allow {
         out.header("Allow", allow);
     }
+    if refusal.status == 401 {
+        out.header("WWW-Authenticate", "Bearer realm=\"acms\"");
+    }
     out.json(&body);
 }
 
@@ -95,8 +97,8 @@ impl PublishMeta {
         sp.outcome_of_refused(&self.publisher, self.key.as_deref(), detail)
     }
 
-    /// From the head of a PUT or DELETE of `path`.
-    pub(super) fn new(path: Path, head: &Head<'_>, is_delete: bool) -> Result<PublishMeta, Refusal> {
+    /// From the head of a PUT or DELETE of `path` by `publisher`.
+    pub(super) fn new(path: Path, publisher: String, head: &Head<'_>, is_delete: bool) -> Result<PublishMeta, Refusal> {
         const CONDITIONS: [&str; 3] = ["if-match", "if-none-match", "if-unmodified-since"];
         if CONDITIONS.iter().any(|name| head.has(name)) {
             let reason = "conditional publication is not offered: it needs consensus, not quorums";
@@ -108,13 +110,13 @@ impl PublishMeta {
         if head.single("content-encoding")?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
             return Err(refusal(415, "encoded contents are not taken", "publish the content as it is to be served"));
         }
-        let name = |header: &'static str| match head.single(header)? {
-            Some(text) if !is_name(text) => {
+        let key = head.single("idempotency-key")?.map(str::to_owned);
+        for (header, name) in [("ACMS-Publisher", Some(&publisher)), ("Idempotency-Key", key.as_ref())] {
+            if name.is_some_and(|name| !is_name(name)) {
                 let reason = format!("{header} must have 1 to {} visible characters", Manifest::NAME_LEN_MAX);
-                Err(refusal(400, reason, "correct the header"))
+                return Err(refusal(400, reason, "correct the header"));
             }
-            value => Ok(value.map(str::to_owned)),
-        };
+        }
         let known = match head.single("acms-known-uid")? {
             Some(text) => Some(text.parse().map_err(|_| bad_header("ACMS-Known-UID is no UID"))?),
             None => None,
@@ -140,8 +142,8 @@ impl PublishMeta {
         }
         Ok(PublishMeta {
             path,
-            publisher: name("acms-publisher")?.unwrap_or_else(|| ANONYMOUS.to_owned()),
-            key: name("idempotency-key")?,
+            publisher,
+            key,
             known,
             order,
             content_type: if is_delete { String::new() } else { content_type.to_owned() },

@@ -8,7 +8,7 @@ use crate::{
             cause::Cause,
             connection::{ConnectionId, Role},
             head::{Framing, Head, Method},
-            service::{HttpCounters, Next, Progress, Refusal, Refused, Service},
+            service::{Client, HttpCounters, Next, Progress, Refusal, Refused, Service},
             target::{self, BadTarget, Resource},
         },
         storage_point::{
@@ -18,21 +18,8 @@ use crate::{
         },
     },
 };
-
-/// Who asks. Until clients have keys everybody is the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Identity {
-    /// Somebody who can reach the listener.
-    Anonymous(Role),
-}
-
-/// Whether `identity` may do `method` to `path`. Every request passes here. (What a listener does not take at all is
-/// no matter of rights: 405.)
-pub(super) fn authorize(identity: Identity, _path: &str, _method: Method) -> bool {
-    match identity {
-        Identity::Anonymous(_) => true,
-    }
-}
+use rustls::ServerConfig;
+use std::sync::Arc;
 
 /// The methods that a resource takes at a listener.
 fn allowed(role: Role, can_be_published: bool) -> &'static str {
@@ -65,40 +52,47 @@ impl Service for Core {
         &mut self.http
     }
 
+    fn tls(&self, role: Role) -> Option<Arc<ServerConfig>> {
+        self.access.tls(role)
+    }
+
     fn handle_request(
         &mut self,
-        id: ConnectionId,
-        role: Role,
+        client: &Client,
         head: &Head<'_>,
         rest: &[u8],
         out: &mut Outbox<'_>,
     ) -> Result<(Next<Box<Receiving>>, usize), Refused> {
-        if !authorize(Identity::Anonymous(role), head.path, head.method) {
-            return Err(Refused::new(403, "this may not be done here", "ask the one who runs the storage point"));
-        }
-        if head.path == "*" {
-            options(allowed(role, true), out);
+        if head.path == "*" && head.method == Method::Options {
+            options(allowed(client.role, true), out);
             return Ok((Next::Answered, 0));
         }
+        let who = self.access.identify(client, head)?;
         let resource = target::resource(head.path, head.query).map_err(|bad| match bad {
             BadTarget::NotFound => Refused::new(404, "no such resource", "the resources are under /v1/"),
             BadTarget::Malformed(reason) => {
                 Refused::new(400, reason, "correct the request's target").because(Cause::Target)
             }
-        })?;
+        });
+        self.access.authorize(client.role, &who, resource.as_ref().ok(), head.method)?;
+        let (id, role, resource) = (client.id, client.role, resource?);
         let allowed = allowed(role, matches!(resource, Resource::Config(_)));
         match (head.method, resource) {
+            (Method::Get | Method::Head, Resource::PublicationByKey { key, .. }) if who.is_known() => {
+                let resource = Resource::PublicationByKey { key, publisher: who.name(head)? };
+                Ok(read::answer(self, id, resource, head, out)?)
+            }
             (Method::Get | Method::Head, resource) => Ok(read::answer(self, id, resource, head, out)?),
             (Method::Options, _) => {
                 options(allowed, out);
                 Ok((Next::Answered, 0))
             }
             (Method::Put, Resource::Config(path)) if role == Role::Publish => {
-                let meta = PublishMeta::new(path, head, false)?;
+                let meta = PublishMeta::new(path, who.name(head)?, head, false)?;
                 Ok(publish::begin_put(self, id, meta, head, rest, out)?)
             }
             (Method::Delete, Resource::Config(path)) if role == Role::Publish => {
-                let meta = PublishMeta::new(path, head, true)?;
+                let meta = PublishMeta::new(path, who.name(head)?, head, true)?;
                 if !matches!(head.framing, Framing::None | Framing::Length(0)) {
                     return Err(Refused::new(400, "a deletion has no content", "send no body"));
                 }

@@ -19,7 +19,6 @@ use crate::{
             object::carry_out,
             peer, publish, read,
         },
-        stream::Stream,
     },
     wire::link::LinkEvent,
 };
@@ -125,8 +124,14 @@ impl Server {
         }
         let peers = self.has_peers.then(|| self.core.io.peers.poll_timeout()).flatten();
         let stop = self.stopping_since.map(|since| since.after(STOP_TIME));
-        let times =
-            [self.core.sp.poll_timeout(), peers, self.core.holds.poll_timeout(), self.http.poll_timeout(), stop];
+        let times = [
+            self.core.sp.poll_timeout(),
+            peers,
+            self.core.holds.poll_timeout(),
+            self.http.poll_timeout(),
+            self.core.access.poll_timeout(),
+            stop,
+        ];
         let first = times.into_iter().flatten().min()?;
         Some(first.since(clock::monotonic()))
     }
@@ -137,7 +142,11 @@ impl Server {
         match event.token() {
             WAKER => {}
             SIGNALS => {
-                if self.signals.take() {
+                let asked = self.signals.take_all();
+                if asked.reload && self.core.access.reload() {
+                    self.core.io.peers.set_tls(self.core.access.peer_tls());
+                }
+                if asked.stop {
                     self.stop("told by a signal");
                 }
             }
@@ -255,6 +264,9 @@ impl Server {
             self.try_read(id, false);
         }
         self.http.handle_timeout(&mut self.core);
+        if self.core.access.look(now.instant) {
+            self.core.io.peers.set_tls(self.core.access.peer_tls());
+        }
         if self.core.io.events.is_broken() {
             self.stop("its events are not read any more");
         }
@@ -334,13 +346,13 @@ impl Server {
             fields.plain("publish", config.publish).plain("peer", config.peer);
             fields.plain("incarnation", sp.incarnation());
         });
-        tracing::info!("storage point {} of {} serves at http://{}", config.me, config.cluster, config.publish);
+        tracing::info!("storage point {} of {} serves at {}", config.me, config.cluster, config.publish_url());
         Ok(())
     }
 
     fn accept_peers(&mut self) {
-        while let Ok((stream, _)) = self.peer_listener.accept() {
-            self.core.io.peers.accept(Stream::accepted(stream), self.core.now.instant);
+        while let Ok((tcp, _)) = self.peer_listener.accept() {
+            self.core.io.peers.accept(tcp, self.core.now.instant);
         }
     }
 

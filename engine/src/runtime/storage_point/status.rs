@@ -3,6 +3,7 @@
 use crate::{
     protocol::{SpId, io::PeerSeen},
     runtime::storage_point::core::Core,
+    tls::Cause,
 };
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -143,5 +144,13 @@ pub(super) fn metrics(core: &Core) -> String {
     by_reason(&mut text, "http_refused_total", "HTTP requests and connections refused, by reason.", refused);
     let refused = core.io.peers.refused();
     by_reason(&mut text, "peer_refused_total", "Connections of peers, or of strangers, refused, by reason.", refused);
+    text += "# HELP acms_tls_refused_total Connections that came to nothing because of TLS, by listener and cause.\n\
+             # TYPE acms_tls_refused_total counter\n";
+    for (listener, refusals) in [("http", &http.refusals), ("peer", &core.io.peers.refusals)] {
+        for cause in Cause::ALL {
+            let (word, count) = (cause.word(), refusals.count(cause));
+            let _ = writeln!(text, "acms_tls_refused_total{{listener=\"{listener}\",cause=\"{word}\"}} {count}");
+        }
+    }
     text
 }

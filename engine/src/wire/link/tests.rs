@@ -216,3 +216,21 @@ fn strangers_are_few_and_must_speak() {
     two.received(99, b"GET / HTTP/1.1\r\n", at(4_000));
     assert!(actions(&mut two).contains(&Action::Close(99)));
 }
+
+#[test]
+fn who_shows_the_certificate_of_another_is_refused() {
+    let (mut one, mut two) = (links(1, 1), links(2, 1));
+    one.handle_timeout(at(0));
+    one.dialled(SpId(2), 10, at(0));
+    two.accepted(20, at(0));
+    two.certified(20, SpId(3));
+    carry(&mut one, 10, &mut two, 20, at(0));
+    assert!(matches!(&events(&mut two)[..], [LinkEvent::Failed(SpId(1), problem)] if problem.contains("point 3")));
+    assert_eq!(actions(&mut two).iter().filter(|action| **action == Action::Close(20)).count(), 1);
+    let (mut one, mut two) = (links(1, 1), links(2, 1));
+    one.dialled(SpId(2), 10, at(0));
+    one.certified(10, SpId(3));
+    two.accepted(20, at(0));
+    carry(&mut two, 20, &mut one, 10, at(0));
+    assert!(matches!(&events(&mut one)[..], [LinkEvent::Failed(SpId(2), problem)] if problem.contains("point 3")));
+}
