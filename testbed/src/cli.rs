@@ -14,7 +14,8 @@ use crate::{
     system::Program,
     trace::{self, History},
 };
-use clap::{Parser, Subcommand};
+use acms_engine::cli::{completion, man};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::{
     ffi::OsString,
     fs::File,
@@ -49,6 +50,10 @@ enum Command {
     Check(Check),
     /// Show results of runs side by side.
     Report(Report),
+    /// Print a script that completes commands and options in a shell.
+    Completion(completion::Args),
+    /// Write the manual pages.
+    Man(man::Args),
 }
 
 /// Run a scenario on this machine, and judge it.
@@ -148,6 +153,11 @@ pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
         Command::Replay(args) => hunt::run_replay(&args),
         Command::Check(args) => check_trace(&args),
         Command::Report(args) => report(&args),
+        Command::Completion(args) => {
+            completion::print(Cli::command(), &args);
+            PASSED
+        }
+        Command::Man(args) => return man::write(Cli::command(), &args),
     })
 }
 

@@ -201,7 +201,7 @@ fn members(directory: &Path) -> Result<Vec<Member>, Problem> {
     let config = |id: u8| directory.join(format!("sp{id}")).join("acms.toml");
     let ids = (1..=63).take_while(|id| config(*id).exists());
     let loaded = ids.map(|id| match StoragePointConfig::load(&config(id), &Default::default()) {
-        Ok(loaded) => Ok(Member { id, config: config(id), url: format!("http://{}", loaded.publish) }),
+        Ok(loaded) => Ok(Member { id, config: config(id), url: loaded.publish_url() }),
         Err(error) => Err((error.to_string(), "mend the configuration file, or name another directory".to_owned())),
     });
     loaded.collect()

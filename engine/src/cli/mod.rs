@@ -5,11 +5,13 @@
 
 pub mod certificate;
 mod check;
+pub mod completion;
 pub mod delete;
 pub mod dev;
 pub mod get;
 pub mod init;
 pub mod ls;
+pub mod man;
 pub mod outcome;
 mod output;
 pub mod publish;
@@ -22,7 +24,7 @@ mod tree;
 pub mod watch;
 
 use crate::client::{Client, ClientError, ClientOptions, Credentials, Url};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use output::Output;
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
@@ -83,8 +85,12 @@ enum Command {
     Watch(watch::Args),
     /// Say what became of a publication.
     Outcome(outcome::Args),
-    /// Show how storage points are.
+    /// Show how a cluster is, and what to do about it.
     Status(status::Args),
+    /// Print a script that completes commands and options in a shell.
+    Completion(completion::Args),
+    /// Write the manual pages.
+    Man(man::Args),
 }
 
 /// What the exit code says.
@@ -139,6 +145,11 @@ pub fn run_as(program: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
         Command::Watch(args) => watch::run(&args, output).into(),
         Command::Outcome(args) => outcome::run(&args, output).into(),
         Command::Status(args) => status::run(&args, output).into(),
+        Command::Completion(args) => {
+            completion::print(Cli::command(), &args);
+            ExitCode::SUCCESS
+        }
+        Command::Man(args) => man::write(Cli::command(), &args),
     }
 }
 

@@ -54,11 +54,14 @@ fn variables_count_more_than_the_file_and_flags_more_than_both() {
 fn check_finds_what_would_keep_a_storage_point_from_starting_or_being_found() {
     let mut cluster = Cluster::lay_out(6, 3);
     let other_store = cluster.config(2).with_file_name("store").display().to_string();
-    let cases: [(&[&str], &str, &str, i32); 5] = [
+    let taken = cluster.url(1).replace("http://", "").replace(":7400", ":7650");
+    let _listener = std::net::TcpListener::bind(&taken).unwrap();
+    let cases: [(&[&str], &str, &str, i32); 6] = [
         (&["--store", "/nonexistent"], "storage_point.store", "is no directory", 2),
         (&["--store", &other_store], "storage_point.store", "belongs to storage point 2", 2),
         (&["--store", "/tmp"], "storage_point.store", "/tmp", 2),
-        (&["--listen-publish", "192.0.2.1:7400"], "listen.publish", "cannot listen", 2),
+        (&["--listen-publish", &taken], "listen.publish", "cannot listen", 2),
+        (&["--listen-publish", "192.0.2.1:7400"], "listen.publish", "nothing said there would be encrypted", 2),
         (&["--listen-peer", "127.0.0.1:7999"], "listen.peer", "the others look for this storage point at", 0),
     ];
     for (flags, key, what, code) in cases {

@@ -7,3 +7,5 @@ mod cluster;
 mod config;
 mod dev;
 mod looking;
+mod metrics;
+mod service;

@@ -20,7 +20,7 @@ pub use state::{StateError, format_line, line as state_line, reached_line};
 use crate::{
     client::{ClientError, Url},
     protocol::{Prefix, receiver::ReceiverConfigError},
-    runtime::{events::EventStream, signal::StopSignals},
+    runtime::{events::EventStream, notify::Notify, signal::StopSignals},
     tls::ClientTls,
 };
 use fleet::Fleet;
@@ -102,7 +102,10 @@ pub enum Ended {
 /// Runs until `stop` says so, the reader of the events is gone, or, with `once`, everything is applied.
 pub fn run(options: Options, events: EventStream, stop: &StopSignals) -> Result<Ended, ReceiveError> {
     let mut fleet = Fleet::open(options, events, stop)?;
+    let notify = Notify::from_environment();
+    notify.ready();
     let ended = fleet.run(stop);
+    notify.stopping();
     fleet.finish();
     ended
 }

@@ -3,16 +3,22 @@
 use crate::{
     mutant::{self, Mutant},
     protocol::{Durable, durable::InlineContent, io::WriteId},
-    runtime::storage_point::{
-        committer::{Answer, Committed, Committer, Unanswered, Write},
-        completion::{Completion, Completions},
+    runtime::{
+        exposition::Histogram,
+        storage_point::{
+            committer::{Answer, Committed, Committer, Unanswered, Write},
+            completion::{Completion, Completions},
+        },
     },
     store::{DirStorage, Log, Pacer, StoreError},
 };
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -28,26 +34,39 @@ type Asked = (Write, Option<Sender<Result<(), StoreError>>>);
 pub(super) struct CommitThread {
     sender: Sender<Asked>,
     unanswered: Unanswered,
+    /// When writes were asked for that are not durable yet.
+    asked_at: BTreeMap<WriteId, Instant>,
+    latency: Histogram,
+    flushes: Arc<Histogram>,
     thread: JoinHandle<()>,
 }
 
 impl CommitThread {
     pub(super) fn start(log: Log<DirStorage>, completions: Completions) -> io::Result<CommitThread> {
         let (sender, receiver) = channel();
-        let committer = Committer::new(log);
+        let (committer, flushes) = (Committer::new(log), Arc::new(Histogram::default()));
+        let theirs = Arc::clone(&flushes);
         let thread = thread::Builder::new().name("commit".into()).spawn(move || {
             if mutant::active(Mutant::HoldRecords) {
                 hold(committer, &receiver, &completions)
             } else {
-                run(committer, &receiver, &completions)
+                run(committer, &receiver, &completions, &theirs)
             }
         })?;
-        Ok(CommitThread { sender, unanswered: Unanswered::default(), thread })
+        Ok(CommitThread {
+            sender,
+            unanswered: Unanswered::default(),
+            asked_at: BTreeMap::new(),
+            latency: Histogram::default(),
+            flushes,
+            thread,
+        })
     }
 
     /// Asks for a write; its id comes back once it is durable.
     pub(super) fn write(&mut self, id: WriteId, records: Vec<Durable>) {
         self.unanswered.ask(id);
+        self.asked_at.insert(id, Instant::now());
         self.give(Write::Records(id, records));
     }
 
@@ -59,12 +78,26 @@ impl CommitThread {
     /// These writes are durable, the thread says.
     pub(super) fn persisted(&mut self, ids: &[WriteId]) {
         self.unanswered.persisted(ids);
+        for at in ids.iter().filter_map(|id| self.asked_at.remove(id)) {
+            self.latency.observe(at.elapsed());
+        }
     }
 
     /// The thread has refused: gives all writes that this concerns.
     pub(super) fn refused(&mut self) -> Vec<WriteId> {
         self.give(Write::RefusalNoted);
+        self.asked_at.clear();
         self.unanswered.refused()
+    }
+
+    /// How long writes took to become durable.
+    pub(super) fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
+    /// How long commits took on the disk.
+    pub(super) fn flushes(&self) -> &Histogram {
+        &self.flushes
     }
 
     /// Hands over contents to be moved; false if the thread has ended.
@@ -94,7 +127,7 @@ impl Worker {
     }
 }
 
-fn run(committer: Committer<DirStorage>, receiver: &Receiver<Asked>, completions: &Completions) {
+fn run(committer: Committer<DirStorage>, receiver: &Receiver<Asked>, completions: &Completions, flushes: &Histogram) {
     let mut pacer = Pacer::default();
     let mut worker = Worker { committer, copier: None };
     while let Ok(first) = receiver.recv() {
@@ -108,9 +141,11 @@ fn run(committer: Committer<DirStorage>, receiver: &Receiver<Asked>, completions
         if worker.committer.waiting().is_empty() {
             continue;
         }
-        pacer.begun(Instant::now());
+        let begun = Instant::now();
+        pacer.begun(begun);
         let batch = worker.committer.begin();
         let Committed { answer, copies } = worker.committer.commit(batch);
+        flushes.observe(begun.elapsed());
         if let (Some(result), Some(copier)) = (copies, worker.copier.take()) {
             let _ = copier.send(result);
         }

@@ -3,13 +3,15 @@
 
 use crate::{
     protocol::{
-        Durable, Hash, Manifest, Message, Outcome, Path, SpId, StoragePoint, StoreId,
+        Durable, Hash, Instant, Manifest, Message, Outcome, Path, SpId, StoragePoint, StoreId,
         durable::INLINE_LEN_MAX,
         io::{Environment, Event, Ticket, WriteId},
         message::{Header, Wanted},
     },
     runtime::{
+        clock,
         events::EventStream,
+        exposition::Histogram,
         http::connection::ConnectionId,
         storage_point::{
             commit::CommitThread,
@@ -29,6 +31,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A submission whose outcome has not come yet.
 #[derive(Debug)]
 pub(super) struct Pending {
+    /// When its content was whole.
+    pub(super) since: Instant,
     /// Who waits for it, if the connection is still there.
     pub(super) connection: ConnectionId,
     pub(super) path: Path,
@@ -63,6 +67,7 @@ pub(super) struct Io {
     pub(super) tickets: BTreeMap<Ticket, Pending>,
     pub(super) outcomes: Vec<(ConnectionId, Outcome)>,
     pub(super) changed: Changed,
+    pub(super) acceptance: Histogram,
     /// A newer store of this storage point exists: the process must end.
     pub(super) newer_store: Option<StoreId>,
     /// Contents found damaged, with their sizes where they are known: the protocol has to hear of them.
@@ -92,6 +97,7 @@ impl Io {
             tickets: BTreeMap::new(),
             outcomes: Vec::new(),
             changed: Changed::default(),
+            acceptance: Histogram::default(),
             newer_store: None,
             damaged: Vec::new(),
             header,
@@ -132,6 +138,9 @@ impl Io {
 
     fn take_outcome(&mut self, ticket: Ticket, outcome: Outcome) {
         let Some(pending) = self.tickets.remove(&ticket) else { return };
+        if let Outcome::Accepted { .. } = outcome {
+            self.acceptance.observe(clock::monotonic().since(pending.since));
+        }
         self.events.emit(outcome.word(), |fields| {
             fields.uid(outcome.uid()).plain("path", &pending.path).plain("hash", pending.hash);
             if let Some(key) = &pending.key {

@@ -9,6 +9,7 @@ mod core;
 mod environment;
 mod held;
 mod maintenance;
+mod metrics;
 pub mod object;
 pub mod parts;
 mod peer;

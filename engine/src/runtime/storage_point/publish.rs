@@ -304,7 +304,8 @@ pub(super) fn submit(
     contents: Vec<InlineContent>,
 ) {
     let PublishMeta { path, publisher, key, known, order, content_type, flags } = meta;
-    let pending = Pending { connection: id, path: path.clone(), hash, key: key.clone() };
+    let since = core.now.instant;
+    let pending = Pending { since, connection: id, path: path.clone(), hash, key: key.clone() };
     let entries = vec![Entry { path, hash, size, content_type, flags }];
     let submission = Submission { publisher, key, known, order, entries, contents };
     let ticket = core.sp.submit(core.now, submission);

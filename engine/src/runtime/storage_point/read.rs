@@ -7,6 +7,7 @@ use crate::{
     },
     runtime::{
         delivery::{OBJECT_CONTROL, SNAPSHOT_CONTROL},
+        exposition,
         http::{
             answer::Outbox,
             connection::ConnectionId,
@@ -18,7 +19,7 @@ use crate::{
         storage_point::{
             content::Job,
             core::Core,
-            held,
+            held, metrics,
             object::{Object, is_doubt},
             publish::Receiving,
             status,
@@ -129,8 +130,8 @@ fn answer_at_once(core: &mut Core, resource: Resource, out: &mut Outbox<'_>) -> 
         Resource::Index { prefix, after, limit } => index(core, &prefix, &after, limit, out),
         Resource::Status => no_store(out, JSON).json(&status::status(core)),
         Resource::Metrics => {
-            let text = status::metrics(core);
-            no_store(out, "text/plain; version=0.0.4").body(text.as_bytes());
+            let text = metrics::metrics(core);
+            no_store(out, exposition::CONTENT_TYPE).body(text.as_bytes());
         }
         Resource::OpenApi => {
             out.begin(200).header("Cache-Control", OPENAPI_CONTROL).header("Content-Type", JSON);

@@ -11,6 +11,7 @@ use crate::{
             connection::{ConnectionId, Role},
             server::{HttpServer, Tokens},
         },
+        notify::Notify,
         signal::StopSignals,
         storage_point::{
             completion::{Completion, UploadId},
@@ -48,6 +49,7 @@ pub(super) struct Server {
     core: Core,
     completions: Receiver<Completion>,
     signals: StopSignals,
+    notify: Notify,
     peer_listener: TcpListener,
     /// Publishers and readers.
     http: HttpServer<Core>,
@@ -76,6 +78,7 @@ impl Server {
             core,
             completions,
             signals,
+            notify: Notify::from_environment(),
             peer_listener,
             has_peers: false,
             peers_have_more: false,
@@ -130,6 +133,7 @@ impl Server {
             self.core.holds.poll_timeout(),
             self.http.poll_timeout(),
             self.core.access.poll_timeout(),
+            self.notify.poll_timeout(),
             stop,
         ];
         let first = times.into_iter().flatten().min()?;
@@ -267,6 +271,7 @@ impl Server {
         if self.core.access.look(now.instant) {
             self.core.io.peers.set_tls(self.core.access.peer_tls());
         }
+        self.notify.handle_timeout(now.instant);
         if self.core.io.events.is_broken() {
             self.stop("its events are not read any more");
         }
@@ -347,6 +352,7 @@ impl Server {
             fields.plain("incarnation", sp.incarnation());
         });
         tracing::info!("storage point {} of {} serves at {}", config.me, config.cluster, config.publish_url());
+        self.notify.ready();
         Ok(())
     }
 
@@ -361,6 +367,7 @@ impl Server {
             return;
         }
         tracing::info!("stopping: {why}");
+        self.notify.stopping();
         self.stopping_since = Some(self.core.now.instant);
         self.core.stopping = true;
         self.core.io.events.emit("stopping", |_| {});

@@ -99,7 +99,7 @@ async fn audit_index(
 async fn bytes_out(client: &Client, authority: &str) -> Option<u64> {
     let answer = client.get(authority, "/metrics").await.ok().filter(|answer| answer.status == 200)?;
     let text = String::from_utf8_lossy(&answer.body);
-    text.lines().find_map(|line| line.strip_prefix("acms_http_bytes_out_total "))?.trim().parse().ok()
+    text.lines().find_map(|line| line.strip_prefix("acms_http_sent_bytes_total "))?.trim().parse().ok()
 }
 
 async fn read_index(client: &Client, authority: &str) -> Result<Vec<ListedEntry>, AuditError> {
