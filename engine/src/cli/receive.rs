@@ -13,6 +13,9 @@ use crate::{
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+const EXIT_CODES: &str = "Exit codes: 0 stopped by a signal, or with --once everything is in place; 1 with --once, but some \
+paths cannot be put in place; 2 it cannot run: wrong usage, a directory that cannot be kept, or sources of another cluster.\n\
+How it is stands in DIR/~acms/status.json (of a single receiver).";
 /// Most receivers of one process.
 const COUNT_MAX: i64 = 100_000;
 /// Shortest interval of polling.
@@ -20,6 +23,7 @@ const POLL_MIN: Duration = Duration::from_millis(100);
 
 /// Arguments of `acms receive`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     /// Storage point or cache to pull from, http(s)://host:port; several spread the load and stand in for each other.
     #[arg(long = "source", value_name = "URL", required = true, num_args = 1..)]
@@ -36,7 +40,8 @@ pub struct Args {
     /// Be so many receivers, each with its own directory DIR/1, DIR/2, ... and its number in events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     count: Option<u32>,
-    /// Write events as JSON lines to this file; - is standard output.
+    /// Write events as JSON lines to this file; - is standard output, unix:PATH a socket that any number of readers may
+    /// connect to (one that does not keep up is cut off).
     #[arg(long, value_name = "FILE")]
     events: Option<String>,
     /// Name of this receiver: decides which source it turns to first. Default: host and directory.
@@ -50,6 +55,20 @@ pub struct Args {
     /// End once everything of the first snapshot is in place.
     #[arg(long)]
     once: bool,
+    /// Run this by sh when paths have changed: each as a JSON line on standard input (path, uid, hash, deleted), and
+    /// ACMS_DIRECTORY, ACMS_RECEIVER, ACMS_CHANGES, ACMS_AS_OF in the environment. One run at a time; what changes
+    /// meanwhile is told together. Run again until it exits with 0; after a crash it is told of all paths.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["count", "discard"])]
+    on_change: Option<String>,
+    /// Say so (events stale and fresh, status, log) when as-of is older than this, such as 60s.
+    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    stale_after: Option<Duration>,
+    /// Run this by sh when that begins and when it ends, with ACMS_STATE=stale or fresh.
+    #[arg(long, value_name = "COMMAND", requires = "stale_after", conflicts_with = "count")]
+    on_stale: Option<String>,
+    /// End a command that takes longer.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    command_limit: Duration,
     /// End at once when the process that started this one ends.
     #[arg(long)]
     exit_with_parent: bool,
@@ -79,6 +98,21 @@ fn try_run(args: Args) -> Result<Ended, ReceiveError> {
     let stop = StopSignals::new()?;
     let events = args.events.as_deref().map_or_else(|| Ok(EventStream::none()), EventStream::open)?;
     let Args { sources, subscribe: prefixes, into, count, id, poll, once, credentials, .. } = args;
+    let Args { on_change, stale_after, on_stale, command_limit, .. } = args;
     let tls = credentials.tls(&sources)?;
-    receive::run(Options { tls, sources, prefixes, into, count, id, poll, once }, events, &stop)
+    let options = Options {
+        tls,
+        sources,
+        prefixes,
+        into,
+        count,
+        id,
+        poll,
+        once,
+        on_change,
+        stale_after,
+        on_stale,
+        command_limit,
+    };
+    receive::run(options, events, &stop)
 }

@@ -1,6 +1,6 @@
 //! The receiver: keeps a local copy of the subscribed paths equal to the latest agreed publications.
 //!
-//! It stays with one source until that fails. On a new source it reads the snapshot and compares index trees top-down
+//! It stays with one source until that fails, but that now and then it looks which of the first few is the nearest. On a new source it reads the snapshot and compares index trees top-down
 //! under its subscriptions; from there on it follows the source's changes. Everything is checked by hash.
 //!
 //! Invariant (P4): it never goes back to a smaller UID on a path, whatever its sources say.
@@ -9,6 +9,7 @@ mod batch;
 mod feeds;
 mod holdings;
 mod io;
+mod nearest;
 mod progress;
 mod sources;
 mod walk;
@@ -31,6 +32,7 @@ use crate::{
 use bytes::Bytes;
 use feeds::{Feed, Step};
 use holdings::{Holdings, READY_LEN_MAX};
+use nearest::Look;
 use progress::Progress;
 use sources::Sources;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -76,9 +78,22 @@ struct Spoilt {
 #[derive(Debug)]
 enum Asked {
     Snapshot(Why),
-    Changes { feed: usize },
-    Node { walk: u64, place: NodePlace, hash: Hash },
-    Content { path: Path },
+    Changes {
+        feed: usize,
+    },
+    Node {
+        walk: u64,
+        place: NodePlace,
+        hash: Hash,
+    },
+    Content {
+        path: Path,
+    },
+    /// A snapshot, for the time that it takes.
+    Time {
+        source: usize,
+        asked_at: Instant,
+    },
 }
 
 /// Why the snapshot is read.
@@ -102,6 +117,9 @@ struct Session {
     /// Answers in a row that say "walk".
     fulls: u32,
     poll_at: Option<Instant>,
+    /// Something of this source is reached.
+    is_settled: bool,
+    look: Option<Look>,
 }
 
 /// A place that the receiver has reached once all entries before it are applied.
@@ -121,6 +139,8 @@ pub struct Receiver {
     session: Option<Session>,
     /// When to turn to the source of choice.
     resume_at: Option<Instant>,
+    /// When to look for a nearer source.
+    look_at: Option<Instant>,
     cluster: Option<String>,
     /// Sources of another cluster, in a row.
     strangers: BTreeSet<usize>,
@@ -162,6 +182,7 @@ impl Receiver {
             sources: Sources::new(&config.id, &config.sources),
             session: None,
             resume_at: Some(Instant(0)),
+            look_at: None,
             cluster: reached.as_ref().map(|reached| reached.snapshot.cluster.clone()),
             strangers: BTreeSet::new(),
             complete: Complete::default(),
@@ -208,7 +229,7 @@ impl Receiver {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let poll_at = self.session.as_ref().and_then(|session| session.poll_at);
         let flush_at = self.flush_at.filter(|_| !self.is_applying());
-        [self.resume_at, poll_at, flush_at, self.retry_at, self.blocked_at].into_iter().flatten().min()
+        [self.resume_at, poll_at, flush_at, self.retry_at, self.blocked_at, self.look_at].into_iter().flatten().min()
     }
 
     /// The time asked for has come.
@@ -219,6 +240,9 @@ impl Receiver {
         }
         if self.session.as_mut().is_some_and(|session| due(&mut session.poll_at)) {
             self.ask_snapshot(Why::Poll);
+        }
+        if due(&mut self.look_at) {
+            self.look(now);
         }
         let look = due(&mut self.blocked_at);
         self.holdings.freed |= look;
@@ -238,6 +262,11 @@ impl Receiver {
             return;
         };
         let result = match (status, asked) {
+            (_, Asked::Time { source, asked_at }) => {
+                let body = if let (200, Body::Bytes(bytes)) = (status, &body) { parse(bytes).ok() } else { None };
+                self.on_time(now, source, asked_at, body);
+                Ok(())
+            }
             (200, Asked::Content { path }) => self.on_content(id, &path, body),
             (200, asked) => match body {
                 Body::Bytes(bytes) => self.on_answer(now, asked, &bytes),
@@ -259,6 +288,7 @@ impl Receiver {
     pub fn handle_failure(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(asked) = self.take_asked(id) else { return };
         match (failure, asked) {
+            (_, Asked::Time { source, asked_at }) => self.on_time(now, source, asked_at, None),
             (Failure::Disk(cause), Asked::Content { path }) => {
                 self.outputs.push_back(problem(format!("{path} cannot be stored: {cause}")));
                 self.holdings.fetch_failed_here(id, &path);
@@ -342,8 +372,48 @@ impl Receiver {
             Asked::Snapshot(why) => self.on_snapshot(now, why, parse(body)?),
             Asked::Changes { feed } => self.on_changes(now, feed, parse(body)?),
             Asked::Node { walk, place, hash } => self.on_node(walk, &place, hash, body),
-            Asked::Content { .. } => Ok(()),
+            Asked::Content { .. } | Asked::Time { .. } => Ok(()),
         }
+    }
+
+    /// Looks for a nearer source, unless there is enough to do with the current one.
+    fn look(&mut self, now: Instant) {
+        let Some(session) = self.session.as_mut().filter(|session| session.is_settled) else {
+            self.look_at = Some(now.after(nearest::wait(&mut self.random, true)));
+            return;
+        };
+        self.look_at = Some(now.after(nearest::wait(&mut self.random, false)));
+        session.look = Some(Look::new(self.sources.order(), self.sources.current()));
+        self.ask_time(now);
+    }
+
+    /// Asks the next source of the look, or ends it.
+    fn ask_time(&mut self, now: Instant) {
+        let Some(look) = self.session.as_mut().and_then(|session| session.look.as_mut()) else { return };
+        if let Some(source) = look.next() {
+            let (asked, target) = (Asked::Time { source, asked_at: now }, "/v1/snapshot".to_owned());
+            self.ask_of(source, asked, target, RequestKind::Snapshot, SNAPSHOT_LEN_MAX, SNAPSHOT_TIMEOUT);
+            return;
+        }
+        let better = look.better();
+        self.session.iter_mut().for_each(|session| session.look = None);
+        if let Some(source) = better {
+            self.counters.moves += 1;
+            self.sources.turn_to(source);
+            self.drop_session();
+            self.begin();
+        }
+    }
+
+    fn on_time(&mut self, now: Instant, source: usize, asked_at: Instant, snapshot: Option<Snapshot>) {
+        let ours = |snapshot: &Snapshot| self.cluster.as_ref() == Some(&snapshot.cluster);
+        let snapshot = snapshot.filter(ours);
+        let Some(look) = self.session.as_mut().and_then(|session| session.look.as_mut()) else { return };
+        match snapshot {
+            Some(snapshot) => look.answered(source, now.since(asked_at), &snapshot),
+            None => look.failed(source),
+        }
+        self.ask_time(now);
     }
 
     fn on_content(&mut self, id: RequestId, path: &Path, body: Body) -> Result<(), Leave> {
@@ -388,6 +458,9 @@ impl Receiver {
 
     fn on_snapshot(&mut self, now: Instant, why: Why, snapshot: Snapshot) -> Result<(), Leave> {
         self.check_cluster(&snapshot)?;
+        if self.look_at.is_none() && self.config.sources.len() > 1 {
+            self.look_at = Some(now.after(nearest::wait(&mut self.random, true)));
+        }
         if mutant::active(Mutant::StaleAnswerRaisesAsOf) {
             self.progress.say_wrongly(snapshot.clone(), &mut self.outputs);
         }
@@ -513,7 +586,7 @@ impl Receiver {
         while let Some((mark, place)) = self.holdings.reached() {
             self.sources.succeed();
             self.spoilt = None;
-            self.session.iter_mut().for_each(|session| session.restarts = 0);
+            self.session.iter_mut().for_each(|session| (session.restarts, session.is_settled) = (0, true));
             place.walked.into_iter().for_each(|walked| self.complete.add(walked));
             marks.push((mark, place.snapshot));
         }
@@ -565,12 +638,23 @@ impl Receiver {
     }
 
     fn ask(&mut self, asked: Asked, target: String, kind: RequestKind, body_len_max: u64, timeout: Duration) {
+        self.ask_of(self.sources.current(), asked, target, kind, body_len_max, timeout);
+    }
+
+    fn ask_of(
+        &mut self,
+        source: usize,
+        asked: Asked,
+        target: String,
+        kind: RequestKind,
+        body_len_max: u64,
+        timeout: Duration,
+    ) {
         let Some(session) = &mut self.session else { return };
         self.last_request += 1;
         let id = RequestId(self.last_request);
         session.objects += usize::from(is_object(&asked));
         session.asked.insert(id, asked);
-        let source = self.sources.current();
         self.outputs.push_back(Output::Request(Request { id, source, target, kind, body_len_max, timeout }));
     }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     protocol::{Instant, Uid},
-    runtime::clock,
+    runtime::{clock, event_readers::EventReaders},
 };
 use nix::{
     fcntl::OFlag,
@@ -26,6 +26,7 @@ const FULL_MS_MAX: u16 = 2_000;
 #[derive(Debug)]
 pub struct EventStream {
     file: Option<File>,
+    readers: Option<EventReaders>,
     line: String,
     broken: bool,
 }
@@ -33,21 +34,38 @@ pub struct EventStream {
 impl EventStream {
     /// Events go nowhere.
     pub fn none() -> EventStream {
-        EventStream { file: None, line: String::new(), broken: false }
+        EventStream { file: None, readers: None, line: String::new(), broken: false }
     }
 
-    /// Opens `target`: `-` is standard output, anything else a file to append to (it is made if absent).
+    /// Opens `target`: `-` is standard output, `unix:PATH` a Unix socket for any number of readers, anything else a file to
+    /// append to (it is made if absent).
     pub fn open(target: &str) -> io::Result<EventStream> {
-        let file = match target {
-            "-" => standard_output()?,
-            path => File::options().append(true).create(true).open(path)?,
-        };
-        Ok(EventStream { file: Some(file), line: String::with_capacity(512), broken: false })
+        let (mut file, mut readers) = (None, None);
+        match target {
+            "-" => file = Some(standard_output()?),
+            target => match target.strip_prefix("unix:") {
+                Some(path) => readers = Some(EventReaders::listen(path.as_ref())?),
+                None => file = Some(File::options().append(true).create(true).open(target)?),
+            },
+        }
+        Ok(EventStream { file, readers, line: String::with_capacity(512), broken: false })
+    }
+
+    /// Writes what waits for readers of a socket. True: something still does, and this should be called again soon.
+    pub fn flush(&mut self) -> bool {
+        let Some(readers) = self.readers.as_mut().filter(|readers| readers.has_pending()) else { return false };
+        readers.flush();
+        readers.has_pending()
+    }
+
+    /// How many readers of the socket did not keep up and were cut off.
+    pub fn readers_dropped(&self) -> u64 {
+        self.readers.as_ref().map_or(0, |readers| readers.dropped)
     }
 
     /// Whether anybody listens: if not, events need not be made.
     pub fn is_on(&self) -> bool {
-        self.file.is_some()
+        self.file.is_some() || self.readers.is_some()
     }
 
     /// Whether the reader is gone, or has not read for 2 s: the process should stop.
@@ -57,18 +75,24 @@ impl EventStream {
 
     /// Writes an event that happened now; `fields` adds its fields.
     pub fn emit(&mut self, kind: &str, fields: impl FnOnce(&mut Fields<'_>)) {
-        if self.file.is_some() {
+        if self.is_on() {
             self.emit_at(clock::monotonic(), kind, fields);
         }
     }
 
     /// Writes an event that happened at `at`.
     pub fn emit_at(&mut self, at: Instant, kind: &str, fields: impl FnOnce(&mut Fields<'_>)) {
-        let Some(file) = &mut self.file else { return };
+        if !self.is_on() {
+            return;
+        }
         self.line.clear();
         let _ = write!(self.line, "{{\"t\":{},\"kind\":\"{kind}\"", at.0);
         fields(&mut Fields(&mut self.line));
         self.line.push_str("}\n");
+        if let Some(readers) = &mut self.readers {
+            readers.write(self.line.as_bytes());
+        }
+        let Some(file) = &mut self.file else { return };
         if let Err(error) = write_line(file, self.line.as_bytes()) {
             tracing::warn!("the event stream ends: {error}");
             self.broken = true;

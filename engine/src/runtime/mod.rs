@@ -5,6 +5,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+mod event_readers;
 pub mod events;
 pub mod exposition;
 pub mod http;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes, files and sockets, too")]
 
+mod application;
 mod end_to_end;
 mod fleet;
 mod property;
@@ -12,8 +13,19 @@ mod source;
 #[test]
 fn scripts() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datadriven");
-    let names =
-        ["first_walk", "feeds", "sources", "caches", "applying", "polling", "waiting", "blocked", "hidden", "restarts"];
+    let names = [
+        "first_walk",
+        "feeds",
+        "sources",
+        "nearest",
+        "caches",
+        "applying",
+        "polling",
+        "waiting",
+        "blocked",
+        "hidden",
+        "restarts",
+    ];
     for name in names {
         let name = format!("receiver_{name}");
         let path = directory.join(&name).with_extension("txt");

@@ -48,6 +48,8 @@ struct World {
     reached: Option<Reached>,
     /// Caches, and the sources that answer for them: of several each one question for changes, the last one all others.
     fronts: BTreeMap<String, VecDeque<String>>,
+    /// How long answers of a source take.
+    delays: BTreeMap<String, Duration>,
     slow_disk: bool,
     full_disk: bool,
     /// Large contents find no room.
@@ -78,6 +80,7 @@ impl World {
                 let behind = words[2].split(',').map(str::to_owned).collect();
                 self.fronts.insert(words[1].to_owned(), behind);
             }
+            "delay" => drop(self.delays.insert(words[1].to_owned(), duration(words[2]))),
             "rewind" => self.of(words[1]).behind = duration(words[2]),
             "cluster" => self.of(words[1]).cluster = words[2].to_owned(),
             "publish" => self.publish(&words[1..]),
@@ -200,7 +203,8 @@ impl World {
         let end = self.now.after(duration);
         loop {
             let requests = self.waiting.iter().map(|request| self.asked_at(request).after(request.timeout));
-            let next = requests.chain(self.receiver.as_ref().unwrap().poll_timeout()).min();
+            let arrivals = self.waiting.iter().map(|request| self.arrives_at(request)).filter(|at| *at > self.now);
+            let next = requests.chain(arrivals).chain(self.receiver.as_ref().unwrap().poll_timeout()).min();
             self.now = next.map_or(end, |next| next.clamp(self.now, end));
             self.go();
             if self.now == end {
@@ -244,10 +248,16 @@ impl World {
         ASKED.with_borrow(|asked| asked.get(&request.id.0).copied()).unwrap_or(self.now)
     }
 
+    /// When an answer that is not held is here.
+    fn arrives_at(&self, request: &Request) -> Instant {
+        let delay = self.delays.get(&self.names[request.source]).copied().unwrap_or_default();
+        self.asked_at(request).after(delay)
+    }
+
     fn answer_one(&mut self) -> bool {
         let answerable = |request: &Request| {
             let source = &self.sources[self.behind(request)];
-            source.mood != Mood::Silent && !source.holds(&request.target)
+            self.arrives_at(request) <= self.now && source.mood != Mood::Silent && !source.holds(&request.target)
         };
         let Some(at) = self.waiting.iter().position(answerable) else { return false };
         let request = self.waiting.remove(at);

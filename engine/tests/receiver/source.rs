@@ -47,6 +47,8 @@ pub(crate) struct Source {
     pub(crate) behind: Duration,
     /// Nor does it pass this, as there is something that the source does not have.
     pub(crate) as_of_max: Option<Instant>,
+    /// Its as-of is the time of day.
+    pub(crate) follows_wall: bool,
     /// Answers of a stale cache.
     kept: BTreeMap<String, (u16, Vec<u8>)>,
     /// Damaged objects, by their URLs.
@@ -68,6 +70,7 @@ impl Source {
             cluster: "demo".into(),
             behind: Duration::ZERO,
             as_of_max: None,
+            follows_wall: false,
             kept: BTreeMap::new(),
             poisoned: BTreeMap::new(),
             sequence: 1,
@@ -133,7 +136,7 @@ impl Source {
             incarnation: Incarnation { store: 0, starts: self.starts },
             sequence: self.sequence,
             root: self.index.mint_root(now),
-            as_of_us: self.as_of(now).as_micros() as u64,
+            as_of_us: if self.follows_wall { wall_us() } else { self.as_of(now).as_micros() as u64 },
             issued_at_us: now.0 / 1000,
         }
     }
@@ -228,4 +231,8 @@ fn changes_target(target: &str) -> Option<(Cursor, Prefix)> {
     let rest = target.strip_prefix("/v1/changes/")?;
     let (cursor, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     Some((cursor.parse().ok()?, prefix.parse().ok()?))
+}
+
+fn wall_us() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64
 }

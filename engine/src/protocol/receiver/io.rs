@@ -287,8 +287,10 @@ pub enum Event {
 /// How often things happened since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Sources left.
+    /// Sources left because they failed.
     pub sources_left: u64,
+    /// Sources left for a nearer one.
+    pub moves: u64,
     /// Answers that made no sense.
     pub malformed: u64,
     /// Nodes or contents without the hash that names them.

@@ -30,6 +30,16 @@ impl Sources {
         self.order[self.at]
     }
 
+    /// All of them, the best first.
+    pub(super) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// Another one is to be the current one.
+    pub(super) fn turn_to(&mut self, source: usize) {
+        self.at = self.order.iter().position(|other| *other == source).unwrap_or(self.at);
+    }
+
     /// The current one is of no use: goes on to the next and says how long to wait before (decorrelated jitter).
     pub(super) fn fail(&mut self, random: &mut Random) -> Duration {
         self.at = (self.at + 1) % self.order.len();

@@ -87,7 +87,7 @@ fn apply_all(todo: &Mutex<Incoming<Job>>, done: &Sender<Done>, waker: &Waker, re
     loop {
         let next = todo.lock().expect("nothing panics while it holds this").recv();
         let Ok(Job { member, mut applier, id, changes, reached }) = next else { return };
-        if rests && let Err(error) = applier.disk_mut().wake() {
+        if rests && let Err(error) = applier.disk_mut().wake(!changes.is_empty()) {
             // Every entry fails for that reason, and is tried again.
             tracing::warn!("a directory cannot be opened: {error}");
         }

@@ -88,12 +88,12 @@ impl FileDisk {
         self.state.rest();
     }
 
-    /// Opens again what [`rest`](FileDisk::rest) has closed.
-    pub(super) fn wake(&mut self) -> io::Result<()> {
-        if self.open.is_none() {
+    /// Opens again what [`rest`](FileDisk::rest) has closed; without entries, only what notes what was reached.
+    pub(super) fn wake(&mut self, has_entries: bool) -> io::Result<()> {
+        if has_entries && self.open.is_none() {
             self.open = Some(Open { tree: Tree::open(&self.root)?, tmp: File::open(&self.tmp_path)?.into() });
         }
-        self.state.wake()
+        self.state.wake(has_entries)
     }
 
     fn open_files(&self) -> io::Result<&Open> {

@@ -3,12 +3,16 @@
 use super::{
     Ended, Options, ReceiveError,
     addresses::AddressBook,
+    alarm::Alarm,
     appliers::Appliers,
     apply::Applier,
     connections::{self, Connections, Io, TOKENS},
     files::FileDisk,
+    hook::Hook,
     member::{Common, Keeper, Member},
     staging::StagingArea,
+    status::StatusFile,
+    watch::Watch,
 };
 use crate::{
     client::Url,
@@ -34,6 +38,8 @@ const FIRST_CONNECTION: usize = 2;
 const BEGIN_AFTER: Duration = Duration::from_micros(500);
 /// With more receivers than this, their directories are only open while something is put in place.
 const OPEN_DIRECTORIES_MAX: usize = 64;
+/// How often events that wait for a slow reader are tried.
+const FLUSH_EVERY: Duration = Duration::from_millis(20);
 /// Files that a process has open beside those of its receivers, and then some.
 const OPEN_FILES_BESIDE: u64 = 64;
 /// Files of an open directory.
@@ -94,7 +100,7 @@ impl Fleet {
         let appliers = Appliers::start(threads, budget.rests, &waker)?;
         let mut members = Vec::with_capacity(count);
         for at in 0..count {
-            members.push(open_member(&options, at, budget, &mut events)?);
+            members.push(open_member(&options, at, budget, &waker, &mut events)?);
         }
         if let Some(into) = options.into.as_deref().filter(|_| budget.rests) {
             nix::unistd::syncfs(std::fs::File::open(into)?).map_err(io::Error::from)?;
@@ -120,7 +126,10 @@ impl Fleet {
                 return Ok(Ended::Stopped);
             }
             let deadline = self.timers.first().map(|(at, _)| *at);
-            let timeout = deadline.map(|deadline| deadline.since(clock::monotonic()));
+            let mut timeout = deadline.map(|deadline| deadline.since(clock::monotonic()));
+            if self.events.flush() {
+                timeout = Some(timeout.map_or(FLUSH_EVERY, |timeout| timeout.min(FLUSH_EVERY)));
+            }
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -133,6 +142,7 @@ impl Fleet {
                     WAKE => {
                         self.addresses.take_found(now);
                         self.take_applied();
+                        self.take_ran();
                     }
                     Token(token) => {
                         let at = (token - FIRST_CONNECTION) / TOKENS;
@@ -197,6 +207,13 @@ impl Fleet {
         }
     }
 
+    /// Commands may have ended; only a single receiver has any.
+    fn take_ran(&mut self) {
+        if self.members.len() == 1 {
+            self.with(0, |_, _| {});
+        }
+    }
+
     fn how_all_ended(&mut self) -> Result<Ended, ReceiveError> {
         let mut all = Ended::Current;
         for ended in self.members.iter_mut().filter_map(|member| member.ended.take()) {
@@ -209,7 +226,13 @@ impl Fleet {
 }
 
 /// Opens the receiver at this place of the process.
-fn open_member(options: &Options, at: usize, budget: Budget, events: &mut EventStream) -> Result<Member, ReceiveError> {
+fn open_member(
+    options: &Options,
+    at: usize,
+    budget: Budget,
+    waker: &Arc<Waker>,
+    events: &mut EventStream,
+) -> Result<Member, ReceiveError> {
     let number = options.count.map(|_| at as u64 + 1);
     let into = options.into.as_ref().map(|into| match number {
         Some(number) => into.join(number.to_string()),
@@ -239,11 +262,14 @@ fn open_member(options: &Options, at: usize, budget: Budget, events: &mut EventS
         id,
     };
     let staging = StagingArea::new(staged_in);
+    let receiver = Receiver::new(config, process::random_seed()?, recovered)?;
+    let watch = watch(options, into.as_deref(), &receiver, waker);
     let member = Member {
         at,
         number,
         directory: into.unwrap_or_default(),
-        receiver: Receiver::new(config, process::random_seed()?, recovered)?,
+        receiver,
+        watch,
         connections: Connections::new(FIRST_CONNECTION + at * TOKENS, budget.unheld_max, staging),
         keeper,
         due: None,
@@ -251,6 +277,22 @@ fn open_member(options: &Options, at: usize, budget: Budget, events: &mut EventS
     };
     member.begin(&adopted, events);
     Ok(member)
+}
+
+/// What the application wants to see of a receiver.
+fn watch(options: &Options, into: Option<&FilePath>, receiver: &Receiver, waker: &Arc<Waker>) -> Watch {
+    let mut watch = Watch::new(into.map(FilePath::to_owned), receiver.config().id.clone());
+    let hook = |command: &String| Hook::new(command.clone(), options.command_limit, Arc::clone(waker));
+    if let Some(after) = options.stale_after {
+        watch.on_stale(Alarm::new(after, clock::now()), options.on_stale.as_ref().map(hook));
+    }
+    if let Some(command) = &options.on_change {
+        watch.on_change(hook(command), receiver);
+    }
+    if let Some(into) = into.filter(|_| options.count.is_none()) {
+        watch.keep_status(StatusFile::new(into));
+    }
+    watch
 }
 
 /// Differs between receivers, stays the same for one.

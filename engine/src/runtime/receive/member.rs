@@ -1,5 +1,6 @@
 //! One receiver of a process: its protocol, its connections, and the directory that it keeps.
 
+use super::watch::Watch;
 use super::{
     Ended, ReceiveError,
     appliers::{Appliers, Done, Job},
@@ -47,6 +48,7 @@ pub(super) struct Member {
     pub(super) receiver: Receiver,
     pub(super) connections: Connections,
     pub(super) keeper: Keeper,
+    pub(super) watch: Watch,
     /// When it has something to do.
     pub(super) due: Option<Instant>,
     /// How it ended, if it did.
@@ -64,7 +66,8 @@ impl Member {
 
     /// When it has something to do next.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        [self.receiver.poll_timeout(), self.connections.next_deadline()].into_iter().flatten().min()
+        let all = [self.receiver.poll_timeout(), self.connections.next_deadline(), self.watch.due()];
+        all.into_iter().flatten().min()
     }
 
     /// What is due by `now`.
@@ -84,7 +87,7 @@ impl Member {
             self.connections.begin_waiting(io, clock::monotonic());
             let outcomes = self.connections.take_outcomes();
             if outcomes.is_empty() {
-                return;
+                return self.watch.go_on(&self.receiver, common.events);
             }
             let now = clock::monotonic();
             for (id, outcome) in outcomes {
@@ -114,6 +117,9 @@ impl Member {
                 self.receiver.handle_applied(clock::monotonic(), id, results, is_noted);
             }
             Keeper::Files(applier) => {
+                if !changes.is_empty() {
+                    self.watch.before_apply();
+                }
                 let job = applier.take().map(|applier| Job { member: self.at, applier, id, changes, reached });
                 if !job.is_some_and(|job| common.appliers.begin(job)) {
                     tracing::error!("the threads that apply entries have ended");
@@ -141,6 +147,7 @@ impl Member {
                 self.tell(common, event);
             }
         }
+        self.watch.finish(&self.receiver);
         common.events.emit("stopping", |fields| self.sign(fields));
     }
 
@@ -152,6 +159,7 @@ impl Member {
 
     fn tell(&mut self, common: &mut Common<'_>, event: Event) {
         let events = &mut *common.events;
+        self.watch.note(&event, &self.receiver, events);
         match event {
             Event::Source { source } => {
                 let url = &self.receiver.config().sources[source];

@@ -2,16 +2,21 @@
 //! threads that put entries in place, so that the disk keeps no delivery waiting.
 
 mod addresses;
+mod alarm;
 mod appliers;
 mod apply;
+mod child;
 mod connections;
 mod disk;
 mod files;
 mod fleet;
+mod hook;
 mod member;
 mod staging;
 mod state;
+mod status;
 mod tree;
+mod watch;
 
 pub use apply::{Applier, OpenError};
 pub use disk::{Disk, DiskError, Line};
@@ -45,6 +50,14 @@ pub struct Options {
     pub poll: Option<Duration>,
     /// End once everything of the first snapshot is applied.
     pub once: bool,
+    /// A command that is run when paths have changed; for a single receiver.
+    pub on_change: Option<String>,
+    /// Tell when as-of is older than this.
+    pub stale_after: Option<Duration>,
+    /// A command that is run when that begins and when it ends; for a single receiver.
+    pub on_stale: Option<String>,
+    /// How long a command may take.
+    pub command_limit: Duration,
 }
 
 /// Why a receiver cannot run.

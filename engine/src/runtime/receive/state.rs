@@ -146,18 +146,20 @@ pub(super) struct StateFile {
 #[derive(Debug)]
 struct Files {
     state: File,
-    intents: [File; 2],
+    /// None if only what was reached is to be noted.
+    intents: Option<[File; 2]>,
 }
 
 impl Files {
     /// What `directory` has; made if absent.
-    fn open(directory: &std::path::Path) -> Result<Files, StateError> {
+    fn open(directory: &std::path::Path, with_intents: bool) -> Result<Files, StateError> {
         let open = |name: &str| {
             let file = directory.join(name);
             let opened = File::options().read(true).write(true).create(true).truncate(false).open(&file);
             opened.map_err(|error| StateError::System { file: file.display().to_string(), error })
         };
-        Ok(Files { state: open("state")?, intents: [open("intent")?, open("intent-2")?] })
+        let intents = if with_intents { Some([open("intent")?, open("intent-2")?]) } else { None };
+        Ok(Files { state: open("state")?, intents })
     }
 }
 
@@ -168,7 +170,7 @@ fn text(lines: &[Entry]) -> String {
 impl StateFile {
     /// Opens what `directory` has; made if absent.
     pub(super) fn open(directory: PathBuf) -> Result<StateFile, StateError> {
-        let files = Some(Files::open(&directory)?);
+        let files = Some(Files::open(&directory, true)?);
         Ok(StateFile { files, len: 0, len_before: 0, durable: 1, is_written: false, directory })
     }
 
@@ -177,10 +179,10 @@ impl StateFile {
         self.files = None;
     }
 
-    /// Opens the files again, if they are closed.
-    pub(super) fn wake(&mut self) -> io::Result<()> {
+    /// Opens the files again, if they are closed; those for intents only if it has to be.
+    pub(super) fn wake(&mut self, with_intents: bool) -> io::Result<()> {
         if self.files.is_none() {
-            let files = Files::open(&self.directory);
+            let files = Files::open(&self.directory, with_intents);
             self.files = Some(files.map_err(|error| match error {
                 StateError::System { error, .. } => error,
                 other => io::Error::other(other.to_string()),
@@ -191,6 +193,10 @@ impl StateFile {
 
     fn files(&self) -> io::Result<&Files> {
         self.files.as_ref().ok_or_else(|| io::Error::other("the state is not open"))
+    }
+
+    fn intents(&self) -> io::Result<&[File; 2]> {
+        self.files()?.intents.as_ref().ok_or_else(|| io::Error::other("the intents are not open"))
     }
 
     /// The state. A torn last line, which was never durable, is cut off.
@@ -237,7 +243,7 @@ impl StateFile {
     /// The entries of both intents, as far as they are whole.
     pub(super) fn intended(&mut self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for mut intent in &self.files()?.intents {
+        for mut intent in self.intents()? {
             let mut text = Vec::new();
             intent.read_to_end(&mut text)?;
             let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
@@ -247,7 +253,7 @@ impl StateFile {
     }
 
     pub(super) fn write_intent(&mut self, lines: &[Entry]) -> io::Result<()> {
-        let intent = &self.files()?.intents[1 - self.durable];
+        let intent = &self.intents()?[1 - self.durable];
         intent.set_len(0)?;
         intent.write_all_at(text(lines).as_bytes(), 0)?;
         self.is_written = true;
@@ -255,7 +261,7 @@ impl StateFile {
     }
 
     pub(super) fn flush_intent(&mut self) -> io::Result<()> {
-        self.files()?.intents[1 - self.durable].sync_data()?;
+        self.intents()?[1 - self.durable].sync_data()?;
         self.intent_is_durable();
         Ok(())
     }
