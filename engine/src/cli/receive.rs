@@ -52,6 +52,9 @@ pub struct Args {
     poll: Option<Duration>,
     #[command(flatten)]
     credentials: Credentials,
+    /// Read all files at the start and fetch again what others have changed. Without it only other sizes and modes are seen.
+    #[arg(long, conflicts_with = "discard")]
+    verify: bool,
     /// End once everything of the first snapshot is in place.
     #[arg(long)]
     once: bool,
@@ -98,7 +101,7 @@ fn try_run(args: Args) -> Result<Ended, ReceiveError> {
     let stop = StopSignals::new()?;
     let events = args.events.as_deref().map_or_else(|| Ok(EventStream::none()), EventStream::open)?;
     let Args { sources, subscribe: prefixes, into, count, id, poll, once, credentials, .. } = args;
-    let Args { on_change, stale_after, on_stale, command_limit, .. } = args;
+    let Args { verify, on_change, stale_after, on_stale, command_limit, .. } = args;
     let tls = credentials.tls(&sources)?;
     let options = Options {
         tls,
@@ -109,6 +112,7 @@ fn try_run(args: Args) -> Result<Ended, ReceiveError> {
         id,
         poll,
         once,
+        verify,
         on_change,
         stale_after,
         on_stale,

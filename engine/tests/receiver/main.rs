@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes, files and sockets, too")]
 
 mod application;
+mod applying;
 mod end_to_end;
 mod fleet;
 mod property;

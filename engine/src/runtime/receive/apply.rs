@@ -62,7 +62,8 @@ pub struct Applier<D> {
     reached: Option<Reached>,
     /// Lines that are not in the state although their files are in place, or may be.
     unrecorded: Vec<Line>,
-    /// On a file system that ignores case: folded path -> path.
+    /// Folded path -> path of what is live. Made once a file is found where none should be, which may be another path's
+    /// on a file system, or in a directory, that ignores case.
     folded: Option<BTreeMap<String, Path>>,
     /// Told of each step; false ends the batch there, as a crash would.
     #[cfg(test)]
@@ -145,11 +146,20 @@ impl<D: Disk> Applier<D> {
                 held.presence = Presence::Missing;
             }
         }
-        if self.disk.ignores_case()? {
-            let live = self.held.iter().filter(|(_, held)| !held.flags.deleted);
-            self.folded = Some(live.map(|(path, _)| (fold(path), path.clone())).collect());
-        }
         Ok(adopted)
+    }
+
+    /// Marks every file as missing that does not have its content any more, whatever its size says; how many there are.
+    pub fn verify(&mut self) -> usize {
+        let mut spoilt = 0;
+        for (path, held) in &mut self.held {
+            let has_file = held.presence == Presence::Whole && !held.flags.deleted;
+            if has_file && self.disk.hash_of(path).ok() != Some(held.hash) {
+                held.presence = Presence::Missing;
+                spoilt += 1;
+            }
+        }
+        spoilt
     }
 
     /// Whether an intended entry was put in place before the crash.
@@ -195,10 +205,13 @@ impl<D: Disk> Applier<D> {
     }
 
     fn try_apply(&mut self, changes: &[Change], reached: Option<Reached>) -> io::Result<Vec<Applied>> {
+        // What could not be recorded the last time may not be durable itself.
+        let is_owed = !self.unrecorded.is_empty();
         if changes.is_empty() {
-            return self.record(reached, D::flush_state).map(|()| Vec::new());
+            let flush = if is_owed { D::flush_all } else { D::flush_state };
+            return self.record(reached, flush).map(|()| Vec::new());
         }
-        let temporaries = self.prepare(changes)?;
+        let (temporaries, mut refused) = self.prepare(changes)?;
         self.passes(Step::Prepared, 0)?;
         let late = mutant::active(Mutant::RenameBeforeFlush);
         if late {
@@ -209,7 +222,11 @@ impl<D: Disk> Applier<D> {
         self.passes(Step::Flushed, 0)?;
         let (mut results, mut touched) = (Vec::new(), Vec::new());
         for (at, change) in changes.iter().enumerate() {
-            let result = match self.place(at, change, &mut touched) {
+            let placed = match refused.remove(&at) {
+                Some(error) => Err(DiskError::System(error)),
+                None => self.place(at, change, &mut touched),
+            };
+            let result = match placed {
                 Ok(applied) => applied,
                 Err(DiskError::Blocked(cause)) => Applied::Blocked(cause),
                 Err(DiskError::System(error)) => Applied::Failed(error.to_string()),
@@ -227,7 +244,7 @@ impl<D: Disk> Applier<D> {
         }
         let touched: BTreeSet<String> = touched.into_iter().collect();
         let reached = reached.filter(|_| results.iter().all(|result| *result == Applied::Done));
-        if late || touched.len() > SINGLE_FLUSHES_MAX {
+        if late || is_owed || touched.len() > SINGLE_FLUSHES_MAX {
             self.record(reached, D::flush_all)?;
         } else {
             touched.iter().try_for_each(|directory| self.disk.flush_directory(directory))?;
@@ -240,18 +257,25 @@ impl<D: Disk> Applier<D> {
         Ok(results)
     }
 
-    /// Writes contents to their temporaries, and what is about to be put in place. Gives the temporaries' numbers.
-    fn prepare(&mut self, changes: &[Change]) -> io::Result<Vec<usize>> {
-        let (mut temporaries, mut intent) = (Vec::new(), self.unrecorded.clone());
+    /// Writes contents to their temporaries, and what is about to be put in place. Gives the temporaries' numbers, and
+    /// the numbers of those that the disk refused: a content that is too large for it keeps no other one away.
+    fn prepare(&mut self, changes: &[Change]) -> io::Result<(Vec<usize>, BTreeMap<usize, io::Error>)> {
+        let (mut temporaries, mut refused) = (Vec::new(), BTreeMap::new());
+        let mut intent = self.unrecorded.clone();
         for (at, change) in changes.iter().enumerate() {
-            intent.push((change.path.clone(), change.entry.clone()));
             if let Action::Write(content) = &change.action {
-                self.disk.write_temporary(at, content, change.entry.flags.executable)?;
+                if let Err(error) = self.disk.write_temporary(at, content, change.entry.flags.executable) {
+                    // Its part that was written takes the room of the others.
+                    self.disk.remove_temporary(at);
+                    refused.insert(at, error);
+                    continue;
+                }
                 temporaries.push(at);
             }
+            intent.push((change.path.clone(), change.entry.clone()));
         }
         self.disk.write_intent(&intent)?;
-        Ok(temporaries)
+        Ok((temporaries, refused))
     }
 
     fn flush_temporaries(&mut self, temporaries: &[usize]) -> io::Result<()> {
@@ -289,12 +313,36 @@ impl<D: Disk> Applier<D> {
         self.held.insert(path, entry);
     }
 
+    /// Whether a file at `path` is expected to be this receiver's.
+    fn holds(&self, path: &Path) -> bool {
+        self.held.get(path).is_some_and(|held| held.presence == Presence::Whole && !held.flags.deleted)
+    }
+
+    /// Another live path that differs from this one only in case.
+    fn same_but_for_case(&mut self, path: &Path) -> Option<Path> {
+        let held = &self.held;
+        let folded = self.folded.get_or_insert_with(|| {
+            let live = held.iter().filter(|(_, held)| !held.flags.deleted);
+            live.map(|(path, _)| (fold(path), path.clone())).collect()
+        });
+        let key = fold(path);
+        let is_other = |(other, held): &&Line| other != path && !held.flags.deleted && fold(other) == key;
+        let in_batch = self.unrecorded.iter().find(is_other).map(|(other, _)| other);
+        let before = || {
+            let other = folded.get(&key).filter(|other| *other != path)?;
+            let is_gone = |(gone, held): &Line| gone == other && held.flags.deleted;
+            (!self.unrecorded.iter().any(is_gone)).then_some(other)
+        };
+        in_batch.or_else(before).cloned()
+    }
+
     fn place(&mut self, at: usize, change: &Change, touched: &mut Vec<String>) -> Result<Applied, DiskError> {
         let path = &change.path;
         match &change.action {
             Action::Write(_) => {
-                if let Some(other) = self.folded.as_ref().and_then(|folded| folded.get(&fold(path)))
-                    && other != path
+                if !self.holds(path)
+                    && !self.disk.is_absent(path)?
+                    && let Some(other) = self.same_but_for_case(path)
                 {
                     let cause = format!("this file system cannot hold it beside {other}");
                     return Err(DiskError::Blocked(cause));
@@ -332,3 +380,7 @@ fn fold(path: &Path) -> String {
 #[cfg(test)]
 #[path = "apply_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "case_tests.rs"]
+mod case_tests;

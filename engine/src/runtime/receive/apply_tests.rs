@@ -22,7 +22,7 @@ fn counted(_: Step, _: usize) -> bool {
     })
 }
 
-fn change(path: &str, micros: u64, content: Option<&str>, action: Option<Action>) -> Change {
+pub(super) fn change(path: &str, micros: u64, content: Option<&str>, action: Option<Action>) -> Change {
     let text = content.unwrap_or_default().to_owned();
     let flags = Flags { executable: false, deleted: content.is_none() };
     let uid = Uid { micros, ..Uid::ZERO };
@@ -56,7 +56,7 @@ fn open(directory: &std::path::Path) -> Result<(Applier<FileDisk>, Vec<Line>), O
     Applier::open(FileDisk::open(directory)?)
 }
 
-fn done(results: &[(Path, Applied)]) -> bool {
+pub(super) fn done(results: &[(Path, Applied)]) -> bool {
     results.iter().all(|(_, applied)| *applied == Applied::Done)
 }
 
@@ -153,20 +153,6 @@ fn a_file_that_is_gone_is_told_when_only_its_entry_changes() {
 }
 
 #[test]
-fn on_a_file_system_that_ignores_case_the_second_spelling_is_blocked() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut applier, _) = open(directory.path()).unwrap();
-    applier.folded = Some(BTreeMap::new());
-    assert!(done(&applier.apply(first(), None).0));
-    let batch = vec![change("A/One", 2, Some("1"), None), change("a/five", 2, Some("5"), None)];
-    let (results, _) = applier.apply(batch, None);
-    assert!(matches!(&results[0].1, Applied::Blocked(cause) if cause.contains("a/one")));
-    assert_eq!(results[1].1, Applied::Done);
-    assert!(done(&applier.apply(vec![change("a/one", 3, None, None)], None).0));
-    assert!(done(&applier.apply(vec![change("A/One", 2, Some("1"), None)], None).0));
-}
-
-#[test]
 fn damage_in_the_middle_of_the_state_is_told() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).unwrap().0.apply(first(), None);
@@ -202,6 +188,51 @@ fn an_executable_bit_that_a_crash_kept_from_the_file_is_set_afterwards() {
     // Lost behind the receiver's back, it is noticed, too.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(open(directory.path()).unwrap().0.held()["a/one"].presence, Presence::Missing);
+}
+
+#[test]
+fn files_that_others_have_edited_are_found_when_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert!(done(&applier.apply(first(), None).0));
+    // What was applied last is compared at every start.
+    for micros in [2, 3] {
+        assert!(done(&applier.apply(vec![change("later", micros, Some("x"), None)], None).0));
+    }
+    drop(applier);
+    // Of the same size, so that only the content tells.
+    std::fs::write(directory.path().join("a/one"), "X").unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert_eq!(applier.held()["a/one"].presence, Presence::Whole);
+    assert_eq!(applier.verify(), 1);
+    assert_eq!(applier.held()["a/one"].presence, Presence::Missing);
+    assert_eq!(applier.held()["a/two"].presence, Presence::Whole);
+}
+
+#[test]
+fn a_content_that_the_disk_refuses_keeps_no_other_one_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    // A staged content that is not there.
+    let mut refused = change("a/large", 1, Some("x"), None);
+    refused.action = Action::Write(Content::Staged(crate::protocol::receiver::StagedId(7)));
+    let batch = vec![change("a/one", 1, Some("1"), None), refused, change("a/two", 1, Some("2"), None)];
+    let (results, is_noted) = applier.apply(batch, Some(reached(1)));
+    assert!(matches!(results[..], [(_, Applied::Done), (_, Applied::Failed(_)), (_, Applied::Done)]) && !is_noted);
+    assert_eq!(files(directory.path()).len(), 2);
+}
+
+#[test]
+fn the_same_content_under_a_new_uid_is_not_written_again() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert!(done(&applier.apply(first(), None).0));
+    let inode = || std::fs::metadata(directory.path().join("a/one")).unwrap().ino();
+    let before = inode();
+    assert!(done(&applier.apply(vec![change("a/one", 9, Some("1"), Some(Action::Record))], None).0));
+    drop(applier);
+    assert_eq!((inode(), open(directory.path()).unwrap().0.held()["a/one"].uid.micros), (before, 9));
 }
 
 fn reached(as_of_us: u64) -> Reached {

@@ -76,6 +76,4 @@ pub trait Disk {
     fn is_file_of(&self, path: &Path, size: u64, executable: bool) -> io::Result<bool>;
     /// Hash of the file at `path`.
     fn hash_of(&self, path: &Path) -> io::Result<Hash>;
-    /// Whether two names that differ only in case are one.
-    fn ignores_case(&self) -> io::Result<bool>;
 }

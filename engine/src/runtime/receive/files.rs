@@ -223,14 +223,6 @@ impl Disk for FileDisk {
             };
         }
     }
-
-    fn ignores_case(&self) -> io::Result<bool> {
-        let probe = self.tmp_path.join("case");
-        File::create(&probe)?;
-        let ignores = self.tmp_path.join("CASE").exists();
-        std::fs::remove_file(probe)?;
-        Ok(ignores)
-    }
 }
 
 /// Removes what a receiver before left in its temporary directory.

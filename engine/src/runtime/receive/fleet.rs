@@ -247,6 +247,10 @@ fn open_member(
     let mut staged_in = None;
     if let Some(into) = &into {
         let (mut applier, lines) = Applier::open(FileDisk::open(into)?)?;
+        let spoilt = if options.verify { applier.verify() } else { 0 };
+        if spoilt > 0 {
+            tracing::warn!("{spoilt} files of {} were changed by others and are fetched again", into.display());
+        }
         (recovered, adopted, staged_in) = (applier.recovered(), lines, Some(applier.disk().staging_directory()));
         if budget.rests {
             applier.disk_mut().rest();

@@ -50,6 +50,8 @@ pub struct Options {
     pub poll: Option<Duration>,
     /// End once everything of the first snapshot is applied.
     pub once: bool,
+    /// Compare all files with their hashes at the start.
+    pub verify: bool,
     /// A command that is run when paths have changed; for a single receiver.
     pub on_change: Option<String>,
     /// Tell when as-of is older than this.

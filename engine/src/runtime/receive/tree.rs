@@ -4,11 +4,22 @@
 use super::disk::DiskError;
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, renameat},
-    sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat},
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat},
+    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat},
     unistd::{UnlinkatFlags, unlinkat},
 };
-use std::{fs::File, io, os::fd::OwnedFd, path::Path, sync::OnceLock};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// Where receivers keep what is theirs, beneath the directory. No path starts with `~`.
 pub(super) const OWN: &str = "~acms";
@@ -26,6 +37,24 @@ impl From<Errno> for DiskError {
 pub(super) struct Tree {
     root: OwnedFd,
     umask: Mode,
+    /// The root's file system.
+    device: u64,
+    /// Directories with new entries that are on other file systems, which one flush of the root's does not reach.
+    foreign: RefCell<BTreeSet<String>>,
+}
+
+/// Whether the kernel resolves a path beneath a directory by itself (since 5.6, and where no filter keeps it from that).
+static HAS_OPENAT2: AtomicBool = AtomicBool::new(true);
+
+/// What of the file system's refusals will not pass by itself, and concerns this path only.
+fn refused(path: &str, error: Errno) -> DiskError {
+    use Errno::{EACCES, EILSEQ, EINVAL, ENAMETOOLONG, EPERM, EROFS};
+    match error {
+        EACCES | EPERM | EROFS | ENAMETOOLONG | EILSEQ | EINVAL => {
+            DiskError::Blocked(format!("{path} cannot be there: {}", error.desc()))
+        }
+        other => other.into(),
+    }
 }
 
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_RDONLY);
@@ -38,11 +67,25 @@ pub(super) fn split(path: &str) -> (&str, &str) {
 impl Tree {
     pub(super) fn open(root: &Path) -> io::Result<Tree> {
         let root = nix::fcntl::open(root, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY, Mode::empty())?;
-        Ok(Tree { root, umask: umask() })
+        let device = fstat(&root)?.st_dev;
+        Ok(Tree { root, umask: umask(), device, foreign: RefCell::default() })
     }
 
     /// The directory `path` (empty: the root), if all of its components are directories.
     fn directory(&self, path: &str) -> nix::Result<OwnedFd> {
+        if HAS_OPENAT2.load(Ordering::Relaxed) {
+            let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+            let how = OpenHow::new().flags(DIRECTORY).resolve(resolve);
+            match openat2(&self.root, if path.is_empty() { "." } else { path }, how) {
+                Err(Errno::ENOSYS | Errno::EPERM) => HAS_OPENAT2.store(false, Ordering::Relaxed),
+                other => return other,
+            }
+        }
+        self.walk_to(path)
+    }
+
+    /// The same, one component after the other.
+    fn walk_to(&self, path: &str) -> nix::Result<OwnedFd> {
         let mut at = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
             at = openat(&at, segment, DIRECTORY, Mode::empty())?;
@@ -50,8 +93,19 @@ impl Tree {
         Ok(at)
     }
 
+    /// The entries of `directory`, which is open as `at`, have changed.
+    fn touch(&self, at: &OwnedFd, directory: &str, touched: &mut Vec<String>) {
+        if fstat(at).is_ok_and(|stat| stat.st_dev != self.device) {
+            self.foreign.borrow_mut().insert(directory.to_owned());
+        }
+        touched.push(directory.to_owned());
+    }
+
     /// The directory `path`, made if absent; `made` gets the directories that have new entries.
     pub(super) fn make_directory(&self, path: &str, made: &mut Vec<String>) -> Result<OwnedFd, DiskError> {
+        if let Ok(at) = self.directory(path) {
+            return Ok(at);
+        }
         let mut at = openat(&self.root, ".", DIRECTORY, Mode::empty())?;
         let mut end = 0;
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
@@ -60,8 +114,8 @@ impl Tree {
             let next = match openat(&at, segment, DIRECTORY, Mode::empty()) {
                 Err(Errno::ENOENT) => {
                     match mkdirat(&at, segment, Mode::from_bits_truncate(0o755)) {
-                        Ok(()) | Err(Errno::EEXIST) => made.push(above.to_owned()),
-                        Err(error) => return Err(error.into()),
+                        Ok(()) | Err(Errno::EEXIST) => self.touch(&at, above, made),
+                        Err(error) => return Err(refused(&path[..end], error)),
                     }
                     openat(&at, segment, DIRECTORY, Mode::empty())
                 }
@@ -71,7 +125,7 @@ impl Tree {
                 Errno::ENOTDIR | Errno::ELOOP => {
                     DiskError::Blocked(format!("{} is there and is no directory", &path[..end]))
                 }
-                error => error.into(),
+                error => refused(&path[..end], error),
             })?;
         }
         Ok(at)
@@ -125,7 +179,7 @@ impl Tree {
     ) -> Result<(), DiskError> {
         let (directory, target) = split(path);
         let at = self.make_directory(directory, touched)?;
-        touched.push(directory.to_owned());
+        self.touch(&at, directory, touched);
         let rename = || match renameat(own, name, &at, target) {
             Err(Errno::EXDEV) => {
                 copy_beside(own, name, &at)?;
@@ -141,7 +195,8 @@ impl Tree {
             other => other,
         };
         result.map_err(|error| {
-            if in_the_way(error) { DiskError::Blocked(format!("a directory is at {path}")) } else { error.into() }
+            let is_directory = in_the_way(error);
+            if is_directory { DiskError::Blocked(format!("a directory is at {path}")) } else { refused(path, error) }
         })
     }
 
@@ -156,11 +211,11 @@ impl Tree {
                 Err(error) => return Err(error.into()),
             };
             match unlinkat(&at, name, flags) {
-                Ok(()) => touched.push(directory.to_owned()),
+                Ok(()) => self.touch(&at, directory, touched),
                 Err(Errno::ENOENT) => {}
                 Err(_) if matches!(flags, UnlinkatFlags::RemoveDir) => return Ok(()),
-                Err(Errno::EISDIR | Errno::EPERM) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(Errno::EISDIR) => return Ok(()),
+                Err(error) => return Err(refused(path, error)),
             }
             if directory.is_empty() {
                 return Ok(());
@@ -193,7 +248,10 @@ impl Tree {
 
     /// Makes everything written to this file system durable: one flush for a batch of many files.
     pub(super) fn sync_all(&self) -> io::Result<()> {
-        Ok(nix::unistd::syncfs(&self.root)?)
+        nix::unistd::syncfs(&self.root)?;
+        self.foreign.borrow().iter().try_for_each(|directory| self.sync_directory(directory))?;
+        self.foreign.borrow_mut().clear();
+        Ok(())
     }
 }
 
@@ -201,7 +259,12 @@ impl Tree {
 fn copy_beside(own: &OwnedFd, name: &str, at: &OwnedFd) -> nix::Result<()> {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let mut from = File::from(openat(own, name, flags | OFlag::O_RDONLY, Mode::empty())?);
-    let create = flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+    // What an earlier try has left; and whatever else is there is not written into.
+    match unlinkat(at, BESIDE, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(error) => return Err(error),
+    }
+    let create = flags | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut to = File::from(openat(at, BESIDE, create, Mode::from_bits_truncate(0o600))?);
     let copied = io::copy(&mut from, &mut to).and_then(|_| from.metadata()).and_then(|metadata| {
         to.set_permissions(metadata.permissions())?;
@@ -221,4 +284,33 @@ fn read_umask() -> Mode {
     let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     let bits = value.and_then(|value| u32::from_str_radix(value.trim(), 8).ok()).unwrap_or(0o022);
     Mode::from_bits_truncate(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn with_and_without_openat2_nothing_leads_out_of_the_directory() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(root.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), root.path().join("a/out")).unwrap();
+        std::os::unix::fs::symlink("b", root.path().join("a/in")).unwrap();
+        std::fs::write(root.path().join("a/file"), "x").unwrap();
+        let tree = Tree::open(root.path()).unwrap();
+        for (path, is_there) in
+            [("", true), ("a", true), ("a/b", true), ("a/out", false), ("a/in", false), ("a/file", false), ("c", false)]
+        {
+            assert_eq!(tree.directory(path).is_ok(), is_there, "{path:?}");
+            assert_eq!(tree.walk_to(path).is_ok(), is_there, "{path:?} by hand");
+        }
+        let mut touched = Vec::new();
+        for path in ["a/out/x", "a/in/x", "a/file/x"] {
+            let made = tree.make_directory(path, &mut touched);
+            assert!(matches!(made, Err(DiskError::Blocked(cause)) if cause.contains("is no directory")), "{path}");
+        }
+        assert!(touched.is_empty() && std::fs::read_dir(outside.path()).unwrap().next().is_none());
+    }
 }

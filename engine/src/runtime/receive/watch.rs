@@ -191,9 +191,10 @@ impl Watch {
         let Some(on_change) = &mut self.on_change else { return };
         if let Some(ran) = on_change.hook.take_ran(now) {
             let told = std::mem::take(&mut on_change.telling);
-            if emit_ran(events, "change", told.len(), &ran) {
+            if ran.failure.is_none() {
                 on_change.note_told();
-            } else {
+            }
+            if !emit_ran(events, "change", told.len(), &ran) {
                 // What has changed again since is told as it is now.
                 let newer = std::mem::replace(&mut on_change.untold, told);
                 on_change.untold.extend(newer);

@@ -481,10 +481,6 @@ impl Disk for Directory {
     fn hash_of(&self, path: &Path) -> io::Result<Hash> {
         self.files.get(path).map(|file| Hash::of(&file.content)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
-
-    fn ignores_case(&self) -> io::Result<bool> {
-        Ok(false)
-    }
 }
 
 #[cfg(test)]
