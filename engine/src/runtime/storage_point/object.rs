@@ -33,6 +33,11 @@ impl Object {
         sp.node(hash).map_or_else(|| Object::content(sp, contents, hash), Object::Bytes)
     }
 
+    /// Whether an index node or a content of this hash is here, without a look at its bytes.
+    pub fn is_here<S: Storage>(sp: &StoragePoint, contents: &Contents<S>, hash: &Hash) -> bool {
+        contents.len(hash).is_some() || sp.node(hash).is_some()
+    }
+
     /// Finds a content by its hash.
     pub fn content<S: Storage>(sp: &StoragePoint, contents: &Contents<S>, hash: &Hash) -> Object {
         match contents.len(hash) {
