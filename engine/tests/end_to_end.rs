@@ -613,6 +613,8 @@ fn a_store_and_an_address_belong_to_one_process() {
     let (code, said) = second(&other, &args);
     assert!(code == Some(2) && said.contains("cannot listen at"), "{said}");
     let (code, said) = second(&other, &["--check"]);
+    assert_eq!(code, Some(2), "its store is gone: {said}");
+    let (code, said) = second(&other, &["--check", "--store", copy.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
 }
 
