@@ -21,7 +21,7 @@ const WRITE_BUDGET: usize = 1 << 20;
 /// After its last answer a client may be silent for this long ...
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// ... or go on sending for this long.
-const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
+const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long a connection may do what it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
