@@ -57,7 +57,7 @@ impl Head {
         let position =
             Position { generation: u64_at(bytes, 24), offset: u64_at(bytes, 32), sequence: u64_at(bytes, 40) };
         let head = Head { number: u64_at(bytes, 16), position, len: u64_at(bytes, 48), lines: u64_at(bytes, 56) };
-        (head.encode(seal) == bytes).then_some(head)
+        (head.encode(seal) == bytes && position.sequence < u64::MAX).then_some(head)
     }
 }
 

@@ -117,7 +117,9 @@ impl CommitHead {
         };
         let fits = u64::from(head.len) >= COMMIT_HEAD_LEN as u64 && offset + u64::from(head.len) <= segment_len;
         let here = u64_at(bytes, 8) == seal.generation && u64::from(head.offset) == offset;
-        (fits && here).then_some(head)
+        // The one behind it would have no number; no log gets there.
+        let is_counted = head.sequence < u64::MAX;
+        (fits && here && is_counted).then_some(head)
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn segment_name(generation: u64) -> String {
 /// The generation in a segment's name.
 pub(super) fn generation_of(name: &str) -> Option<u64> {
     let generation = u64::from_str_radix(name.strip_prefix(SEGMENT)?, 16).ok()?;
-    (segment_name(generation) == name).then_some(generation)
+    (segment_name(generation) == name && generation < u64::MAX).then_some(generation)
 }
 
 /// An open segment.

@@ -7,7 +7,6 @@ mod client;
 mod interface;
 mod processes;
 mod semantics;
-#[allow(unreachable_pub, reason = "a benchmark includes it too")]
 mod table;
 mod tables;
 mod times;

@@ -12,7 +12,7 @@ use std::{
 
 /// A listener of a storage point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Listener {
+pub(crate) enum Listener {
     /// Every one that speaks HTTP.
     Http,
     Deliver,
@@ -22,22 +22,22 @@ pub enum Listener {
 
 /// One bad input, and what it gets.
 #[derive(Clone, Debug)]
-pub struct Row {
-    pub listener: Listener,
-    pub what: String,
+pub(crate) struct Row {
+    pub(crate) listener: Listener,
+    pub(crate) what: String,
     /// Escaped.
-    pub sent: String,
+    pub(crate) sent: String,
     /// Statuses of all answers.
-    pub answers: Vec<u16>,
-    pub is_closed: bool,
+    pub(crate) answers: Vec<u16>,
+    pub(crate) is_closed: bool,
     /// Label of the counter.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 const TABLES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/docs/HOSTILE.md"));
 
 /// All rows.
-pub fn rows() -> Vec<Row> {
+pub(crate) fn rows() -> Vec<Row> {
     let (mut listener, mut rows) = (None, Vec::new());
     for line in TABLES.lines() {
         match line {
@@ -72,7 +72,7 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// The bytes of a row's `sent`. `theirs` is the hello of the storage point, where it is needed.
-pub fn bytes(sent: &str, theirs: Option<&Hello>) -> Vec<u8> {
+pub(crate) fn bytes(sent: &str, theirs: Option<&Hello>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = sent;
     while let Some(first) = rest.chars().next() {
@@ -142,7 +142,7 @@ fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// The hello that a storage point says first.
-pub fn hello_of(peer: SocketAddr) -> io::Result<Hello> {
+pub(crate) fn hello_of(peer: SocketAddr) -> io::Result<Hello> {
     let mut stream = TcpStream::connect(peer)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let (mut decoder, mut buffer) = (Decoder::expecting_hello(), [0; 4096]);
