@@ -19,18 +19,31 @@ mod response;
 #[path = "../fuzz/src/split.rs"]
 mod split;
 
-/// Checks every file of a target's corpus.
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+/// Checks the saved corpus of a target, a file of inputs each behind its length (four bytes, little-endian), and what
+/// the fuzzer has found, each in a file of its own.
 fn replay(target: &str, check: impl Fn(&[u8])) {
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut count = 0;
-    for file in std::fs::read_dir(&dir).unwrap() {
-        let file = file.unwrap().path();
-        let input = std::fs::read(&file).unwrap();
-        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&input)));
-        assert!(checked.is_ok(), "{}", file.display());
-        count += 1;
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let saved = fs::read(fuzz.join("saved").join(target)).unwrap();
+    let (mut rest, mut count) = (saved.as_slice(), 0);
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let (input, after) = after.split_at(u32::from_le_bytes(*len) as usize);
+        let checked = catch_unwind(AssertUnwindSafe(|| check(input)));
+        assert!(checked.is_ok(), "input {count} of {target}: {:?}", String::from_utf8_lossy(input));
+        (rest, count) = (after, count + 1);
     }
-    assert!(count >= 5, "{} has hardly anything in it", dir.display());
+    assert!(count >= 5, "hardly anything is saved of {target}");
+    for found in fs::read_dir(fuzz.join("found")).unwrap().map(|entry| entry.unwrap().path()) {
+        if found.file_name().unwrap().to_string_lossy().starts_with(&format!("{target}-")) {
+            let checked = catch_unwind(AssertUnwindSafe(|| check(&fs::read(&found).unwrap())));
+            assert!(checked.is_ok(), "{}", found.display());
+        }
+    }
 }
 
 #[test]

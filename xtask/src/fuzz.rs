@@ -1,13 +1,23 @@
 //! `cargo xtask fuzz`: the fuzz targets of `engine/fuzz`, one after the other, each for a number of executions.
+//!
+//! The saved corpus of a target is one file below `engine/fuzz/saved`: inputs, each behind its length. It is unpacked into
+//! cargo-fuzz's directory before a run; `--save` minimises what is there after it and packs it again.
 
 use crate::step::{Failure, Invocation, Steps};
-use std::{fs, path::PathBuf, process::Stdio, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Instant,
+};
 
 /// All targets.
 pub(crate) const TARGETS: [&str; 6] = ["http", "response", "frames", "log", "nodes", "config"];
 /// Longest inputs: beyond these nothing new happens.
 const LEN_MAX: [(&str, u32); 6] =
     [("http", 12_000), ("response", 4096), ("frames", 4096), ("log", 1024), ("nodes", 2048), ("config", 2048)];
+/// A saved corpus has no more bytes: the smallest inputs are kept.
+const SAVED_LEN_MAX: usize = 48 << 10;
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
 
 /// What libFuzzer said of a run.
@@ -20,7 +30,7 @@ struct Figures {
 }
 
 /// Runs the targets, and prints a table that is tab-separated.
-pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64) -> Result<(), Failure> {
+pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64, save: bool) -> Result<(), Failure> {
     if let Some(wrong) = target.filter(|target| !TARGETS.contains(target)) {
         return Err(Failure::new(format!("no target {wrong}"), format!("there are: {}", TARGETS.join(", "))));
     }
@@ -39,6 +49,7 @@ pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64) -> Resul
             "-use_value_profile=1".to_owned(),
             "-print_final_stats=1".to_owned(),
         ];
+        unpack(steps, target)?;
         let before = artifacts(steps, target);
         let started = Instant::now();
         println!("\n== Fuzz {target}");
@@ -52,18 +63,22 @@ pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64) -> Resul
         if !is_good || count > 0 {
             found.push(format!("{target}: {findings:?}"));
         }
+        if save {
+            steps.run(&format!("Minimise the corpus of {target}"), fuzz("cmin").arg(target))?;
+            pack(steps, target)?;
+        }
     }
     print!("\n{table}");
     match found.is_empty() {
         true => Ok(()),
         false => Err(Failure::new(
             format!("the fuzzer found something: {}", found.join("; ")),
-            "copy the input into engine/fuzz/corpus/TARGET and mend what it breaks",
+            "copy the input to engine/fuzz/found/TARGET-WHAT, where a test takes it up, and mend what it breaks",
         )),
     }
 }
 
-fn in_engine(steps: &Steps, program: &std::path::Path) -> Invocation {
+fn in_engine(steps: &Steps, program: &Path) -> Invocation {
     let engine = steps.root().join("engine");
     steps.command(program).directory(&engine).quiet_env("CARGO_INCREMENTAL", "0")
 }
@@ -71,6 +86,53 @@ fn in_engine(steps: &Steps, program: &std::path::Path) -> Invocation {
 fn artifacts(steps: &Steps, target: &str) -> Vec<PathBuf> {
     let dir = steps.root().join("engine/fuzz/artifacts").join(target);
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn corpus(steps: &Steps, target: &str) -> PathBuf {
+    steps.root().join("engine/fuzz/corpus").join(target)
+}
+
+fn saved(steps: &Steps, target: &str) -> PathBuf {
+    steps.root().join("engine/fuzz/saved").join(target)
+}
+
+fn unusable(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    let shown = path.display().to_string();
+    move |error| Failure::new(format!("{shown}: {error}"), "check the file and its permissions")
+}
+
+/// Puts the saved inputs where cargo-fuzz looks for them, beside what it has found there before.
+fn unpack(steps: &Steps, target: &str) -> Result<(), Failure> {
+    let (from, to) = (saved(steps, target), corpus(steps, target));
+    let packed = fs::read(&from).map_err(unusable(&from))?;
+    fs::create_dir_all(&to).map_err(unusable(&to))?;
+    let (mut rest, mut number) = (packed.as_slice(), 0);
+    while let Some((len, after)) = rest.split_first_chunk() {
+        let len = u32::from_le_bytes(*len) as usize;
+        let Some((input, after)) = after.split_at_checked(len) else {
+            return Err(Failure::new(format!("{} is cut off", from.display()), "restore the file"));
+        };
+        fs::write(to.join(format!("saved-{number}")), input).map_err(unusable(&to))?;
+        (rest, number) = (after, number + 1);
+    }
+    Ok(())
+}
+
+/// Saves the inputs that cargo-fuzz has, the smallest first, as far as there is room.
+fn pack(steps: &Steps, target: &str) -> Result<(), Failure> {
+    let (from, to) = (corpus(steps, target), saved(steps, target));
+    let entries = fs::read_dir(&from).map_err(unusable(&from))?.flatten();
+    let mut inputs: Vec<Vec<u8>> = entries.filter_map(|entry| fs::read(entry.path()).ok()).collect();
+    inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    let mut packed = Vec::new();
+    for input in inputs {
+        if packed.len() + 4 + input.len() > SAVED_LEN_MAX {
+            break;
+        }
+        packed.extend((input.len() as u32).to_le_bytes());
+        packed.extend(input);
+    }
+    fs::write(&to, packed).map_err(unusable(&to))
 }
 
 /// Runs a fuzzer and shows what it says now and then. Returns its figures and whether it ended well.

@@ -49,6 +49,9 @@ enum Command {
         /// Of each target.
         #[arg(long, default_value_t = 10_000_000)]
         executions: u64,
+        /// Minimise and save the corpora afterwards
+        #[arg(long)]
+        save: bool,
     },
 }
 
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
         Command::Test { only } => commands::test(&steps, &only),
         Command::Lint => commands::lint(&steps),
         Command::Bench { arguments } => commands::bench(&steps, &arguments),
-        Command::Fuzz { target, executions } => fuzz::run(&steps, target.as_deref(), executions),
+        Command::Fuzz { target, executions, save } => fuzz::run(&steps, target.as_deref(), executions, save),
     };
     steps.print_summary();
     match done {

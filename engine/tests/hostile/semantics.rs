@@ -43,9 +43,7 @@ fn head_is_get_without_its_body() {
         assert_eq!(whole.header("content-length"), Some(whole.body.len().to_string().as_str()), "{target}");
         assert!(whole.header("cache-control").is_some() && whole.header("date").is_some(), "{target}");
     }
-    // A range is of GET only; a held answer has no body either, and the next one is where it belongs.
-    let object = format!("/v1/objects/{}", Hash::of(content));
-    assert_eq!(request(&addr, "HEAD", &object, &["Range: bytes=0-1"], b"").status(), 200);
+    // A held answer has no body either, and the next one is where it belongs.
     let snapshot = get(&addr, "/v1/snapshot").json();
     let cursor = format!("2.{}.{}", snapshot["incarnation"].as_str().unwrap(), snapshot["sequence"]);
     let mut client = Client::connect(&addr);
@@ -68,7 +66,7 @@ fn conditions_and_ranges() {
     let object = format!("/v1/objects/{}", Hash::of(b"0123456789"));
     let tag = format!("\"{}\"", Hash::of(b"0123456789"));
     let ask = |target: &str, headers: &[&str]| request(&addr, "GET", target, headers, b"");
-    for (target, tag) in [("/v1/config/a", &etag), (object.as_str(), &tag)] {
+    for (target, tag) in [("/v1/config/a", &etag)] {
         let status = |header: String| ask(target, &[&header]).status();
         assert_eq!(status(format!("If-None-Match: {tag}")), 304, "{target}");
         assert_eq!(status(format!("If-None-Match: \"x\", W/{tag}")), 304, "weak comparison");
