@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -16,9 +17,10 @@ pub fn acms_beside() -> Result<PathBuf, Failure> {
     Ok(std::env::current_exe()?.parent().ok_or("the program lies in no directory")?.join("acms"))
 }
 
-/// A loopback network of this process's own: `127.x.y.0`.
+/// A loopback network of this process's own, another one at each call: `127.x.y.0`.
 pub fn address_base() -> String {
-    let block = std::process::id() % 60_000;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let block = (std::process::id() + CALLS.fetch_add(1, Ordering::Relaxed)) % 60_000;
     format!("127.{}.{}.0", 10 + block / 250, 1 + block % 250)
 }
 
@@ -45,9 +47,21 @@ impl Drop for Cluster {
 impl Cluster {
     /// Lays a cluster of `count` out in `dir`, lets `configure` change the text of each configuration, and starts it.
     pub fn start(acms: &Path, dir: &Path, count: u8, configure: impl Fn(String) -> String) -> Result<Cluster, Failure> {
+        Cluster::start_as(acms, dir, count, &[], configure)
+    }
+
+    /// The same with more arguments for `acms init`.
+    pub fn start_as(
+        acms: &Path,
+        dir: &Path,
+        count: u8,
+        init: &[&str],
+        configure: impl Fn(String) -> String,
+    ) -> Result<Cluster, Failure> {
         let base = address_base();
         let made = Command::new(acms)
             .args(["init", "--storage-points", &count.to_string(), "--address-base", &base])
+            .args(init)
             .arg(dir)
             .stdout(Stdio::null())
             .status()?;

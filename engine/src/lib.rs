@@ -2,7 +2,7 @@
 //! (NSDI 2005): storage points that replicate configuration files and agree on them by Vector Exchange, and receivers
 //! that pull what they subscribe to.
 //!
-//! Arrows point one way: `cli` -> `runtime` -> {`protocol`, `wire`, `store`}. [`protocol`] does no input or output.
+//! Arrows point one way: `cli` -> `runtime` -> {`protocol`, `wire`, `store`, `tls`}. [`protocol`] does no input or output.
 
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it is how people start the runtime")]
 pub mod cli;

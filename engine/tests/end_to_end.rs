@@ -633,3 +633,33 @@ fn a_storage_point_told_to_stop_finishes_and_ends_well() {
     assert_eq!(cluster.get(3, "/v1/config/stop/x", &[]).body, b"x");
     assert_eq!(cluster.get(3, "/v1/snapshot", &[]).json()["incarnation"], "0-2");
 }
+
+#[test]
+fn a_second_process_on_the_same_store_or_address_is_refused() {
+    let cluster = Cluster::start_some(19, 1, &[]);
+    cluster.publish(1, "a", b"once");
+    let refused = |config: &Path, variables: &[(&str, String)]| {
+        let mut command = Command::new(ACMS);
+        command.args(["storage-point", "--exit-with-parent", "--config"]).arg(config).envs(variables.iter().cloned());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // The same store at other addresses: two that speak for one storage point would break every promise.
+    let other = |port: u16| format!("{}9:{port}", cluster.base);
+    let variables = [("ACMS_LISTEN_PUBLISH", 7400), ("ACMS_LISTEN_DELIVER", 7400), ("ACMS_LISTEN_PEER", 7500)];
+    let variables = variables.map(|(name, port)| (name, other(port)));
+    let text = refused(&cluster.config(1), &variables);
+    assert!(text.contains("store") && text.contains("another process"), "{text}");
+    // Another store at the same address.
+    let copy = cluster.dir.path().join("other");
+    let made = Command::new(ACMS)
+        .args(["init", copy.to_str().unwrap(), "--cluster", "e2e", "--storage-points", "1"])
+        .args(["--address-base", &format!("{}0", cluster.base)])
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let text = refused(&copy.join("sp1/acms.toml"), &[]);
+    assert!(text.contains("cannot listen at") && text.contains("stop the process that has the address"), "{text}");
+    assert_eq!(cluster.get(1, "/v1/config/a", &[]).body, b"once", "the first one goes on");
+}

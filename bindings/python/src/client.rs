@@ -2,7 +2,9 @@
 
 use crate::{blocking::interruptible, error::exception};
 use acms_engine::{
-    client::{Body, Client, ClientError, ClientOptions, GetOptions, PublishOptions, PublishResult, Verdict},
+    client::{
+        Body, Client, ClientError, ClientOptions, Credentials, GetOptions, PublishOptions, PublishResult, Verdict,
+    },
     protocol::{Order, Path, Uid, api::PublicationAnswer},
 };
 use bytes::Bytes;
@@ -34,7 +36,17 @@ enum Content<'py> {
 #[pymethods]
 impl RawClient {
     #[new]
-    fn new(py: Python<'_>, urls: Vec<String>, publisher: String, timeout: f64) -> PyResult<RawClient> {
+    #[expect(clippy::too_many_arguments, reason = "the keywords of the Python class")]
+    fn new(
+        py: Python<'_>,
+        urls: Vec<String>,
+        publisher: String,
+        timeout: f64,
+        ca: Option<PathBuf>,
+        cert: Option<PathBuf>,
+        key: Option<PathBuf>,
+        token: Option<String>,
+    ) -> PyResult<RawClient> {
         if !(timeout > 0.0 && timeout <= TIMEOUT_S_MAX) {
             return Err(exception(py, "Invalid", (format!("a timeout of {timeout} s cannot be"),)));
         }
@@ -44,6 +56,7 @@ impl RawClient {
             io_timeout: timeout,
             retry_timeout: timeout,
             publisher,
+            credentials: Credentials { ca, cert, cert_key: key, token, ..Credentials::default() },
             ..ClientOptions::default()
         };
         let client = Client::from_texts(&urls, options).map_err(|error| failed(py, &error))?;
@@ -170,7 +183,7 @@ fn accepted(py: Python<'_>, result: Result<PublishResult, ClientError>) -> PyRes
 fn failed(py: Python<'_>, error: &ClientError) -> PyErr {
     let class = match error {
         ClientError::NoUrl | ClientError::BadUrl(_) | ClientError::BadOption { .. } => "Invalid",
-        ClientError::Unreachable { .. } | ClientError::Lost { .. } => "Unreachable",
+        ClientError::Unreachable { .. } | ClientError::Tls { .. } | ClientError::Lost { .. } => "Unreachable",
         ClientError::Refused { .. } => "Refused",
         _ => "AcmsError",
     };

@@ -90,7 +90,7 @@ fn greatest_number(config: &StoragePointConfig, from: &[Url]) -> Result<u32, Pro
         ca: Some(files.authority.clone()),
         cert: Some(files.certificate.clone()),
         cert_key: Some(files.key.clone()),
-        token_file: None,
+        ..Credentials::default()
     });
     let options =
         ClientOptions { connect_timeout: timeout, io_timeout: timeout, credentials, ..ClientOptions::default() };

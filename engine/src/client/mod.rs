@@ -175,7 +175,7 @@ pub struct ClientOptions {
 }
 
 /// Whom a client trusts, and what it shows of itself. Files are PEM, as `acms certificate` writes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+#[derive(Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Credentials {
     /// Trust servers certified by this file's authorities (default: by those that this system trusts)
     #[arg(long, env = "ACMS_CA", value_name = "FILE")]
@@ -189,6 +189,16 @@ pub struct Credentials {
     /// Show the token in this file, made by `acms token`
     #[arg(long, env = "ACMS_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The token itself: for programs, as everybody can read the arguments of commands.
+    #[arg(skip)]
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Credentials { ca, cert, .. } = self;
+        f.debug_struct("Credentials").field("ca", ca).field("cert", cert).finish_non_exhaustive()
+    }
 }
 
 impl Credentials {
@@ -203,12 +213,16 @@ impl Credentials {
 
     /// The value of the header Authorization.
     fn authorization(&self) -> Result<Option<String>, ClientError> {
-        let Some(file) = &self.token_file else { return Ok(None) };
-        let failed = |detail: String| ClientError::File { detail: format!("{}: {detail}", file.display()) };
-        let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+        let text = match (&self.token, &self.token_file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .map_err(|error| ClientError::File { detail: format!("{}: {error}", file.display()) })?,
+            (None, None) => return Ok(None),
+        };
         let token = text.trim();
         if token.is_empty() || token.len() > TOKEN_LEN_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(failed("a token is one word, as `acms token` prints it".into()));
+            let detail = "it must be one word, as `acms token` prints it".into();
+            return Err(ClientError::BadOption { what: "the token", detail });
         }
         Ok(Some(format!("Bearer {token}")))
     }

@@ -1,32 +1,47 @@
-//! Connections that come to nothing because of TLS: counted all, told of once a second at most, so that nobody fills a
-//! disk with log lines.
+//! Connections that come to nothing because of TLS: all are counted, and told of in the log within bounds, so that nobody
+//! fills a disk with lines.
 
 use crate::{
     protocol::{Duration, Instant},
     tls::{Cause, Fault},
 };
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// The same of the same address is told this often at most.
+const TELL_AGAIN_EVERY: Duration = Duration::from_secs(30);
+/// In this time, so many lines at most, of whomever.
+const WINDOW: Duration = Duration::from_secs(10);
+const LINES_PER_WINDOW_MAX: usize = 10;
 
 /// What was refused so far.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     counts: BTreeMap<Cause, u64>,
-    told_at: Option<Instant>,
+    /// When what was told last; what is older than a repetition may be is thrown away.
+    told: BTreeMap<(Option<IpAddr>, Cause), Instant>,
     untold: u64,
 }
 
 impl Refusals {
-    /// Counts an error of a connection if it is one of TLS, and tells of it. `what` says what it wanted to be.
+    /// Counts an error of a connection if it is one of TLS.
+    pub fn count(&mut self, error: &io::Error) {
+        if let Some(fault) = Fault::of(error) {
+            *self.counts.entry(fault.cause).or_default() += 1;
+        }
+    }
+
+    /// Counts and tells of it. `what` says what it wanted to be.
     pub fn note(&mut self, what: &str, from: Option<SocketAddr>, error: &io::Error, now: Instant) {
+        self.count(error);
         let Some(fault) = Fault::of(error) else { return };
-        *self.counts.entry(fault.cause).or_default() += 1;
-        if self.told_at.is_some_and(|at| now.since(at) < TELL_EVERY) {
+        if !self.may_tell((from.map(|from| from.ip()), fault.cause), now) {
             self.untold += 1;
             return;
         }
-        self.told_at = Some(now);
         let more = match std::mem::take(&mut self.untold) {
             0 => String::new(),
             count => format!(" ({count} more since the last such line)"),
@@ -35,8 +50,41 @@ impl Refusals {
         tracing::warn!("{what} with {from} came to nothing: {fault}{more}");
     }
 
+    fn may_tell(&mut self, about: (Option<IpAddr>, Cause), now: Instant) -> bool {
+        self.told.retain(|_, at| now.since(*at) < TELL_AGAIN_EVERY);
+        let recent = self.told.values().filter(|at| now.since(**at) < WINDOW).count();
+        if self.told.contains_key(&about) || recent >= LINES_PER_WINDOW_MAX {
+            return false;
+        }
+        self.told.insert(about, now);
+        true
+    }
+
     /// How many had this cause.
-    pub fn count(&self, cause: Cause) -> u64 {
+    pub fn of(&self, cause: Cause) -> u64 {
         self.counts.get(&cause).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_counts_are_not() {
+        let error = |cause| io::Error::from(Fault { cause, problem: "p".into(), remedy: "r" });
+        let at = |seconds: u64| Instant(seconds * 1_000_000_000);
+        let from = |last: u8| Some(SocketAddr::from(([192, 0, 2, last], 1)));
+        let mut refusals = Refusals::default();
+        for last in 0..50 {
+            refusals.note("it", from(last), &error(Cause::Expired), at(100));
+        }
+        assert_eq!((refusals.of(Cause::Expired), refusals.told.len(), refusals.untold), (50, 10, 40));
+        refusals.note("it", from(0), &error(Cause::Expired), at(111));
+        assert_eq!(refusals.untold, 41, "the same again");
+        refusals.note("it", from(0), &error(Cause::Missing), at(111));
+        assert_eq!((refusals.untold, refusals.of(Cause::Missing)), (0, 1), "something else of the same");
+        refusals.note("it", from(0), &io::ErrorKind::ConnectionReset.into(), at(112));
+        assert_eq!(Cause::ALL.iter().map(|cause| refusals.of(*cause)).sum::<u64>(), 52, "that is no matter of TLS");
     }
 }

@@ -23,7 +23,16 @@ def run_scenario(source: str, settings: Sequence[tuple[str, str]], out: str | No
 
 @final
 class RawClient:
-    def __new__(cls, urls: Sequence[str], publisher: str, timeout: float) -> RawClient: ...
+    def __new__(
+        cls,
+        urls: Sequence[str],
+        publisher: str,
+        timeout: float,
+        ca: Path | None,
+        cert: Path | None,
+        key: Path | None,
+        token: str | None,
+    ) -> RawClient: ...
     @property
     def urls(self) -> list[str]: ...
     def publish(

@@ -54,11 +54,24 @@ class Outcome:
 class Client:
     """Publishes to and reads from storage points, by their URLs: the first that answers is used.
 
-    ``publisher`` names who publishes; ``timeout`` bounds every call, in seconds.
+    ``publisher`` names who publishes; ``timeout`` bounds every call, in seconds. At ``https://`` URLs, servers must be
+    certified by an authority in the file ``ca`` (default: by one that this system trusts). Who may publish shows a
+    certificate (the files ``cert`` and ``key``) or a ``token``, and publishes under the name that these have.
     """
 
-    def __init__(self, urls: str | Iterable[str], *, publisher: str = "anonymous", timeout: float = TIMEOUT_S) -> None:
-        self._raw = _acms.RawClient([urls] if isinstance(urls, str) else list(urls), publisher, timeout)
+    def __init__(
+        self,
+        urls: str | Iterable[str],
+        *,
+        publisher: str = "anonymous",
+        timeout: float = TIMEOUT_S,
+        ca: str | os.PathLike[str] | None = None,
+        cert: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+    ) -> None:
+        files = (None if file is None else Path(file) for file in (ca, cert, key))
+        self._raw = _acms.RawClient([urls] if isinstance(urls, str) else list(urls), publisher, timeout, *files, token)
 
     @property
     def urls(self) -> list[str]:
@@ -116,8 +129,18 @@ class Client:
 class AsyncClient:
     """:class:`Client` for asyncio. A cancelled publication is *undetermined*: it may still become agreed."""
 
-    def __init__(self, urls: str | Iterable[str], *, publisher: str = "anonymous", timeout: float = TIMEOUT_S) -> None:
-        self._client = Client(urls, publisher=publisher, timeout=timeout)
+    def __init__(
+        self,
+        urls: str | Iterable[str],
+        *,
+        publisher: str = "anonymous",
+        timeout: float = TIMEOUT_S,
+        ca: str | os.PathLike[str] | None = None,
+        cert: str | os.PathLike[str] | None = None,
+        key: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+    ) -> None:
+        self._client = Client(urls, publisher=publisher, timeout=timeout, ca=ca, cert=cert, key=key, token=token)
 
     @property
     def urls(self) -> list[str]:

@@ -107,7 +107,7 @@ fn of_http(core: &Core, text: &mut Exposition) {
 fn of_tls(core: &Core, text: &mut Exposition) {
     let listeners = [("http", &core.http.refusals), ("peer", &core.io.peers.refusals)];
     let counts = listeners.into_iter().flat_map(|(listener, refusals)| {
-        Cause::ALL.into_iter().map(move |cause| (listener, cause.word(), refusals.count(cause)))
+        Cause::ALL.into_iter().map(move |cause| (listener, cause.word(), refusals.of(cause)))
     });
     let help = "Connections that came to nothing because of TLS, by listener and cause.";
     text.counters_by_two("tls_refused_total", help, ("listener", "cause"), counts);

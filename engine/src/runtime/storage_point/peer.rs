@@ -7,7 +7,7 @@ use crate::{
         refusals::Refusals,
         stream::{ReadResult, Stream},
     },
-    tls::{Fault, Identity, ServerTls, Session},
+    tls::{Identity, ServerTls, Session},
     wire::{
         Hello, WireError,
         link::{Action, LinkEvent, Links},
@@ -31,7 +31,7 @@ pub(super) const TOKENS_END: usize = FIRST_TOKEN + 128;
 #[derive(Debug)]
 struct Socket {
     stream: Stream,
-    /// Who dialled says why it came to nothing as often as that is news; of others each is told.
+    /// By the other end.
     was_accepted: bool,
     /// The links know whose certificate it is.
     is_certified: bool,
@@ -207,13 +207,13 @@ impl Peers {
         }
     }
 
-    /// A connection has failed.
+    /// A connection has failed. Of those that were dialled the links tell.
     fn broken(&mut self, token: usize, error: &io::Error, now: Instant) {
-        if let Some(socket) =
-            self.sockets.get(&token).filter(|socket| Fault::of(error).is_some() && !socket.is_certified)
-        {
-            let what = if socket.was_accepted { "a link that was asked for" } else { "a link that this end asked for" };
-            self.refusals.note(what, socket.stream.peer_addr().ok(), error, now);
+        match self.sockets.get(&token) {
+            Some(Socket { was_accepted: true, stream, .. }) => {
+                self.refusals.note("a link", stream.peer_addr().ok(), error, now);
+            }
+            _ => self.refusals.count(error),
         }
         self.lost(token, &error.to_string(), now);
     }
