@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (accepted, found), 1 rejected or not found, 2 wrong usage or no storage point can be reached,
 //! 3 undetermined.
 
+pub mod cache;
 pub mod certificate;
 mod check;
 pub mod completion;
@@ -73,6 +74,8 @@ enum Command {
     StoragePoint(storage_point::Args),
     /// Keep a directory equal to the latest agreed publications.
     Receive(receive::Args),
+    /// Keep what receivers ask for near them: a cache between them and storage points.
+    Cache(cache::Args),
     /// Publish a file, standard input or a directory tree.
     Publish(publish::Args),
     /// Print or save the latest agreed content of a path.
@@ -138,6 +141,7 @@ pub fn run_as(program: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
         Command::Replace(args) => replace::run(&args, output).into(),
         Command::StoragePoint(args) => storage_point::run(args, output),
         Command::Receive(args) => receive::run(args),
+        Command::Cache(args) => cache::run(args),
         Command::Publish(args) => publish::run(&args, output).into(),
         Command::Get(args) => get::run(&args, output).into(),
         Command::Delete(args) => delete::run(&args, output).into(),

@@ -63,6 +63,8 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hold and some more.
 const CHANGES_TIMEOUT: Duration = Duration::from_secs(35);
+/// Polled snapshots may be the same for so long, and for three polls.
+const STUCK_TIME_MIN: Duration = Duration::from_secs(5);
 const SNAPSHOT_LEN_MAX: u64 = 64 << 10;
 const CHANGES_LEN_MAX: u64 = 64 << 20;
 
@@ -120,6 +122,22 @@ struct Session {
     /// Something of this source is reached.
     is_settled: bool,
     look: Option<Look>,
+    /// The latest time at which a snapshot that was polled was issued, and when that came.
+    issued: Option<(u64, Instant)>,
+}
+
+impl Session {
+    /// Whether the snapshots that are polled have stood still for too long: no cache keeps one that long, so this one would
+    /// show the past for ever.
+    fn is_stuck(&mut self, now: Instant, issued_at_us: u64, interval: Duration) -> bool {
+        match self.issued {
+            Some((newest, since)) if issued_at_us <= newest => now.since(since) >= STUCK_TIME_MIN.max(interval * 3),
+            _ => {
+                self.issued = Some((issued_at_us, now));
+                false
+            }
+        }
+    }
 }
 
 /// A place that the receiver has reached once all entries before it are applied.
@@ -165,6 +183,7 @@ enum Leave {
     Malformed(String),
     WrongHash(String),
     StuckChain,
+    StuckSnapshot,
 }
 
 impl Receiver {
@@ -338,6 +357,10 @@ impl Receiver {
                 self.counters.stuck_chains += 1;
                 "its changes do not advance".to_owned()
             }
+            Leave::StuckSnapshot => {
+                self.counters.stuck_chains += 1;
+                "its snapshot stays the same".to_owned()
+            }
         };
         let source = &self.config.sources[self.sources.current()];
         self.outputs.push_back(problem(format!("leaving {source}: {why}")));
@@ -467,6 +490,9 @@ impl Receiver {
         let Some(session) = &mut self.session else { return Ok(()) };
         if let Some(interval) = self.config.poll {
             session.poll_at = Some(now.after(self.random.jitter(interval)));
+            if session.is_stuck(now, snapshot.issued_at_us, interval) {
+                return Err(Leave::StuckSnapshot);
+            }
             let walking = session.walk.is_some();
             let same = self.complete.has(&NodePlace::root(), snapshot.root);
             if why == Why::Poll && (walking || same) {

@@ -1,6 +1,8 @@
 //! The runtime: event loops over sockets and files that drive the protocol. One loop owns HTTP, the links to peers and
 //! the protocol; a commit thread and a content thread keep the disk away from it.
 
+mod addresses;
+pub mod cache;
 pub mod check;
 pub mod clock;
 pub mod config;
@@ -20,3 +22,4 @@ pub mod storage_point;
 pub mod stream;
 pub mod tokens;
 pub mod units;
+pub mod upstream;

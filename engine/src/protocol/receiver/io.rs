@@ -295,7 +295,7 @@ pub struct Counters {
     pub malformed: u64,
     /// Nodes or contents without the hash that names them.
     pub wrong_hashes: u64,
-    /// Chains of changes that did not advance.
+    /// Chains of changes, or snapshots that were polled, that did not advance.
     pub stuck_chains: u64,
     /// Walks begun again because a source had dropped what they needed.
     pub restarts: u64,

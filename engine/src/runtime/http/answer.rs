@@ -38,8 +38,11 @@ pub fn phrase(status: u16) -> &'static str {
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
         _ => "Unknown",
     }
 }
@@ -129,14 +132,30 @@ impl<'a> Outbox<'a> {
     /// Ends an answer with the bytes `offset..end` of a file as its body.
     pub fn file_body(&mut self, file: Arc<File>, offset: u64, end: u64) {
         self.length(end - offset);
-        if !self.head_only && end > offset {
-            self.queue_bytes();
-            self.queue.push_back(Piece::File { file, offset, end });
+        if !self.head_only {
+            self.file_part(file, offset, end);
         }
     }
 
-    fn length(&mut self, len: u64) {
+    /// Ends the head of an answer whose body of `len` bytes follows, as [`file_part`](Outbox::file_part)s.
+    pub fn length(&mut self, len: u64) {
         self.header("Content-Length", len).no_body();
+    }
+
+    /// The bytes `offset..end` of a file as the next part of a body.
+    pub fn file_part(&mut self, file: Arc<File>, offset: u64, end: u64) {
+        if end <= offset {
+            return;
+        }
+        if !self.bytes.is_empty() {
+            self.queue_bytes();
+        }
+        match self.queue.back_mut() {
+            Some(Piece::File { file: last, end: last_end, .. }) if Arc::ptr_eq(last, &file) && *last_end == offset => {
+                *last_end = end;
+            }
+            _ => self.queue.push_back(Piece::File { file, offset, end }),
+        }
     }
 
     fn queue_bytes(&mut self) {

@@ -6,6 +6,7 @@ pub mod body;
 pub mod cause;
 pub mod connection;
 pub mod head;
+pub mod object;
 pub mod range;
 mod requests;
 pub mod server;

@@ -50,6 +50,17 @@ pub struct Tokens {
     pub connections: usize,
 }
 
+/// How much of an answer was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// Nothing yet.
+    Nothing,
+    /// Some of it; the rest comes later.
+    Part,
+    /// All of it.
+    Whole,
+}
+
 /// All HTTP connections of a process.
 #[derive(Debug)]
 pub struct HttpServer<S: Service> {
@@ -200,21 +211,27 @@ impl<S: Service> HttpServer<S> {
         let late = Refused::new(408, "the request did not come in time", "correct the request");
         self.answer(service, id, |service, out| {
             requests::refuse(service, None, &late, out);
-            true
+            Written::Whole
         });
     }
 
     // ---- Answers to requests that waited --------------------------------------------------------------------------
 
-    /// Writes the answer that a connection waits for and goes on with the connection; unless `write` says that it has
-    /// written none yet.
-    pub fn answer(&mut self, service: &mut S, id: ConnectionId, write: impl FnOnce(&mut S, &mut Outbox<'_>) -> bool) {
+    /// Has the answer written that a connection waits for, as far as it is there, and goes on with the connection.
+    pub fn answer(
+        &mut self,
+        service: &mut S,
+        id: ConnectionId,
+        write: impl FnOnce(&mut S, &mut Outbox<'_>) -> Written,
+    ) {
         let Some(connection) = self.connections.get_mut(id.key).filter(|connection| connection.id == id) else {
             return;
         };
         let mut out = connection.outbox(&mut self.buffers.gathered, service.date());
-        if write(service, &mut out) {
-            self.answered(service, id);
+        match write(service, &mut out) {
+            Written::Nothing => {}
+            Written::Part => self.drive_gathered(service, id),
+            Written::Whole => self.answered(service, id),
         }
     }
 

@@ -2,10 +2,7 @@
 //!
 //! Bounded: a connection for each feed and so many more, each with one buffer of its answer; requests beyond wait here.
 
-use super::{
-    addresses::AddressBook,
-    staging::{Staging, StagingArea},
-};
+use super::staging::{Staging, StagingArea};
 use crate::{
     client::response::{Progress, ResponseError, ResponseParser, encode_request},
     protocol::{
@@ -13,6 +10,7 @@ use crate::{
         receiver::{Body, Failure, Request, RequestId, RequestKind},
     },
     runtime::{
+        addresses::AddressBook,
         net,
         stream::{ReadResult, Stream},
     },

@@ -2,7 +2,6 @@
 
 use super::{
     Ended, Options, ReceiveError,
-    addresses::AddressBook,
     alarm::Alarm,
     appliers::Appliers,
     apply::Applier,
@@ -20,7 +19,7 @@ use crate::{
         Duration, Instant,
         receiver::{FEEDS_MAX, OBJECTS_IN_FLIGHT_MAX, Receiver, ReceiverConfig, Recovered},
     },
-    runtime::{clock, events::EventStream, process, signal::StopSignals},
+    runtime::{addresses::AddressBook, clock, events::EventStream, process, signal::StopSignals},
 };
 use mio::{Events, Poll, Token, Waker};
 use std::{

@@ -1,7 +1,6 @@
 //! `acms receive` as a process: one event loop for the sources and the protocol of one receiver or of thousands, and a few
 //! threads that put entries in place, so that the disk keeps no delivery waiting.
 
-mod addresses;
 mod alarm;
 mod appliers;
 mod apply;

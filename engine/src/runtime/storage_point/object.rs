@@ -57,12 +57,6 @@ impl Object {
     }
 }
 
-/// Whether the query of an object's name says that something else came under it before: a receiver that got a wrong hash
-/// asks so.
-pub fn is_doubt(query: &str) -> bool {
-    query.split('&').any(|pair| pair.starts_with("again="))
-}
-
 /// An environment that may find contents damaged while it does what it is asked for.
 pub trait FindsDamage: Environment {
     /// Those found since the last call, with the bytes that they should have. Where those are not known the content is not

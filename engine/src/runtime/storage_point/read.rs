@@ -6,34 +6,25 @@ use crate::{
         api::{IndexedEntry, PublicationAnswer},
     },
     runtime::{
-        delivery::{OBJECT_CONTROL, SNAPSHOT_CONTROL},
+        delivery::SNAPSHOT_CONTROL,
         exposition,
         http::{
             answer::Outbox,
             connection::ConnectionId,
             head::Head,
-            range::{self, Wanted},
+            object::{BINARY, Body, ObjectRead, is_doubt, matches_tag},
             service::{Next, Refusal},
             target::{OPENAPI, Resource},
         },
-        storage_point::{
-            content::Job,
-            core::Core,
-            held, metrics,
-            object::{Object, is_doubt},
-            publish::Receiving,
-            status,
-        },
+        storage_point::{content::Job, core::Core, held, metrics, object::Object, publish::Receiving, status},
     },
 };
-use bytes::Bytes;
 use std::{fs::File, io, sync::Arc};
 
 /// How long a read waits for the UID that it asks for.
 const AT_LEAST_TIME: Duration = Duration::from_secs(10);
 /// Longest wait that `Prefer: wait` gets.
 const PREFER_WAIT_MAX: Duration = Duration::from_secs(60);
-const BINARY: &str = "application/octet-stream";
 /// What caches may do with the document of the interface, which changes with the program only.
 const OPENAPI_CONTROL: &str = "public, max-age=3600";
 const JSON: &str = "application/json";
@@ -173,12 +164,6 @@ fn index(core: &Core, prefix: &Prefix, after: &str, limit: usize, out: &mut Outb
 
 // ---- Objects ------------------------------------------------------------------------------------------------------
 
-/// The bytes of an object.
-enum Body {
-    Memory(Bytes),
-    File(Arc<File>, u64),
-}
-
 /// Why there are none.
 enum Lack {
     Missing,
@@ -215,60 +200,18 @@ fn body(core: &mut Core, hash: Hash, object: Object, compared: bool) -> Result<B
     }
 }
 
-fn write_body(body: Body, range: Option<(u64, u64)>, out: &mut Outbox<'_>) {
-    match body {
-        Body::Memory(bytes) => {
-            let (start, end) = range.unwrap_or((0, bytes.len() as u64));
-            out.shared_body(bytes.slice(start as usize..end as usize));
-        }
-        Body::File(file, len) => {
-            let (start, end) = range.unwrap_or((0, len));
-            out.file_body(file, start, end);
-        }
-    }
-}
-
-/// A read of an object, which may have to be compared with its hash first.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct ObjectRead {
-    hash: Hash,
-    if_none_match: Option<String>,
-    /// Unless another object is meant.
-    range: Option<String>,
-}
-
-impl ObjectRead {
-    fn new(hash: Hash, head: &Head<'_>) -> Result<ObjectRead, Refusal> {
-        let may_cut = head.single("if-range")?.is_none_or(|tag| tag.trim() == etag_of(hash));
-        Ok(ObjectRead {
-            hash,
-            if_none_match: head.single("if-none-match")?.map(str::to_owned),
-            range: head.single("range")?.filter(|_| may_cut).map(str::to_owned),
-        })
-    }
-
-    /// Whether the client has the object: what it has under this name needs no look at the disk.
-    fn has_it(&self) -> bool {
-        self.if_none_match.as_deref().is_some_and(|tags| matches_tag(tags, &etag_of(self.hash)))
-    }
-}
-
-fn etag_of(hash: Hash) -> String {
-    format!("\"{hash}\"")
-}
-
 fn try_object(core: &mut Core, read: &ObjectRead, compared: bool, out: &mut Outbox<'_>) -> Option<Wait> {
     let hash = read.hash;
-    if read.has_it() && Object::is_here(&core.sp, &core.io.contents, &hash) {
+    if read.is_unchanged() && Object::is_here(&core.sp, &core.io.contents, &hash) {
         core.counters.objects_total += 1;
-        out.begin(304).header("ETag", etag_of(hash)).header("Cache-Control", OBJECT_CONTROL).no_body();
+        read.begin(0, out);
         return None;
     }
     let object = Object::find(&core.sp, &core.io.contents, &hash);
     let refusal = match body(core, hash, object, compared) {
         Ok(body) => {
             core.counters.objects_total += 1;
-            write_object(read, body, out);
+            read.write(body, out);
             return None;
         }
         Err(Lack::Uncompared) => return Some(Wait::Compared(hash)),
@@ -281,39 +224,9 @@ fn try_object(core: &mut Core, read: &ObjectRead, compared: bool, out: &mut Outb
     None
 }
 
-fn write_object(read: &ObjectRead, body: Body, out: &mut Outbox<'_>) {
-    let len = match &body {
-        Body::Memory(bytes) => bytes.len() as u64,
-        Body::File(_, len) => *len,
-    };
-    let range = read.range.as_deref().map_or(Wanted::Whole, |text| range::parse(text, len));
-    let status = if matches!(range, Wanted::Part(..)) { 206 } else { 200 };
-    let part = match range {
-        Wanted::Unsatisfiable => {
-            let reason = "the range lies beyond the object's end";
-            return out.error(416, reason, "ask for a part of the object", |out| {
-                out.header("Content-Range", format_args!("bytes */{len}"));
-            });
-        }
-        Wanted::Part(start, end) => Some((start, end)),
-        Wanted::Whole => None,
-    };
-    out.begin(status).header("ETag", etag_of(read.hash)).header("Cache-Control", OBJECT_CONTROL);
-    out.header("Accept-Ranges", "bytes").header("Content-Type", BINARY);
-    if let Some((start, end)) = part {
-        out.header("Content-Range", format_args!("bytes {start}-{}/{len}", end - 1));
-    }
-    write_body(body, part, out);
-}
-
 /// Whether a list of entity tags names `etag`, by strong comparison.
 fn matches_tag_strongly(tags: &str, etag: &str) -> bool {
     tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
-}
-
-/// Whether a list of entity tags names `etag`, by weak comparison.
-fn matches_tag(tags: &str, etag: &str) -> bool {
-    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
 // ---- Config -------------------------------------------------------------------------------------------------------
@@ -399,7 +312,7 @@ fn try_config(core: &mut Core, read: &ConfigRead, compared: bool, out: &mut Outb
         Ok(body) => {
             core.counters.configs_total += 1;
             write_config_head(&entry, &etag, out);
-            write_body(body, None, out);
+            body.write(None, out);
         }
         Err(Lack::Uncompared) => return Some(Wait::Compared(entry.hash)),
         Err(Lack::Missing) => {

@@ -9,7 +9,7 @@ use crate::{
         clock,
         http::{
             connection::{ConnectionId, Role},
-            server::{HttpServer, Tokens},
+            server::{HttpServer, Tokens, Written},
         },
         notify::Notify,
         signal::StopSignals,
@@ -248,7 +248,7 @@ impl Server {
     fn tell_outcome(&mut self, id: ConnectionId, outcome: &Outcome) {
         self.http.answer(&mut self.core, id, |_, out| {
             publish::write_outcome(out, outcome);
-            true
+            Written::Whole
         });
     }
 
@@ -320,10 +320,10 @@ impl Server {
     fn try_read(&mut self, id: ConnectionId, compared: bool) {
         let Some(read) = held::take_read(&mut self.core, id) else { return };
         self.http.answer(&mut self.core, id, |core, out| match read::try_read(core, &read, compared, out) {
-            None => true,
+            None => Written::Whole,
             Some(wait) => {
                 read::hold(core, id, read, wait);
-                false
+                Written::Nothing
             }
         });
     }

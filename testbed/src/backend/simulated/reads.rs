@@ -10,8 +10,11 @@ use acms_engine::{
     protocol::{Duration, Hash, Instant, StoragePoint},
     runtime::{
         delivery::{FeedHolds, OBJECT_CONTROL, Reading, SNAPSHOT_CONTROL, changes_control},
-        http::target::{BadTarget, Resource, resource},
-        storage_point::object::{Object, is_doubt},
+        http::{
+            object::is_doubt,
+            target::{BadTarget, Resource, resource},
+        },
+        storage_point::object::Object,
     },
     store::{Contents, MemoryStorage, StoreError},
 };

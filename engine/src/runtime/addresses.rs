@@ -1,5 +1,5 @@
 //! Where the sources are: looked up at the start, and again after none of a name's addresses would do, by a thread of
-//! its own, so that a slow answer of the name service keeps no receiver waiting.
+//! its own, so that a slow answer of the name service keeps nobody waiting.
 
 use crate::{
     client::Url,
@@ -21,7 +21,7 @@ const LOOK_UP_AGAIN: Duration = Duration::from_secs(5);
 
 type Found = (usize, Vec<SocketAddr>);
 
-/// The addresses of all sources, shared by all receivers of a process.
+/// The addresses of all sources of a process.
 #[derive(Debug)]
 pub(super) struct AddressBook {
     sources: Vec<Source>,

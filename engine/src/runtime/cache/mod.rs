@@ -1,0 +1,211 @@
+//! `acms cache`: a pull-through cache between receivers and storage points, or other caches. One event loop for clients and
+//! sources; a thread compares large objects of an earlier life with their names.
+//!
+//! Invariant: nobody gets the whole of an object whose bytes are not those of its name. A large object is passed on while it
+//! comes in, but its last byte only once its hash is known to be right.
+
+mod answers;
+mod arrivals;
+mod compare;
+mod fetch;
+mod service;
+mod sources;
+mod status;
+mod store;
+
+pub use store::StoreError;
+
+use crate::{
+    client::Url,
+    protocol::{Duration, Instant},
+    runtime::{
+        clock,
+        events::EventStream,
+        http::{
+            connection::Role,
+            server::{HttpServer, Tokens},
+        },
+        net, process,
+        signal::StopSignals,
+        upstream::Upstream,
+    },
+    tls::ClientTls,
+};
+use compare::Comparer;
+use mio::{Events, Poll, Token, Waker};
+use service::Cache;
+use sources::Sources;
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use store::ObjectStore;
+
+const SIGNALS: Token = Token(0);
+/// Something was compared, or looked up.
+const WAKER: Token = Token(1);
+/// Connections to sources have the tokens from here on, those of clients from there on.
+const UPSTREAM: usize = 1 << 10;
+const HTTP: Tokens = Tokens { listeners: 2, connections: 1 << 20 };
+
+/// Descriptors kept for sources, objects and the rest.
+const DESCRIPTORS_KEPT: u64 = 2048;
+const CONNECTIONS_MAX: u64 = 100_000;
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// What is under way when the process is told to stop has this long.
+const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// What to keep, and for whom.
+#[derive(Debug)]
+pub struct Options {
+    /// Storage points or other caches.
+    pub sources: Vec<Url>,
+    /// How https:// sources are trusted.
+    pub tls: Option<ClientTls>,
+    /// Where clients are served.
+    pub listen: SocketAddr,
+    /// Where objects are kept.
+    pub store: PathBuf,
+    /// Bytes of disk that they may take.
+    pub bytes_max: u64,
+}
+
+/// Why a cache cannot run. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be listened at.
+    #[error("cannot listen at {addr}: {source}; stop the process that has the address, or choose another one")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused something that an event loop needs.
+    #[error("the event loop cannot go on: {0}")]
+    System(#[from] io::Error),
+}
+
+struct Loop {
+    poll: Poll,
+    http: HttpServer<Cache>,
+    cache: Cache,
+    sources: Vec<Url>,
+    signals: StopSignals,
+    events: EventStream,
+    swept_at: Instant,
+    stopping_since: Option<Instant>,
+}
+
+/// Runs until SIGTERM or SIGINT comes, or the events are not read any more.
+pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
+    let signals = StopSignals::new()?;
+    let now = clock::now();
+    let store = ObjectStore::open(&options.store, options.bytes_max, now.instant)?;
+    if !options.listen.ip().is_loopback() {
+        tracing::warn!("{} is no loopback address, and what is said there is not encrypted", options.listen);
+    }
+    let listener = net::listen(options.listen).map_err(|source| CacheError::Listen { addr: options.listen, source })?;
+    let listen = listener.local_addr()?;
+    let connections_max = process::raise_open_files().saturating_sub(DESCRIPTORS_KEPT).clamp(64, CONNECTIONS_MAX);
+    let poll = Poll::new()?;
+    signals.register(poll.registry(), SIGNALS)?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let comparer = Comparer::start(Arc::clone(&waker))?;
+    let seed = process::random_seed()?;
+    let upstream = Upstream::new(options.sources.clone(), options.tls, poll.registry().try_clone()?, waker, UPSTREAM);
+    let sources = Sources::new(&format!("{listen} {}", options.store.display()), &options.sources, seed);
+    let name = format!("acms-cache-{:016x}", process::random_seed()?);
+    let mut http = HttpServer::new(
+        poll.registry().try_clone()?,
+        HTTP,
+        vec![(listener, Role::Deliver)],
+        connections_max as usize,
+        now.instant,
+    );
+    http.open()?;
+    let cache = Cache::new(store, upstream, sources, comparer, name, now);
+    let mut running = Loop {
+        poll,
+        http,
+        cache,
+        sources: options.sources,
+        signals,
+        events,
+        swept_at: now.instant,
+        stopping_since: None,
+    };
+    running.events.emit("ready", |fields| {
+        fields.plain("listen", listen);
+    });
+    let (objects, bytes) = (running.cache.store.len(), running.cache.store.bytes());
+    tracing::info!("cache at http://{listen}, with {objects} objects in {bytes} bytes of disk");
+    running.run()?;
+    Ok(())
+}
+
+impl Loop {
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        while !self.has_stopped() {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.cache.set_now(clock::now());
+            let now = self.cache.now.instant;
+            for event in &events {
+                match event.token() {
+                    SIGNALS => {
+                        if self.signals.take() {
+                            self.stop("told by a signal");
+                        }
+                    }
+                    WAKER => {}
+                    Token(token) if (UPSTREAM..HTTP.connections).contains(&token) => {
+                        self.cache.upstream.handle_event(now, event);
+                    }
+                    _ => self.http.handle_event(&mut self.cache, event),
+                }
+            }
+            self.http.go_on(&mut self.cache);
+            self.cache.upstream.expire(now);
+            self.take_arrivals();
+            self.http.handle_timeout(&mut self.cache);
+            if now.since(self.swept_at) >= SWEEP_EVERY {
+                self.swept_at = now;
+                self.cache.answers.sweep(now);
+            }
+            if self.events.is_broken() {
+                self.stop("its events are not read any more");
+            }
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.http.is_busy() {
+            return Some(Duration::ZERO);
+        }
+        let sweep = (self.cache.answers.len() > 0).then(|| self.swept_at.after(SWEEP_EVERY));
+        let stop = self.stopping_since.map(|since| since.after(STOP_TIME));
+        let times = [self.http.poll_timeout(), self.cache.upstream.poll_timeout(), sweep, stop];
+        Some(times.into_iter().flatten().min()?.since(clock::monotonic()))
+    }
+
+    fn stop(&mut self, why: &str) {
+        if self.stopping_since.is_none() {
+            tracing::info!("stopping: {why}");
+            self.stopping_since = Some(self.cache.now.instant);
+            self.cache.is_stopping = true;
+            self.events.emit("stopping", |_| {});
+            self.http.stop(&mut self.cache);
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let Some(since) = self.stopping_since else { return false };
+        self.http.is_done() || self.cache.now.instant.since(since) >= STOP_TIME
+    }
+}
