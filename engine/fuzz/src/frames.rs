@@ -5,7 +5,7 @@ use crate::split;
 use acms_engine::{
     protocol::{Instant, SpId, StoreId, message::Header},
     wire::{
-        Decoder, Frame, HEAD_LEN, Hello, WireError, encode_frame, encode_hello, encode_ping,
+        Decoder, Frame, HEAD_LEN, Hello, Versions, WireError, encode_frame, encode_hello, encode_ping,
         link::{Action, LinkEvent, Links},
     },
 };
@@ -15,7 +15,7 @@ fn header(sp: u8) -> Header {
 }
 
 fn hello(sp: u8) -> Hello {
-    Hello { cluster: "c".to_owned(), header: header(sp) }
+    Hello { cluster: "c".to_owned(), header: header(sp), versions: Versions::FIRST }
 }
 
 /// One input: a kind, how the rest is cut, the rest. Kind 0: as it is. Other kinds make frames of it: 1, lengths and

@@ -10,7 +10,7 @@ use clap::CommandFactory as _;
 use std::{path::Path, process::ExitCode};
 
 /// Variables that no argument names.
-const OTHER_VARIABLES: [&str; 3] = ["ACMS_LOG", "ACMS_CLOCK_OFFSET", "ACMS_MUTANT"];
+const OTHER_VARIABLES: [&str; 4] = ["ACMS_LOG", "ACMS_CLOCK_OFFSET", "ACMS_MUTANT", "ACMS_PROTOCOL_VERSION_MAX"];
 
 /// Prints what is wrong, and with `verbose` each setting and where it is from. Fails if the storage point would not start.
 pub(super) fn run(file: &Path, overrides: &Overrides, verbose: bool, output: Output) -> ExitCode {

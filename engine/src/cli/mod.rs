@@ -11,6 +11,7 @@ pub mod delete;
 pub mod dev;
 pub mod get;
 pub mod init;
+mod log;
 pub mod ls;
 pub mod man;
 pub mod outcome;
@@ -26,9 +27,9 @@ pub mod watch;
 
 use crate::client::{Client, ClientError, ClientOptions, Credentials, Url};
 use clap::{CommandFactory as _, Parser, Subcommand};
+pub use log::log_to_stderr;
 use output::Output;
-use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
-use tracing_subscriber::EnvFilter;
+use std::{ffi::OsString, process::ExitCode};
 
 /// ACMS: replicates, agrees on and delivers configuration files.
 #[derive(Parser, Debug)]
@@ -155,17 +156,6 @@ pub fn run_as(program: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
         }
         Command::Man(args) => man::write(Cli::command(), &args),
     }
-}
-
-/// Sends the log to standard error, at the levels that `ACMS_LOG` names (default: `info`). Only the first call counts.
-pub fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("ACMS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let builder = builder.with_ansi(std::io::stderr().is_terminal());
-    let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
 }
 
 /// Whom to publish at.

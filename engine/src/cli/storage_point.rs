@@ -1,6 +1,6 @@
 //! `acms storage-point`: one storage point of a cluster.
 
-use super::{check, output::Output};
+use super::{check, log, output::Output};
 use crate::runtime::{
     config::{Overrides, StoragePointConfig},
     events::EventStream,
@@ -46,6 +46,7 @@ pub(super) fn run(args: Args, output: Output) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let config = StoragePointConfig::load(&args.config, &args.overrides)?;
+    log::set_sp(config.me.0);
     if args.exit_with_parent {
         process::exit_with_parent()?;
     }

@@ -1,7 +1,8 @@
 //! Frames from the bytes of a link, as they come.
 
 use super::{CLUSTER_LEN_MAX, decode_header, message};
-use super::{FRAME_LEN_MAX, Frame, HEAD_LEN, HELLO_LEN_MAX, Hello, Kind, MAGIC, MESSAGES_MAX, VERSION, WireError};
+use super::{FRAME_LEN_MAX, Frame, HEAD_LEN, HELLO_LEN_MAX, Hello, Kind, MAGIC, MESSAGES_MAX, WireError};
+use super::{HELLO_VERSION, Versions};
 use crate::protocol::encoding::{DecodeError, Reader};
 use bytes::{Bytes, BytesMut};
 
@@ -11,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 pub struct Decoder {
     buffer: BytesMut,
     hello_first: bool,
+    /// Of frames that are no hello; none: the first.
+    version: Option<u8>,
     skipped: u64,
     failed: Option<WireError>,
 }
@@ -30,6 +33,11 @@ impl Decoder {
     /// Refuses a first frame other than a hello, so that a stranger makes it hold [`HELLO_LEN_MAX`] bytes at most.
     pub fn expecting_hello() -> Decoder {
         Decoder { hello_first: true, ..Decoder::default() }
+    }
+
+    /// From now on frames must be of this version: to be called once the hello is here.
+    pub fn set_version(&mut self, version: u8) {
+        self.version = Some(version);
     }
 
     /// More bytes of the link. Call [`Decoder::next`] until it gives no frame before pushing more, or the buffer grows.
@@ -83,8 +91,17 @@ impl Decoder {
         if !MAGIC.starts_with(&known[..known.len().min(2)]) {
             return Err(WireError::Magic);
         }
-        if let Some(version) = known.get(2).filter(|version| **version != VERSION) {
-            return Err(WireError::Version(*version));
+        let of_link = self.version.unwrap_or(Versions::FIRST.max);
+        let is_hello = known.get(3).map(|kind| *kind == Kind::Hello as u8);
+        if let Some(version) = known.get(2).copied() {
+            let is_right = match is_hello {
+                Some(true) => version == HELLO_VERSION,
+                Some(false) => version == of_link,
+                None => version == HELLO_VERSION || version == of_link,
+            };
+            if !is_right {
+                return Err(WireError::Version(version));
+            }
         }
         let Ok(head) = <[u8; HEAD_LEN]>::try_from(known) else { return Ok(None) };
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -128,9 +145,17 @@ fn u32_le(input: &mut Reader<'_>) -> Result<u32, DecodeError> {
     Ok(u32::from_le_bytes(input.raw(4)?.try_into().expect("four bytes")))
 }
 
-/// Bytes after the known fields belong to later versions.
+/// Versions may be left out; bytes after them belong to later versions.
 fn decode_hello(body: &Bytes) -> Result<Hello, DecodeError> {
     let mut input = Reader::new(body);
     let cluster = input.str(CLUSTER_LEN_MAX)?.to_owned();
-    Ok(Hello { cluster, header: decode_header(&mut input)? })
+    let header = decode_header(&mut input)?;
+    let versions = match input.remaining() {
+        0 => Versions::FIRST,
+        _ => Versions { min: input.u8()?, max: input.u8()? },
+    };
+    if versions.min == 0 || versions.min > versions.max {
+        return Err(DecodeError::NotCanonical);
+    }
+    Ok(Hello { cluster, header, versions })
 }

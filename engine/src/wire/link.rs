@@ -9,7 +9,7 @@
 //! Invariant: nothing but a hello is sent before the other end's hello with equal cluster, epoch and configuration has
 //! come, so that a paused peer gets no publications into its socket buffers by a fresh connection.
 
-use super::{Decoder, Frame, Hello, WireError, encode_hello, encode_ping};
+use super::{Decoder, Frame, Hello, Versions, WireError, encode_hello, encode_ping, set_version};
 use crate::protocol::{Duration, Instant, Message, SpId, message::Header};
 use bytes::{Buf as _, Bytes};
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +55,8 @@ struct Channel {
     current: Bytes,
     queued_len: usize,
     greeted: bool,
+    /// Of all that goes over it behind the hellos.
+    version: u8,
     /// Whose certificate the other end has shown, where certificates are.
     certified: Option<SpId>,
     heard_at: Instant,
@@ -70,6 +72,7 @@ impl Channel {
             queued_len: hello.len(),
             current: hello,
             greeted: false,
+            version: Versions::FIRST.max,
             certified: None,
             heard_at: now,
             sent_at: now,
@@ -86,7 +89,15 @@ impl Channel {
         }
     }
 
-    fn queue(&mut self, frame: Bytes, is_bulk: bool) {
+    /// The other end has said a hello that counts.
+    fn greet(&mut self, version: u8) {
+        (self.greeted, self.version) = (true, version);
+        self.decoder.set_version(version);
+    }
+
+    fn queue(&mut self, mut frame: Vec<u8>, is_bulk: bool) {
+        set_version(&mut frame, self.version);
+        let frame = Bytes::from(frame);
         self.queued_len += frame.len();
         if is_bulk { self.bulk.push_back(frame) } else { self.control.push_back(frame) }
     }
@@ -186,6 +197,12 @@ impl<K: Copy + Ord> Links<K> {
         self.links.get(&sp).and_then(|link| link.channel.as_ref()).is_some_and(|(_, channel)| channel.greeted)
     }
 
+    /// The version of the link to `sp`, if it is up.
+    pub fn version(&self, sp: SpId) -> Option<u8> {
+        let (_, channel) = self.links.get(&sp)?.channel.as_ref()?;
+        channel.greeted.then_some(channel.version)
+    }
+
     /// All connections that are known.
     pub fn connections(&self) -> impl Iterator<Item = K> + '_ {
         let links = self.links.values().filter_map(|link| link.channel.as_ref()).map(|(key, _)| *key);
@@ -274,9 +291,10 @@ impl<K: Copy + Ord> Links<K> {
         while let Some(frame) = channel.decoder.next()? {
             match frame {
                 Frame::Hello(hello) if !channel.greeted => {
-                    check_hello(&self.hello, &hello).and_then(|()| is_from(&hello, sp))?;
+                    let version = check_hello(&self.hello, &hello)?;
+                    is_from(&hello, sp)?;
                     channel.check_certified(sp)?;
-                    channel.greeted = true;
+                    channel.greet(version);
                     link.back_off = REDIAL_MIN;
                     self.events.push_back(LinkEvent::Up(sp, hello.header));
                 }
@@ -310,19 +328,25 @@ impl<K: Copy + Ord> Links<K> {
         };
         let sp = hello.header.from;
         let checked = match self.links.contains_key(&sp) && sp < self.me {
-            true => check_hello(&self.hello, &hello).and_then(|()| channel.check_certified(sp)),
+            true => {
+                let version = check_hello(&self.hello, &hello);
+                version.and_then(|version| channel.check_certified(sp).map(|()| version))
+            }
             false => {
                 let problem = format!("a stranger says that it is storage point {sp} of {}", hello.cluster);
                 Err(Problem("stranger", problem))
             }
         };
-        if let Err(Problem(reason, problem)) = checked {
-            self.count(reason);
-            self.events.push_back(LinkEvent::Failed(sp, problem));
-            return self.actions.push_back(Action::Close(key));
-        }
+        let version = match checked {
+            Ok(version) => version,
+            Err(Problem(reason, problem)) => {
+                self.count(reason);
+                self.events.push_back(LinkEvent::Failed(sp, problem));
+                return self.actions.push_back(Action::Close(key));
+            }
+        };
         self.close(sp, "it has connected again", now);
-        channel.greeted = true;
+        channel.greet(version);
         if let Some(link) = self.links.get_mut(&sp) {
             link.channel = Some((key, channel));
         }
@@ -372,7 +396,7 @@ impl<K: Copy + Ord> Links<K> {
     pub fn send(&mut self, sp: SpId, frames: Vec<Vec<u8>>, is_bulk: bool) {
         let channel = self.links.get_mut(&sp).and_then(|link| link.channel.as_mut());
         if let Some((_, channel)) = channel.filter(|(_, channel)| channel.greeted) {
-            frames.into_iter().for_each(|frame| channel.queue(frame.into(), is_bulk));
+            frames.into_iter().for_each(|frame| channel.queue(frame, is_bulk));
         }
     }
 
@@ -423,7 +447,7 @@ impl<K: Copy + Ord> Links<K> {
                 Some((_, channel)) if late(channel) => dead.push(*sp),
                 Some((_, channel)) if channel.greeted && now.since(channel.sent_at) >= PING_AFTER => {
                     channel.sent_at = now;
-                    channel.queue(Bytes::copy_from_slice(&encode_ping()), false);
+                    channel.queue(encode_ping().to_vec(), false);
                 }
                 _ => {}
             }
@@ -445,7 +469,8 @@ impl<K: Copy + Ord> Links<K> {
     }
 }
 
-fn check_hello(mine: &Hello, theirs: &Hello) -> Result<(), Problem> {
+/// Whether there can be a link, and of which version it is.
+fn check_hello(mine: &Hello, theirs: &Hello) -> Result<u8, Problem> {
     if mine.cluster != theirs.cluster {
         let problem = format!("it belongs to cluster {:?}, this one to {:?}", theirs.cluster, mine.cluster);
         return Err(Problem("cluster", problem));
@@ -455,7 +480,14 @@ fn check_hello(mine: &Hello, theirs: &Hello) -> Result<(), Problem> {
         let problem = format!("its configuration (epoch {theirs}) differs from this one's (epoch {mine})");
         return Err(Problem("configuration", problem));
     }
-    Ok(())
+    mine.versions.shared_with(theirs.versions).ok_or_else(|| {
+        let (mine, theirs) = (mine.versions, theirs.versions);
+        let problem = format!(
+            "it speaks {theirs} of the protocol, this one {mine}: only neighbouring versions work together, so replace \
+             the program on all storage points by one version at a time"
+        );
+        Problem("version", problem)
+    })
 }
 
 fn is_from(hello: &Hello, sp: SpId) -> Result<(), Problem> {

@@ -7,8 +7,10 @@
 mod decoder;
 pub mod link;
 mod message;
+mod version;
 
 pub use decoder::Decoder;
+pub use version::{HELLO_VERSION, Versions};
 
 use crate::protocol::{
     Message, SpId,
@@ -18,7 +20,7 @@ use crate::protocol::{
 
 /// First bytes of every frame.
 pub const MAGIC: [u8; 2] = *b"AC";
-/// Version of the framing and of the messages.
+/// Newest version of the framing and of the messages that this program speaks.
 pub const VERSION: u8 = 1;
 /// Bytes of a frame's head.
 pub const HEAD_LEN: usize = 12;
@@ -49,6 +51,8 @@ pub struct Hello {
     pub cluster: String,
     /// Who speaks; epoch and configuration must be equal at both ends before anything else is said.
     pub header: Header,
+    /// What the speaker speaks.
+    pub versions: Versions,
 }
 
 /// One frame.
@@ -70,7 +74,7 @@ pub enum WireError {
     #[error("these bytes are no frame of ACMS")]
     Magic,
     /// Another version of it.
-    #[error("frame of version {0}, this program speaks version {VERSION}")]
+    #[error("a frame of version {0}, which is not that of the link")]
     Version(u8),
     /// No such kind of frame.
     #[error("frame of unknown kind {0}")]
@@ -168,7 +172,17 @@ pub fn encode_hello(hello: &Hello) -> Result<Vec<u8>, WireError> {
     let mut out = begin(Kind::Hello);
     out.str(&hello.cluster);
     encode_header(&mut out, &hello.header);
+    if hello.versions != Versions::FIRST {
+        out.u8(hello.versions.min);
+        out.u8(hello.versions.max);
+    }
     finish(out)
+}
+
+/// Gives a frame that is no hello the version of the link that it goes to. Frames of all versions that there are look the
+/// same otherwise.
+pub(crate) fn set_version(frame: &mut [u8], version: u8) {
+    frame[2] = version;
 }
 
 /// Whether a frame that this program has encoded is a hello.
@@ -180,7 +194,7 @@ pub fn is_hello(frame: &[u8]) -> bool {
 pub fn encode_ping() -> [u8; HEAD_LEN] {
     let mut frame = [0; HEAD_LEN];
     frame[..2].copy_from_slice(&MAGIC);
-    frame[2] = VERSION;
+    frame[2] = Versions::FIRST.max;
     frame[3] = Kind::Ping as u8;
     frame
 }
@@ -210,7 +224,7 @@ impl OpenFrame {
 fn begin(kind: Kind) -> Writer {
     let mut out = Writer(Vec::with_capacity(512));
     out.raw(&MAGIC);
-    out.u8(VERSION);
+    out.u8(Versions::FIRST.max);
     out.u8(kind as u8);
     out.raw(&[0; 8]);
     out

@@ -12,7 +12,7 @@ use acms_engine::protocol::{
     receiver::{Held, Presence, Reached},
 };
 use acms_engine::runtime::receive::{format_line, reached_line, state_line};
-use acms_engine::wire::{Decoder, Frame, HEAD_LEN, Hello, encode_frame, encode_hello, encode_ping};
+use acms_engine::wire::{Decoder, Frame, HEAD_LEN, Hello, Versions, encode_frame, encode_hello, encode_ping};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
@@ -259,8 +259,10 @@ fn vectors_of_the_document() {
     for (name, node) in [("empty", Node::default()), ("file-and-directory", node()), ("parts", branch())] {
         document.hex(&format!("node/{name}"), &node.encode(), &node, |bytes| Node::decode(bytes).unwrap());
     }
-    let hello = Hello { cluster: "demo".into(), header: header() };
+    let hello = Hello { cluster: "demo".into(), header: header(), versions: Versions::FIRST };
     document.hex("frame/hello", &encode_hello(&hello).unwrap(), &Frame::Hello(hello.clone()), decode_frame);
+    let next = Hello { versions: Versions::up_to(2), ..hello.clone() };
+    document.hex("frame/hello-of-versions", &encode_hello(&next).unwrap(), &Frame::Hello(next.clone()), decode_frame);
     document.hex("frame/ping", &encode_ping(), &Frame::Ping, decode_frame);
     let vector = |uid| Message::Vector(Vector { uid, bits: SpSet::one(SpId(2)) });
     let two = vec![vector(UID), vector(NEWER)];

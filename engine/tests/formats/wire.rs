@@ -7,8 +7,8 @@ use acms_engine::protocol::{
     message::{CHUNK_LEN, Header, Vector},
 };
 use acms_engine::wire::{
-    Decoder, FRAME_LEN_MAX, FRAME_LEN_TARGET, Frame, HEAD_LEN, Hello, VERSION, WireError, encode_frame, encode_frames,
-    encode_hello, encode_ping,
+    Decoder, FRAME_LEN_MAX, FRAME_LEN_TARGET, Frame, HEAD_LEN, Hello, VERSION, Versions, WireError, encode_frame,
+    encode_frames, encode_hello, encode_ping,
 };
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -44,8 +44,10 @@ proptest! {
     #[test]
     fn frames_come_back_from_parts_of_any_size(
         cluster in "[a-z0-9-]{1,63}", header in header(), messages in vec(message(), 0..12), step in 1usize..600,
+        min in 1u8..4, more in 0u8..3,
     ) {
-        let hello = Hello { cluster, header: header.clone() };
+        let versions = Versions { min, max: min + more };
+        let hello = Hello { cluster, header: header.clone(), versions };
         let mut bytes = encode_hello(&hello).unwrap();
         bytes.extend(encode_ping());
         bytes.extend(encode_frame(&header, &messages).unwrap());
@@ -119,7 +121,7 @@ fn unknown_messages_are_skipped_and_counted() {
 
 #[test]
 fn a_hello_may_have_fields_of_a_later_version() {
-    let hello = Hello { cluster: "demo".into(), header: some_header() };
+    let hello = Hello { cluster: "demo".into(), header: some_header(), versions: Versions::up_to(4) };
     let mut body = encode_hello(&hello).unwrap()[HEAD_LEN..].to_vec();
     body.extend_from_slice(b"later");
     assert_eq!(decode_all(&framed(1, &body), 7), Ok(vec![Frame::Hello(hello)]));

@@ -1,5 +1,9 @@
 //! Storage points as processes, and commands run beside them.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -140,6 +144,13 @@ impl Cluster {
 
     pub(crate) fn kill(&mut self, sp: usize) {
         self.running[sp - 1] = None;
+    }
+
+    /// Has `sp` end in its own time.
+    pub(crate) fn stop(&mut self, sp: usize) {
+        let mut process = self.running[sp - 1].take().unwrap();
+        kill(Pid::from_raw(process.child.id() as i32), Signal::SIGTERM).unwrap();
+        assert_eq!(process.child.wait().unwrap().code(), Some(0), "sp{sp}: {}", self.log(sp));
     }
 
     /// Publishes `text` at `sp` and gives the UID.

@@ -6,6 +6,8 @@
 mod cluster;
 mod config;
 mod dev;
+mod log;
 mod looking;
 mod metrics;
 mod service;
+mod upgrade;

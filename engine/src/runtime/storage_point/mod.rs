@@ -27,7 +27,7 @@ use crate::{
         signal::StopSignals,
     },
     store::{DirStorage, Opened, Store, StoreError},
-    wire::Hello,
+    wire::{Hello, Versions},
 };
 use access::Access;
 pub use access::AccessError;
@@ -115,7 +115,7 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let maintenance = MaintenanceThread::start(opened.maintenance, commit.copier(), completions.clone())?;
     let content = ContentThread::start(opened.contents.clone(), completions)?;
     let members: Vec<_> = config.members.iter().map(|member| (SpId(member.id), member.peer)).collect();
-    let hello = Hello { cluster: config.cluster.clone(), header: sp.header() };
+    let hello = Hello { cluster: config.cluster.clone(), header: sp.header(), versions: spoken_versions() };
     let registry = poll.registry().try_clone()?;
     let peers = Peers::new(config.me, hello, &members, access.peer_tls(), seed, registry, now.instant)
         .map_err(io::Error::other)?;
@@ -126,6 +126,13 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
         End::Stopped => Ok(()),
         End::StoreFailed(problem) => Err(RunError::StoreFailed(problem)),
     }
+}
+
+/// What hellos say. Tests of upgrades have processes of several versions by the variable `ACMS_PROTOCOL_VERSION_MAX`:
+/// versions that this program does not know are taken to be like its newest.
+fn spoken_versions() -> Versions {
+    let newest = std::env::var("ACMS_PROTOCOL_VERSION_MAX").ok().and_then(|text| text.parse().ok());
+    newest.filter(|newest| *newest > 0).map_or_else(Versions::default, Versions::up_to)
 }
 
 /// Whether the certificates and tokens of a configuration can be used.

@@ -250,6 +250,11 @@ impl Peers {
         self.links.send(sp, frames, is_bulk);
     }
 
+    /// The version of the protocol that the link to `sp` has.
+    pub(super) fn version(&self, sp: SpId) -> Option<u8> {
+        self.links.version(sp)
+    }
+
     /// Whether messages to `sp` can be sent.
     pub(super) fn is_up(&self, sp: SpId) -> bool {
         self.links.is_up(sp)

@@ -63,6 +63,7 @@ fn peers(core: &Core) -> Vec<Value> {
             let seen = seen.get(&sp);
             json!({
                 "id": member.id, "url": member.url, "connected": up.contains_key(&sp),
+                "protocol_version": core.io.peers.version(sp),
                 "queued_bytes": up.get(&sp).copied().unwrap_or_default(),
                 "round_trip_us": seen.map(|seen| seen.round_trip.as_micros() as u64),
                 "clock_offset_us": seen.map(|seen| seen.clock_offset_us),

@@ -15,7 +15,11 @@ fn header(sp: u8, epoch: u32) -> Header {
 }
 
 fn links(sp: u8, epoch: u32) -> Links<u32> {
-    let hello = Hello { cluster: "c".to_owned(), header: header(sp, epoch) };
+    links_of(sp, epoch, Versions::default())
+}
+
+fn links_of(sp: u8, epoch: u32, versions: Versions) -> Links<u32> {
+    let hello = Hello { cluster: "c".to_owned(), header: header(sp, epoch), versions };
     Links::new(SpId(sp), hello, (1..=3).map(SpId), 7, at(0)).unwrap()
 }
 
@@ -233,4 +237,40 @@ fn who_shows_the_certificate_of_another_is_refused() {
     two.accepted(20, at(0));
     carry(&mut two, 20, &mut one, 10, at(0));
     assert!(matches!(&events(&mut one)[..], [LinkEvent::Failed(SpId(2), problem)] if problem.contains("point 3")));
+}
+
+/// Storage points 1 and 2 of these versions, once all that they had to say is said.
+fn pair_of(newest: (u8, u8)) -> (Links<u32>, Links<u32>) {
+    let (mut one, mut two) = (links_of(1, 1, Versions::up_to(newest.0)), links_of(2, 1, Versions::up_to(newest.1)));
+    one.handle_timeout(at(0));
+    one.dialled(SpId(2), 10, at(0));
+    assert!(two.accepted(20, at(0)));
+    carry(&mut one, 10, &mut two, 20, at(1));
+    carry(&mut two, 20, &mut one, 10, at(2));
+    (one, two)
+}
+
+#[test]
+fn neighbouring_versions_share_the_lesser_and_others_have_no_link() {
+    for (newest, version) in [((1, 1), 1), ((1, 2), 1), ((2, 1), 1), ((2, 2), 2), ((3, 2), 2), ((3, 3), 3)] {
+        let (mut one, mut two) = pair_of(newest);
+        assert_eq!((one.version(SpId(2)), two.version(SpId(1))), (Some(version), Some(version)), "{newest:?}");
+        events(&mut two);
+        one.send(SpId(2), vec![frame(1, 10)], false);
+        assert_eq!(one.unsent(10)[2], version, "frames bear it");
+        carry(&mut one, 10, &mut two, 20, at(3));
+        assert!(matches!(&events(&mut two)[..], [LinkEvent::Messages(SpId(1), ..)]), "{newest:?}");
+        // Pings, too.
+        one.handle_timeout(at(1_500));
+        assert!(carry(&mut one, 10, &mut two, 20, at(1_500)) > 0 && two.is_up(SpId(1)));
+    }
+    for newest in [(1, 3), (3, 1), (2, 4)] {
+        let (one, mut two) = pair_of(newest);
+        assert!(!one.is_up(SpId(2)) && !two.is_up(SpId(1)));
+        let said = events(&mut two);
+        assert!(
+            matches!(&said[..], [LinkEvent::Failed(SpId(1), why)] if why.contains("only neighbouring versions")),
+            "{said:?}"
+        );
+    }
 }

@@ -35,7 +35,7 @@ use acms_engine::{
         upkeep::{Turn, Upkeep},
     },
     store::{Contents, MemoryStorage, Store, StoreError},
-    wire::{self, Hello},
+    wire::{self, Hello, Versions},
 };
 use bytes::Bytes;
 use std::{
@@ -239,7 +239,8 @@ impl StoragePointHost {
             Ok(machine) => machine,
             Err(error) => return shared.ended.push((me, Ending::Unexpected(error.to_string()))),
         };
-        let hello = Hello { cluster: self.config.cluster.clone(), header: machine.header() };
+        let hello =
+            Hello { cluster: self.config.cluster.clone(), header: machine.header(), versions: Versions::default() };
         let peers = Peers::new((self.sp, me), hello, self.others.iter().copied(), random, now.instant);
         opened.lost.into_iter().for_each(|(hash, size)| machine.handle_damaged(now, hash, size));
         shared.observe(me, Step::Started, &machine);
