@@ -4,6 +4,8 @@
 //!
 //! Arrows point one way: `cli` -> `runtime` -> {`protocol`, `wire`, `store`, `tls`}. [`protocol`] does no input or output.
 
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it reads and writes a directory of files")]
+pub mod backup;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it is how people start the runtime")]
 pub mod cli;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "it waits for answers, with time limits")]

@@ -87,6 +87,7 @@ impl RawClient {
             order: order.map(|word| order_named(py, word)).transpose()?,
             executable,
             content_type,
+            content_of: None,
         };
         let client = Arc::clone(&self.client);
         accepted(py, interruptible(py, move || client.publish(&path, &body, &options))?)

@@ -18,6 +18,9 @@ pub struct Args {
     /// Wait until the storage point knows this publication
     #[arg(long, value_name = "UID")]
     at_least: Option<Uid>,
+    /// This version instead of the latest (see acms history)
+    #[arg(long, value_name = "UID", conflicts_with = "at_least")]
+    uid: Option<Uid>,
     /// The path, such as edge/routes.json
     path: Path,
 }
@@ -25,12 +28,19 @@ pub struct Args {
 pub(super) fn run(args: &Args, output: Output) -> Exit {
     let client = ClientOptions { io_timeout: Duration::from_secs(30), ..ClientOptions::default() };
     let options = GetOptions { at_least: args.at_least };
-    let fetched = args.from.client(client).and_then(|client| match &args.output {
-        Some(file) => client.get_to_file(&args.path, &options, file),
-        None => client.get(&args.path, &options),
+    let fetched = args.from.client(client).and_then(|client| match (&args.output, args.uid) {
+        (Some(file), None) => client.get_to_file(&args.path, &options, file),
+        (None, None) => client.get(&args.path, &options),
+        (Some(file), Some(uid)) => client.get_version_to_file(&args.path, uid, file),
+        (None, Some(uid)) => client.get_version(&args.path, uid),
     });
     match fetched {
         Err(error) => output.client_error(&error),
+        Ok(None) if args.uid.is_some() => {
+            let remedy = "see acms history for what is kept there, or ask another storage point";
+            output.error(&format!("no such version of {} is kept", args.path), remedy);
+            Exit::Refused
+        }
         Ok(None) => {
             let remedy = "check its spelling, or ask with --at-least for a publication made just now";
             output.error(&format!("nothing is published under {}", args.path), remedy);

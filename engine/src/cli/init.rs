@@ -2,6 +2,7 @@
 
 use super::{Exit, certificate::LIFETIME, output::Output};
 use crate::{
+    backup::{self, Backup},
     protocol::{Config, Limits, Mode, Order, QuorumSystem, SpId, StoreId, config::ConfigError},
     store::{DirStorage, Store, StoreIdentity},
     tls::{Authority, AuthorityError, Grant, Identity},
@@ -16,7 +17,7 @@ use std::{
 };
 
 /// Arguments of `acms init`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Where to write; each storage point gets a directory in it
     #[arg(value_name = "DIR")]
@@ -25,8 +26,12 @@ pub struct Args {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=63))]
     storage_points: u8,
     /// Name of the cluster: letters, digits and -
-    #[arg(long, default_value = "acms", value_name = "NAME")]
+    #[arg(long, default_value = "acms", value_name = "NAME", conflicts_with = "restore")]
     cluster: String,
+    /// Fill the stores with this backup (see acms backup), under its cluster's name, so that receivers go on. What was
+    /// published after it stays at the receivers that have it until its path is published again
+    #[arg(long, value_name = "DIR")]
+    restore: Option<PathBuf>,
     /// How publications are accepted: fused (one round trip) or two-phase (as the paper has it)
     #[arg(long, default_value = "fused", value_name = "MODE", value_parser = mode)]
     mode: Mode,
@@ -71,6 +76,17 @@ struct Member {
 }
 
 pub(super) fn run(args: &Args, output: Output) -> Exit {
+    let backup = match args.restore.as_deref().map(backup::open).transpose() {
+        Ok(backup) => backup,
+        Err(error) => {
+            output.error(&error.to_string(), "name a directory that acms backup has made; nothing was written");
+            return Exit::Failed;
+        }
+    };
+    let args = &match &backup {
+        Some(backup) => Args { cluster: backup.head.snapshot.cluster.clone(), ..args.clone() },
+        None => args.clone(),
+    };
     let members = match plan(args) {
         Ok(members) => members,
         Err((what, remedy)) => {
@@ -80,7 +96,7 @@ pub(super) fn run(args: &Args, output: Output) -> Exit {
     };
     let remedy = "remove what was written, see to the cause, and run acms init again";
     for member in &members {
-        if let Err(error) = create(args, &members, member) {
+        if let Err(error) = create(args, &members, member, backup.as_ref()) {
             output.error(&format!("storage point {} cannot be made: {error}", member.id), remedy);
             return Exit::Failed;
         }
@@ -143,11 +159,11 @@ fn place(args: &Args, id: u8) -> PathBuf {
     args.directory.join(format!("sp{id}"))
 }
 
-fn create(args: &Args, members: &[Member], member: &Member) -> io::Result<()> {
+fn create(args: &Args, members: &[Member], member: &Member, backup: Option<&Backup>) -> io::Result<()> {
     let place = place(args, member.id);
     let store = place.join("store");
     fs::create_dir_all(&store)?;
-    create_store(args, member, &store)?;
+    create_store(args, member, &store, backup)?;
     fs::write(place.join("acms.toml"), configuration(args, members, member))
 }
 
@@ -275,10 +291,13 @@ fn tell(args: &Args, members: &[Member], output: Output) {
     output.line(&text);
 }
 
-/// An empty store, number 0.
-fn create_store(args: &Args, member: &Member, directory: &Path) -> io::Result<()> {
-    let store = StoreId { number: 0, nonce: nonce()? };
+/// An empty store, number 0, or one with what the backup has.
+fn create_store(args: &Args, member: &Member, directory: &Path, backup: Option<&Backup>) -> io::Result<()> {
+    let store = StoreId { number: backup.map_or(0, Backup::store_number), nonce: nonce()? };
     let identity = StoreIdentity { cluster: args.cluster.clone(), sp: SpId(member.id), store };
     let storage = DirStorage::new(directory)?;
-    Store::create(storage, &identity).map_err(io::Error::other)
+    match backup {
+        Some(backup) => backup.fill(storage, &identity).map_err(io::Error::other),
+        None => Store::create(storage, &identity).map_err(io::Error::other),
+    }
 }

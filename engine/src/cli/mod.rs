@@ -3,6 +3,7 @@
 //! Exit codes: 0 done (accepted, found), 1 rejected or not found, 2 wrong usage or no storage point can be reached,
 //! 3 undetermined.
 
+pub mod backup;
 pub mod cache;
 pub mod certificate;
 mod check;
@@ -10,6 +11,7 @@ pub mod completion;
 pub mod delete;
 pub mod dev;
 pub mod get;
+pub mod history;
 pub mod init;
 mod log;
 pub mod ls;
@@ -81,6 +83,10 @@ enum Command {
     Publish(publish::Args),
     /// Print or save the latest agreed content of a path.
     Get(get::Args),
+    /// Copy all that a running cluster serves into a directory, for init --restore.
+    Backup(backup::Args),
+    /// List the versions of a path that are kept.
+    History(history::Args),
     /// Delete a path.
     Delete(delete::Args),
     /// List what is published.
@@ -145,6 +151,8 @@ pub fn run_as(program: Vec<OsString>, args: Vec<OsString>) -> ExitCode {
         Command::Cache(args) => cache::run(args),
         Command::Publish(args) => publish::run(&args, output).into(),
         Command::Get(args) => get::run(&args, output).into(),
+        Command::Backup(args) => backup::run(&args, output).into(),
+        Command::History(args) => history::run(&args, output).into(),
         Command::Delete(args) => delete::run(&args, output).into(),
         Command::Ls(args) => ls::run(&args, output).into(),
         Command::Watch(args) => watch::run(&args, output).into(),

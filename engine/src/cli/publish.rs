@@ -40,11 +40,14 @@ pub struct Args {
     /// Media type
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    /// Publish the content that this earlier version of PATH has (see acms history), instead of a file's: rolls back
+    #[arg(long, value_name = "UID", conflicts_with_all = ["file", "tree", "executable", "content_type"])]
+    uid: Option<Uid>,
     /// Name under which it is published, such as edge/routes.json
     #[arg(value_name = "PATH")]
     path: String,
     /// The file, or - for standard input
-    #[arg(required_unless_present = "tree")]
+    #[arg(required_unless_present_any = ["tree", "uid"])]
     file: Option<PathBuf>,
 }
 
@@ -64,6 +67,7 @@ impl Args {
             order: self.order,
             executable: self.executable || executable,
             content_type: self.content_type.clone(),
+            ..PublishOptions::default()
         }
     }
 }
@@ -84,6 +88,12 @@ pub(super) fn run(args: &Args, output: Output) -> Exit {
             return Exit::Failed;
         }
     };
+    if let Some(uid) = args.uid {
+        return match client.publish_again(&path, uid, &args.options(false)) {
+            Ok(result) => output.outcome(path.as_str(), &result),
+            Err(error) => output.client_error(&error),
+        };
+    }
     let file = args.file.as_deref().unwrap_or(path::Path::new("-"));
     let result = body(file).and_then(|(body, executable)| client.publish(&path, &body, &args.options(executable)));
     match result {

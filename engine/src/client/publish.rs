@@ -38,6 +38,8 @@ pub struct PublishOptions {
     pub executable: bool,
     /// Media type.
     pub content_type: Option<String>,
+    /// The version whose content it is, which does not travel: [`Client::publish_again`] sets it.
+    pub content_of: Option<Uid>,
 }
 
 /// What became of a submission.
@@ -96,6 +98,13 @@ impl Client {
     /// Publishes `body` under `path`.
     pub fn publish(&self, path: &Path, body: &Body, options: &PublishOptions) -> Result<PublishResult, ClientError> {
         self.submit("PUT", path, Some(body), options)
+    }
+
+    /// Publishes the content that version `uid` of `path` has, with its type and flags. No content travels; the storage
+    /// point must have kept the version ([`Client::history`]).
+    pub fn publish_again(&self, path: &Path, uid: Uid, options: &PublishOptions) -> Result<PublishResult, ClientError> {
+        let options = PublishOptions { content_of: Some(uid), ..options.clone() };
+        self.submit("PUT", path, Some(&Body::Bytes(Bytes::new())), &options)
     }
 
     /// Deletes `path`: publishes a tombstone.
@@ -259,6 +268,9 @@ impl<'a> Submission<'a> {
         if let Some(order) = options.order {
             let word = if order == Order::Fast { "fast" } else { "strict" };
             headers.push(("ACMS-Order", word.into()));
+        }
+        if let Some(uid) = options.content_of {
+            headers.push(("ACMS-Content-Of", uid.to_string()));
         }
         if options.executable {
             headers.push(("ACMS-Flags", "executable".into()));

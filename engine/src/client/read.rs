@@ -3,7 +3,7 @@
 use super::{ANSWER_LEN_MAX, CONTENT_LEN_MAX, Client, ClientError, Head, Request, Source, percent_encoded};
 use crate::protocol::{
     Flags, Hash, Path, Prefix, Uid,
-    api::{Changes, Cursor, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
+    api::{Changes, Cursor, History, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
 };
 use bytes::Bytes;
 use std::{
@@ -61,17 +61,20 @@ struct Landing<'a> {
     target: Target<'a>,
     len: u64,
     error: Vec<u8>,
+    /// Of what has come, where somebody wants to know.
+    hasher: Option<Box<blake3::Hasher>>,
 }
 
 impl Landing<'_> {
     fn memory() -> Landing<'static> {
-        Landing { target: Target::Memory(Vec::new()), len: 0, error: Vec::new() }
+        Landing { target: Target::Memory(Vec::new()), len: 0, error: Vec::new(), hasher: None }
     }
 
     /// Forgets an attempt that failed.
     fn reset(&mut self) -> io::Result<()> {
         self.len = 0;
         self.error.clear();
+        self.hasher.as_mut().map(|hasher| hasher.reset());
         match &mut self.target {
             Target::Memory(bytes) => bytes.clear(),
             Target::File(file) => {
@@ -89,6 +92,7 @@ impl Landing<'_> {
             return Ok(());
         }
         self.len += part.len() as u64;
+        self.hasher.as_mut().map(|hasher| hasher.update(part));
         match &mut self.target {
             Target::Memory(bytes) => bytes.extend_from_slice(part),
             Target::File(file) => file.write_all(part)?,
@@ -122,7 +126,8 @@ impl Client {
     ) -> Result<Option<Fetched>, ClientError> {
         let failed = |error: io::Error| ClientError::File { detail: format!("{}: {error}", destination.display()) };
         let mut temporary = Temporary::beside(destination).map_err(failed)?;
-        let mut landing = Landing { target: Target::File(&mut temporary.file), len: 0, error: Vec::new() };
+        let mut landing =
+            Landing { target: Target::File(&mut temporary.file), len: 0, error: Vec::new(), hasher: None };
         let fetched = self.fetch_config(path, options, &mut landing)?;
         if let Some(fetched) = &fetched {
             temporary.become_file(destination, fetched.flags.executable).map_err(failed)?;
@@ -193,6 +198,58 @@ impl Client {
         let after = after.map(|token| format!("?after={}", percent_encoded(token))).unwrap_or_default();
         let page = self.json(&format!("/v1/index/{prefix}{after}"))?;
         page.ok_or_else(|| self.not_acms("it knows no index"))
+    }
+
+    /// The versions of `path` that a storage point keeps, the newest first; none if there never was one.
+    pub fn history(&self, path: &Path) -> Result<Option<History>, ClientError> {
+        self.json(&format!("/v1/history/{path}"))
+    }
+
+    /// A version of `path` that the storage point keeps; none if it does not, or if it is a deletion.
+    pub fn get_version(&self, path: &Path, uid: Uid) -> Result<Option<Fetched>, ClientError> {
+        let Some(version) = self.version(path, uid)? else { return Ok(None) };
+        let Some(bytes) = self.object(&version.hash)? else { return Ok(None) };
+        Ok(Some(Fetched { bytes, ..self.fetched_version(version) }))
+    }
+
+    /// The same into a file, see [`Client::get_to_file`].
+    pub fn get_version_to_file(
+        &self,
+        path: &Path,
+        uid: Uid,
+        destination: &path::Path,
+    ) -> Result<Option<Fetched>, ClientError> {
+        let Some(version) = self.version(path, uid)? else { return Ok(None) };
+        let failed = |error: io::Error| ClientError::File { detail: format!("{}: {error}", destination.display()) };
+        let mut temporary = Temporary::beside(destination).map_err(failed)?;
+        if !self.object_to(&version.hash, &mut temporary.file)? {
+            return Ok(None);
+        }
+        temporary.become_file(destination, version.flags.executable).map_err(failed)?;
+        Ok(Some(self.fetched_version(version)))
+    }
+
+    /// Writes a content into a file, checked; false if it is not there.
+    pub fn object_to(&self, hash: &Hash, file: &mut File) -> Result<bool, ClientError> {
+        let mut landing =
+            Landing { target: Target::File(file), len: 0, error: Vec::new(), hasher: Some(Box::default()) };
+        let answer = self.fetch(&format!("/v1/objects/{hash}"), &[], &mut landing, CONTENT_LEN_MAX)?;
+        let Answer::Found(_, url) = answer else { return Ok(false) };
+        match landing.hasher.is_some_and(|hasher| hasher.finalize().as_bytes() == &hash.0) {
+            true => Ok(true),
+            false => Err(ClientError::Corrupt { url, hash: hash.to_string() }),
+        }
+    }
+
+    fn version(&self, path: &Path, uid: Uid) -> Result<Option<ListedEntry>, ClientError> {
+        let versions = self.history(path)?.into_iter().flat_map(|history| history.versions);
+        Ok(versions.map(|version| version.entry).find(|entry| entry.uid == uid && !entry.flags.deleted))
+    }
+
+    fn fetched_version(&self, entry: ListedEntry) -> Fetched {
+        let ListedEntry { uid, size, content_type, flags, .. } = entry;
+        let url = self.order().next().map(|url| self.name(url)).unwrap_or_default();
+        Fetched { bytes: Bytes::new(), uid, flags, content_type, size, url }
     }
 
     /// What a storage point knows of a publication.

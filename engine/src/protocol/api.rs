@@ -163,6 +163,27 @@ pub struct IndexedEntry {
     pub hidden: bool,
 }
 
+/// A version of a path.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// Its entry.
+    #[serde(flatten)]
+    pub entry: ListedEntry,
+    /// Who published it.
+    pub publisher: String,
+    /// When, by the storage points' hybrid clock.
+    pub accepted_us: u64,
+}
+
+/// `GET /v1/history/<path>`: the versions whose contents are kept at the storage point that is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// The path.
+    pub path: Path,
+    /// The newest first, tombstones too.
+    pub versions: Vec<Version>,
+}
+
 /// `GET /v1/changes/<cursor>[/<prefix>]`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Changes {

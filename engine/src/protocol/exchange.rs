@@ -114,6 +114,7 @@ impl StoragePoint {
         let uid = manifest.uid;
         for entry in manifest.entries.iter().filter(|entry| entry.size > INLINE_LEN_MAX) {
             self.contents.arrived(entry.hash);
+            self.will_be_asked_for(entry.hash);
         }
         let message = Message::Offer { manifest: manifest.clone(), contents: contents.clone(), agreed: false };
         self.keep(manifest, contents, false);
@@ -619,24 +620,23 @@ impl StoragePoint {
 
     fn index_entries(&mut self, manifest: &Manifest) {
         let uid = manifest.uid;
-        let mut entered = 0;
+        if let Some(publication) = self.publications.get_mut(&uid) {
+            publication.kept_by += manifest.entries.len();
+        }
         for entry in &manifest.entries {
             self.unlist_pending(&entry.path, uid);
             let crate::protocol::Entry { hash, size, flags, ref content_type, .. } = *entry;
             let indexed = IndexEntry { uid, hash, size, content_type: content_type.clone(), flags };
-            if let Inserted::Newest { replaced } = self.index.insert(&entry.path, indexed) {
-                entered += 1;
-                self.changed(&entry.path);
-                replaced.into_iter().for_each(|before| self.keep_version(&entry.path, before));
+            match self.index.insert(&entry.path, indexed) {
+                Inserted::Newest { replaced } => {
+                    self.changed(&entry.path);
+                    replaced.into_iter().for_each(|before| self.keep_version(&entry.path, before));
+                }
+                // It has come late, and is a version of before.
+                Inserted::Older => self.keep_version(&entry.path, uid),
             }
         }
         self.entered_since_root(uid);
-        if let Some(publication) = self.publications.get_mut(&uid) {
-            publication.kept_by += entered;
-        }
-        if entered == 0 {
-            self.release_later(uid);
-        }
     }
 
     pub(super) fn unlist_pending(&mut self, path: &crate::protocol::Path, uid: Uid) {

@@ -14,6 +14,7 @@ pub mod encoding;
 mod exchange;
 mod freshness;
 pub mod hash;
+mod history;
 pub mod index;
 pub mod inspect;
 pub mod io;

@@ -442,7 +442,8 @@ impl StoragePoint {
         self.event(Event::Outcome { ticket, outcome });
     }
 
-    /// Submissions whose time is over: *rejected* while nothing has left, else *undetermined*.
+    /// Submissions whose time is over: *rejected* while nothing has left, else *undetermined*. Time counts from when a peer
+    /// last asked for a part of a large content.
     pub(super) fn expire_tickets(&mut self) {
         while let Some(&(at, ticket)) = self.deadlines.first() {
             if at > self.now.instant {
@@ -450,7 +451,14 @@ impl StoragePoint {
             }
             match self.tickets.get(&ticket) {
                 Some(TicketState::Waiting { .. }) => self.give_up_waiting(ticket),
-                Some(&TicketState::Named { uid, .. }) => self.give_up_named(ticket, uid),
+                Some(&TicketState::Named { uid, .. }) => match self.travels_until(uid) {
+                    Some(deadline) if deadline > self.now.instant => {
+                        self.deadlines.remove(&(at, ticket));
+                        self.deadlines.insert((deadline, ticket));
+                        self.tickets.insert(ticket, TicketState::Named { deadline, uid });
+                    }
+                    _ => self.give_up_named(ticket, uid),
+                },
                 None => {
                     self.deadlines.remove(&(at, ticket));
                 }

@@ -7,10 +7,12 @@
 use crate::protocol::{Durable, Instant, Path, StoragePoint, Uid};
 
 impl StoragePoint {
-    /// `before` was the entry of `path` until now; the oldest kept version gives way.
-    pub(super) fn keep_version(&mut self, path: &Path, before: Uid) {
+    /// `version` is agreed, and not the entry of `path`; the oldest kept version gives way. Which versions are kept does not
+    /// depend on the order in which they came.
+    pub(super) fn keep_version(&mut self, path: &Path, version: Uid) {
         let versions = self.versions.entry(path.clone()).or_default();
-        versions.push_back(before);
+        let place = versions.partition_point(|other| *other < version);
+        versions.insert(place, version);
         if versions.len() < self.config.limits.versions_kept {
             return;
         }

@@ -103,6 +103,8 @@ pub(super) struct Transfers {
     turns: Turns,
     /// When each SP last sent a part of any of them.
     heard: BTreeMap<SpId, Instant>,
+    /// Large contents of this SP's own publications of late, and when a peer last asked for a part of each.
+    given: BTreeMap<Hash, Instant>,
 }
 
 impl Transfers {
@@ -261,7 +263,24 @@ impl StoragePoint {
         requests.into_iter().for_each(|request| self.send(from, request));
     }
 
+    /// Peers will ask for this large content of a publication of this SP's own.
+    pub(super) fn will_be_asked_for(&mut self, hash: Hash) {
+        let (now, patience) = (self.now.instant, self.config.limits.publish);
+        self.transfers.given.retain(|_, asked_at| asked_at.after(patience) > now);
+        self.transfers.given.insert(hash, now);
+    }
+
+    /// Until when a content of `uid` counts as on its way to a peer.
+    pub(super) fn travels_until(&self, uid: Uid) -> Option<Instant> {
+        let entries = &self.publications.get(&uid)?.manifest.entries;
+        let asked_at = entries.iter().filter_map(|entry| self.transfers.given.get(&entry.hash)).max()?;
+        Some(asked_at.after(self.config.limits.publish))
+    }
+
     pub(super) fn answer_content_request(&mut self, from: SpId, hash: Hash, offset: u64, len: u32) {
+        if let Some(asked_at) = self.transfers.given.get_mut(&hash) {
+            *asked_at = self.now.instant;
+        }
         if self.contents.contains(&hash) {
             self.output(Output::SendContent { to: from, hash, offset, len: len.min(CHUNK_LEN) });
         } else {

@@ -80,6 +80,8 @@ struct File {
     tls: Option<TlsSection>,
     #[serde(default)]
     publishers: PublishersSection,
+    #[serde(default)]
+    retention: RetentionSection,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -188,6 +190,13 @@ impl LimitsSection {
 /// What the time limits of HTTP may be.
 const HTTP_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionSection {
+    versions: Option<usize>,
+    roots: Option<String>,
+}
+
 /// Values that the environment or the command line put in place of the file's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Overrides {
@@ -275,8 +284,18 @@ impl StoragePointConfig {
             .map_err(|source| ConfigFileError::Parse { path: file.to_owned(), source: Box::new(source) })?;
         let value = |key, problem: String| ConfigFileError::Value { path: file.to_owned(), key, problem };
         let unit = |key, error: BadUnit| value(key, error.to_string());
-        let File { cluster, epoch, storage_point, listen, mut members, acms, limits: section, tls, publishers } =
-            parsed;
+        let File {
+            cluster,
+            epoch,
+            storage_point,
+            listen,
+            mut members,
+            acms,
+            limits: section,
+            tls,
+            publishers,
+            retention,
+        } = parsed;
         let mut limits = Limits::default();
         if let Some(text) = &section.publish {
             limits.publish = parse_duration(text).map_err(|error| unit("limits.publish", error))?;
@@ -291,6 +310,19 @@ impl StoragePointConfig {
             return Err(value("limits.publish", "write a duration from 100ms to 60s".to_owned()));
         }
         let times = section.http_times().map_err(|(key, problem)| value(key, problem))?;
+        if let Some(versions) = retention.versions {
+            limits.versions_kept = versions;
+        }
+        if !(1..=VERSIONS_MAX).contains(&limits.versions_kept) {
+            return Err(value("retention.versions", format!("write a number from 1 to {VERSIONS_MAX}")));
+        }
+        if let Some(text) = &retention.roots {
+            limits.roots_kept = parse_duration(text).map_err(|error| unit("retention.roots", error))?;
+        }
+        // What is published again must still be there when it is agreed.
+        if limits.roots_kept < limits.publish {
+            return Err(value("retention.roots", "write no shorter a duration than limits.publish".to_owned()));
+        }
         let max_drift = match &acms.max_drift {
             Some(text) => parse_duration(text).map_err(|error| unit("acms.max_drift", error))?,
             None => Duration::from_secs(3600),
@@ -403,6 +435,8 @@ impl StoragePointConfig {
     }
 }
 
+/// Most versions of a path that may be kept.
+const VERSIONS_MAX: usize = 1_000;
 /// No limit may allow larger contents.
 const CONTENT_LEN_MAX: u64 = 1 << 30;
 
@@ -480,6 +514,8 @@ mod tests {
             (format!("{GOOD}\n[limits]\ncontent = \"9GiB\""), "limits.content"),
             (format!("{GOOD}\n[limits]\nhead = \"9\""), "limits.head"),
             (format!("{GOOD}\n[limits]\nidle = \"1h\""), "limits.idle"),
+            (format!("{GOOD}\n[retention]\nversions = 0"), "retention.versions"),
+            (format!("{GOOD}\n[retention]\nroots = \"1s\""), "retention.roots"),
             (format!("{GOOD}\n[acms]\nquorum = \"two\""), "quorum"),
             (format!("{GOOD}\n[acms]\nquorum = \"sets:1,2\""), "acms.quorum"),
             (format!("{GOOD}\n[acms]\nmode = \"slow\""), "mode"),

@@ -239,15 +239,18 @@ impl Ledger {
     }
 
     /// Contents that nothing names since `dead_at` or longer; files that nothing ever named since `unnamed_at`.
-    pub(super) fn dead(&self, dead_at: Instant, unnamed_at: Instant) -> Vec<(Hash, Option<Place>, Option<u64>)> {
-        let dead = self.dead.iter().filter(|(_, since)| **since <= dead_at);
+    pub(super) fn dead(
+        &self,
+        dead_at: Instant,
+        unnamed_at: Instant,
+    ) -> impl Iterator<Item = (Hash, Option<Place>, Option<u64>)> + '_ {
+        let dead = self.dead.iter().filter(move |(_, since)| **since <= dead_at);
         let dead = dead.map(|(hash, _)| (*hash, self.contents.get(hash).copied().unwrap_or_default()));
-        let is_due = |content: &Content| {
+        let is_due = move |content: &Content| {
             content.file.and_then(|file| file.unnamed_since).is_none_or(|stored_at| stored_at <= unnamed_at)
         };
-        dead.filter(|(_, content)| is_due(content))
+        dead.filter(move |(_, content)| is_due(content))
             .map(|(hash, content)| (hash, content.place, content.file.map(|file| file.stamp)))
-            .collect()
     }
 
     /// Nothing is left of a content.
@@ -442,26 +445,27 @@ mod tests {
     #[test]
     fn a_content_is_alive_while_a_publication_needs_it() {
         let place = |generation, offset| Place { generation, offset, len: 9 };
+        let dead = |ledger: &Ledger, unnamed: u64| ledger.dead(Instant(0), Instant(unnamed)).collect::<Vec<_>>();
         let mut ledger = ledger(&[held(1, 1, true), held(2, 1, true), held(3, 3, true)]);
         ledger.place(hash(1), place(1, 512));
         ledger.place(hash(3), place(1, 600));
-        assert_eq!((ledger.alive(), ledger.dead(Instant(0), Instant(0))), (18, vec![]));
+        assert_eq!((ledger.alive(), dead(&ledger, 0)), (18, vec![]));
         ledger.apply(&Durable::Released { uid: uid(1) });
         assert_eq!(ledger.alive(), 18);
         ledger.place(hash(1), place(2, 512));
         assert_eq!((ledger.alive_in(1), ledger.alive_in(2)), (9, 9));
         ledger.apply(&Durable::Forgotten { uid: uid(2) });
-        assert_eq!(ledger.dead(Instant(0), Instant(0)), [(hash(1), Some(place(2, 512)), None)]);
+        assert_eq!(dead(&ledger, 0), [(hash(1), Some(place(2, 512)), None)]);
         assert!(!ledger.is_needed(2, Instant(0)) && ledger.is_needed(1, Instant(0)));
         ledger.apply(&held(4, 1, true));
-        assert_eq!((ledger.dead(Instant(0), Instant(0)), ledger.alive_in(2)), (vec![], 9));
+        assert_eq!((dead(&ledger, 0), ledger.alive_in(2)), (vec![], 9));
         let file = FileOf { len: 9, stamp: 5, unnamed_since: Some(Instant(7)) };
         ledger.store_file(hash(1), file);
         assert_eq!(ledger.placed_in(2).count(), 0);
         ledger.store_file(hash(7), file);
-        assert_eq!(ledger.dead(Instant(0), Instant(6)), []);
-        assert_eq!(ledger.dead(Instant(0), Instant(7)), [(hash(7), None, Some(5))]);
+        assert_eq!(dead(&ledger, 6), []);
+        assert_eq!(dead(&ledger, 7), [(hash(7), None, Some(5))]);
         ledger.apply(&held(5, 7, true));
-        assert_eq!(ledger.dead(Instant(0), Instant(7)), []);
+        assert_eq!(dead(&ledger, 7), []);
     }
 }

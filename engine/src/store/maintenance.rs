@@ -12,7 +12,7 @@ use super::{
     ledger::{FileOf, Ledger, Place},
     segment::{Free, segment_name},
 };
-use crate::protocol::{Duration, Hash, Instant, durable::InlineContent};
+use crate::protocol::{Durable, Duration, Hash, Instant, durable::InlineContent};
 use std::{collections::BTreeSet, io, sync::Arc};
 
 /// A content that is a file and that no record names is kept for so long: its record may be on its way.
@@ -270,7 +270,7 @@ impl<S: Storage> Maintenance<S> {
                     }
                     self.position = end;
                     self.figures.uncovered_bytes += len;
-                    if !records.is_empty() {
+                    if records.iter().any(is_activity) {
                         self.active_at = now;
                     }
                 }
@@ -294,9 +294,12 @@ impl<S: Storage> Maintenance<S> {
         is_idle && grown > 0 && (grown >= limits.checkpoint_bytes / 16 || self.would_free(now))
     }
 
-    /// Whether a checkpoint would make a segment free.
+    /// Whether a checkpoint would make a segment free, or a file of a content be removed.
     fn would_free(&self, now: Instant) -> bool {
         let dead_at = self.dead_at(now);
+        if self.ledger.dead(dead_at, unnamed_at(now)).any(|(_, _, stamp)| stamp.is_some()) {
+            return true;
+        }
         let old = self.contents.segments().into_iter().filter(|(at, _)| *at < self.position.generation);
         old.into_iter().any(|(generation, _)| !self.ledger.is_needed(generation, dead_at))
     }
@@ -343,8 +346,8 @@ impl<S: Storage> Maintenance<S> {
                 self.retire(generation);
             }
         }
-        let unnamed_at = Instant(now.0.saturating_sub(UNNAMED_KEPT.as_nanos() as u64));
-        for (hash, place, stamp) in self.ledger.dead(dead_at, unnamed_at) {
+        let dead: Vec<_> = self.ledger.dead(dead_at, unnamed_at(now)).collect();
+        for (hash, place, stamp) in dead {
             self.removing.extend(stamp.map(|stamp| (hash, stamp)));
             if let Some(place) = place {
                 self.contents.remove_place(&hash, place);
@@ -445,6 +448,16 @@ impl<S: Storage> Maintenance<S> {
         }
         Ok(copies)
     }
+}
+
+/// Whether somebody did something: an idle storage point notes that time passes.
+fn is_activity(record: &Durable) -> bool {
+    !matches!(record, Durable::AsOf { .. } | Durable::Ceiling { .. })
+}
+
+/// Files that nothing ever named are of no use if they were stored before this.
+fn unnamed_at(now: Instant) -> Instant {
+    Instant(now.0.saturating_sub(UNNAMED_KEPT.as_nanos() as u64))
 }
 
 impl<S: Storage> Drop for Maintenance<S> {

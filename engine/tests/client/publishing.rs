@@ -44,6 +44,7 @@ fn everything_that_was_asked_for_is_sent_and_the_connection_is_kept() {
         order: Some(Order::Fast),
         executable: true,
         content_type: Some("text/plain".into()),
+        content_of: None,
     };
     let result = client.publish(&path(), &body(), &all).unwrap();
     assert_eq!(

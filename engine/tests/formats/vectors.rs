@@ -4,7 +4,10 @@ use acms_engine::client::IndexPage;
 use acms_engine::protocol::{
     Config, Entry, Flags, Hash, IndexEntry, Instant, Limits, Manifest, Message, Micros, Mode, Node, NodePlace, Order,
     Outcome, QuorumSystem, Reason, SpId, SpSet, StoreId, Uid,
-    api::{Changes, Cursor, Incarnation, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
+    api::{
+        Changes, Cursor, History, Incarnation, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot,
+        Version,
+    },
     durable::InlineContent,
     index::Index,
     message::{AsOf, Header, JoinItem, JoinPage, JoinState, Refusal, RequestId, Vector, Wanted},
@@ -337,6 +340,8 @@ fn json(document: &mut Document) {
     );
     let indexed = |hidden| IndexedEntry { entry: entry.clone(), hidden };
     let entries = vec![indexed(false), indexed(true)];
+    let version = Version { entry: entry.clone(), publisher: "hr".into(), accepted_us: entry.uid.micros };
+    document.json("history", &History { path: entry.path.clone(), versions: vec![version] });
     document.json("index", &IndexPage { entries, next: Some("bin/hello".into()) });
     let ListedEntry { ref path, uid, hash, size, flags, .. } = entry;
     let held = |presence| Held { uid, hash, size, flags, presence };

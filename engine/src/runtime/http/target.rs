@@ -13,6 +13,8 @@ pub enum Resource {
     Object(Hash),
     /// `/v1/config/<path>`
     Config(Path),
+    /// `/v1/history/<path>`
+    History(Path),
     /// `/v1/publications/<uid>`
     Publication(Uid),
     /// `/v1/publications?key=&publisher=`
@@ -53,6 +55,7 @@ impl Resource {
             Resource::Changes(..) => "/v1/changes/{cursor}/{prefix}",
             Resource::Object(_) => "/v1/objects/{hash}",
             Resource::Config(_) => "/v1/config/{path}",
+            Resource::History(_) => "/v1/history/{path}",
             Resource::Publication(_) => "/v1/publications/{uid}",
             Resource::PublicationByKey { .. } => "/v1/publications",
             Resource::Index { prefix, .. } if prefix.as_str().is_empty() => "/v1/index",
@@ -99,6 +102,7 @@ pub fn resource(path: &str, query: Option<&str>) -> Result<Resource, BadTarget> 
             let prefix = decode_path(prefix)?.parse().map_err(malformed)?;
             Ok(Resource::Changes(cursor.parse().map_err(malformed)?, prefix))
         }
+        ("history", Some(rest)) => Ok(Resource::History(decode_path(rest)?.parse().map_err(malformed)?)),
         ("snapshot", None) => Ok(Resource::Snapshot),
         ("objects", Some(hash)) => Ok(Resource::Object(hash.parse().map_err(malformed)?)),
         ("publications", Some(uid)) => Ok(Resource::Publication(uid.parse().map_err(malformed)?)),

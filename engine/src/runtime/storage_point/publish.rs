@@ -39,6 +39,8 @@ pub(super) struct PublishMeta {
     order: Option<Order>,
     content_type: String,
     flags: Flags,
+    /// The version whose content is published anew.
+    again: Option<Uid>,
 }
 
 /// A publication whose content is coming in.
@@ -121,6 +123,11 @@ impl PublishMeta {
             Some(text) => Some(text.parse().map_err(|_| bad_header("ACMS-Known-UID is no UID"))?),
             None => None,
         };
+        let again = match head.single("acms-content-of")? {
+            Some(_) if is_delete => return Err(bad_header("a deletion has no ACMS-Content-Of")),
+            Some(text) => Some(text.parse().map_err(|_| bad_header("ACMS-Content-Of is no UID"))?),
+            None => None,
+        };
         let order = match head.single("acms-order")? {
             None => None,
             Some("strict") => Some(Order::Strict),
@@ -148,6 +155,7 @@ impl PublishMeta {
             order,
             content_type: if is_delete { String::new() } else { content_type.to_owned() },
             flags,
+            again,
         })
     }
 }
@@ -174,6 +182,19 @@ fn overloaded(waiting: usize) -> Refusal {
     refusal(503, reason.to_string(), reason.remedy())
 }
 
+/// Publishes the content of an earlier version of the path anew, which the head names: nothing has to come in.
+fn begin_again(core: &mut Core, id: ConnectionId, meta: PublishMeta, uid: Uid) -> Result<(), Refusal> {
+    let remedy = "see /v1/history or `acms history` for what is kept here, or ask another storage point";
+    let version = core.sp.version(&meta.path, uid);
+    let Entry { hash, size, content_type, flags, .. } =
+        version.ok_or_else(|| refusal(404, format!("version {uid} of the path is not kept here"), remedy))?;
+    if size > 0 && !core.sp.has_content(&hash) {
+        return Err(refusal(503, "the content is damaged here, and fetched again", "publish again in a while"));
+    }
+    submit(core, id, PublishMeta { content_type, flags, ..meta }, hash, size, Vec::new());
+    Ok(())
+}
+
 /// Begins a PUT whose head is good, with what has come of its body.
 pub(super) fn begin_put(
     core: &mut Core,
@@ -184,6 +205,12 @@ pub(super) fn begin_put(
     out: &mut Outbox<'_>,
 ) -> Result<(Next<Box<Receiving>>, usize), Refusal> {
     let max = core.config.limits.content_len_max;
+    if let Some(uid) = meta.again {
+        return match head.framing {
+            Framing::None | Framing::Length(0) => begin_again(core, id, meta, uid).map(|()| (Next::Work, 0)),
+            _ => Err(bad_header("ACMS-Content-Of comes without a content")),
+        };
+    }
     match head.framing {
         Framing::None => {
             return Err(refusal(
@@ -303,7 +330,7 @@ pub(super) fn submit(
     size: u64,
     contents: Vec<InlineContent>,
 ) {
-    let PublishMeta { path, publisher, key, known, order, content_type, flags } = meta;
+    let PublishMeta { path, publisher, key, known, order, content_type, flags, .. } = meta;
     let since = core.now.instant;
     let pending = Pending { since, connection: id, path: path.clone(), hash, key: key.clone() };
     let entries = vec![Entry { path, hash, size, content_type, flags }];

@@ -114,6 +114,11 @@ fn answer_at_once(core: &mut Core, resource: Resource, out: &mut Outbox<'_>) -> 
             let snapshot = core.sp.snapshot(core.now.wall);
             out.begin(200).header("Cache-Control", SNAPSHOT_CONTROL).header("Content-Type", JSON).json(&snapshot);
         }
+        Resource::History(path) => {
+            let remedy = "`acms ls` or /v1/index lists what there is";
+            let history = core.sp.history(&path).ok_or_else(|| not_found("no such path", remedy))?;
+            no_store(out, JSON).json(&history);
+        }
         Resource::Publication(uid) => return publication(core.sp.publication(uid), out),
         Resource::PublicationByKey { key, publisher } => {
             return publication(core.sp.publication_by_key(&publisher, &key), out);

@@ -1,0 +1,191 @@
+//! Publishers with kept connections: many in a closed loop to fill a cluster, or one open-loop schedule.
+
+use crate::Failure;
+use acms_engine::client::response::{ResponseParser, encode_request};
+use hdrhistogram::Histogram;
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+struct Publisher {
+    stream: TcpStream,
+    parser: ResponseParser,
+    request: Vec<u8>,
+    written: usize,
+    /// From when its latency counts; none: it has nothing to do.
+    began: Option<Instant>,
+}
+
+impl Publisher {
+    fn connect(address: SocketAddr) -> Result<Publisher, Failure> {
+        let stream = std::net::TcpStream::connect(address)?;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let parser = ResponseParser::new(false, 1 << 20);
+        Ok(Publisher { stream: TcpStream::from_std(stream), parser, request: Vec::new(), written: 0, began: None })
+    }
+
+    fn begin(&mut self, path: &str, content: &[u8], began: Instant) {
+        let length = content.len().to_string();
+        self.request = encode_request("PUT", "scale", &format!("/v1/config/{path}"), &[("Content-Length", &*length)]);
+        self.request.extend_from_slice(content);
+        self.written = 0;
+        self.parser = ResponseParser::new(false, 1 << 20);
+        self.began = Some(began);
+    }
+
+    /// Writes and reads what goes; the outcome's status once it is there.
+    fn advance(&mut self) -> Result<Option<u16>, Failure> {
+        while self.written < self.request.len() {
+            match self.stream.write(&self.request[self.written..]) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut buffer = [0; 4096];
+        while self.began.is_some() {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err("the storage point closed the connection".into()),
+                Ok(len) => {
+                    self.parser.push(&buffer[..len])?;
+                    if self.parser.is_done() {
+                        return Ok(self.parser.head().map(|head| head.status));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Bytes that no compression and no other number gives.
+pub(crate) fn content(number: u64, len: usize) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
+    let word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = std::iter::repeat_with(word).take(len.div_ceil(8)).flatten().collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Publishes numbers below `count`, each once, by publishers in a closed loop. Those that are not accepted are published
+/// again; how often that was.
+pub(crate) fn fill(
+    addresses: &[SocketAddr],
+    publishers: usize,
+    count: u64,
+    publication: impl Fn(u64) -> (String, Vec<u8>),
+) -> Result<u64, Failure> {
+    let mut poll = Poll::new()?;
+    let mut all = Vec::new();
+    for at in 0..publishers {
+        let mut publisher = Publisher::connect(addresses[at % addresses.len()])?;
+        poll.registry().register(&mut publisher.stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        all.push((publisher, 0));
+    }
+    let (mut next, mut done, mut again) = (0, 0, 0);
+    let mut begin = |publisher: &mut Publisher, doing: &mut u64| {
+        if next < count {
+            let (path, content) = publication(next);
+            publisher.begin(&path, &content, Instant::now());
+            *doing = next;
+            next += 1;
+        } else {
+            publisher.began = None;
+        }
+    };
+    for (publisher, doing) in &mut all {
+        begin(publisher, doing);
+        publisher.advance()?;
+    }
+    let mut events = Events::with_capacity(1024);
+    while done < count {
+        poll.poll(&mut events, Some(Duration::from_secs(1)))?;
+        for event in &events {
+            let (publisher, doing) = &mut all[event.token().0];
+            while let Some(status) = publisher.advance()? {
+                if status == 201 {
+                    done += 1;
+                    begin(publisher, doing);
+                } else {
+                    again += 1;
+                    let (path, content) = publication(*doing);
+                    publisher.begin(&path, &content, Instant::now());
+                }
+            }
+        }
+    }
+    Ok(again)
+}
+
+/// What an open loop measured.
+pub(crate) struct Paced {
+    pub(crate) latency_us: Histogram<u64>,
+    pub(crate) not_accepted: u64,
+}
+
+impl Paced {
+    pub(crate) fn ms(&self, quantile: f64) -> f64 {
+        self.latency_us.value_at_quantile(quantile) as f64 / 1e3
+    }
+}
+
+/// Publishes 1 KiB at a constant rate, `samples` times and on until `goes_on` is false; latency counts from when each was
+/// to begin.
+pub(crate) fn paced(
+    addresses: &[SocketAddr],
+    rate_per_s: u32,
+    samples: u64,
+    goes_on: &AtomicBool,
+) -> Result<Paced, Failure> {
+    const PUBLISHERS: usize = 256;
+    let mut poll = Poll::new()?;
+    let mut all = Vec::new();
+    for at in 0..PUBLISHERS {
+        let mut publisher = Publisher::connect(addresses[at % addresses.len()])?;
+        poll.registry().register(&mut publisher.stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+        all.push(publisher);
+    }
+    let mut idle: std::collections::VecDeque<usize> = (0..PUBLISHERS).collect();
+    let started = Instant::now();
+    let mut paced = Paced { latency_us: Histogram::new(3)?, not_accepted: 0 };
+    let (mut begun, mut events) = (0, Events::with_capacity(1024));
+    loop {
+        let is_over = begun >= samples && !goes_on.load(Ordering::Relaxed);
+        if is_over && idle.len() == PUBLISHERS {
+            return Ok(paced);
+        }
+        let mut at = started + Duration::from_secs(1) * u32::try_from(begun)? / rate_per_s;
+        while !is_over
+            && at <= Instant::now()
+            && let Some(free) = idle.pop_front()
+        {
+            all[free].begin(&format!("small/f{}", begun % 500), &content(begun, 1024), at);
+            all[free].advance()?;
+            begun += 1;
+            at = started + Duration::from_secs(1) * u32::try_from(begun)? / rate_per_s;
+        }
+        poll.poll(&mut events, Some(at.saturating_duration_since(Instant::now()).min(Duration::from_millis(100))))?;
+        for event in &events {
+            let publisher = &mut all[event.token().0];
+            if let Some(status) = publisher.advance()?
+                && let Some(began) = publisher.began.take()
+            {
+                paced.latency_us.record(began.elapsed().as_micros() as u64)?;
+                paced.not_accepted += u64::from(status != 201);
+                idle.push_back(event.token().0);
+            }
+        }
+    }
+}
