@@ -170,6 +170,7 @@ fn everything_is_answered_as_the_document_says() {
         ("/v1/objects/{hash}", "GET", &object, &["Range: bytes=0-1"], b"", 206),
         ("/v1/objects/{hash}", "GET", &object, &["Range: bytes=9-"], b"", 416),
         ("/v1/objects/{hash}", "GET", &object, &object_tag, b"", 304),
+        ("/v1/objects/{hash}", "GET", &object, &["If-Match: \"x\""], b"", 412),
         ("/v1/objects/{hash}", "GET", &missing, &[], b"", 404),
         ("/v1/objects/{hash}", "GET", "/v1/objects/x", &[], b"", 400),
         (config, "GET", "/v1/config/etc/motd", &[], b"", 200),

@@ -43,7 +43,9 @@ fn head_is_get_without_its_body() {
         assert_eq!(whole.header("content-length"), Some(whole.body.len().to_string().as_str()), "{target}");
         assert!(whole.header("cache-control").is_some() && whole.header("date").is_some(), "{target}");
     }
-    // A held answer has no body either, and the next one is where it belongs.
+    // A range is of GET only; a held answer has no body either, and the next one is where it belongs.
+    let object = format!("/v1/objects/{}", Hash::of(content));
+    assert_eq!(request(&addr, "HEAD", &object, &["Range: bytes=0-1"], b"").status(), 200);
     let snapshot = get(&addr, "/v1/snapshot").json();
     let cursor = format!("2.{}.{}", snapshot["incarnation"].as_str().unwrap(), snapshot["sequence"]);
     let mut client = Client::connect(&addr);
@@ -83,6 +85,7 @@ fn conditions_and_ranges() {
     let tag = format!("\"{}\"", Hash::of(b"0123456789"));
     let ask = |target: &str, headers: &[&str]| request(&addr, "GET", target, headers, b"");
     check_conditions(&addr, "/v1/config/a", &etag);
+    check_conditions(&addr, &object, &tag);
     let part = |range: &str, more: &str| {
         let answer = ask(&object, &[&format!("Range: {range}"), more]);
         (answer.status(), answer.header("content-range").map(str::to_owned), answer.text())

@@ -6,7 +6,8 @@ use crate::{
         delivery::OBJECT_CONTROL,
         http::{
             answer::Outbox,
-            head::{BadHead, Head},
+            cause::Cause,
+            head::{BadHead, Head, Method},
             range::{self, Wanted},
         },
     },
@@ -63,7 +64,12 @@ pub struct ObjectRead {
 impl ObjectRead {
     /// From a request's head.
     pub fn new(hash: Hash, head: &Head<'_>) -> Result<ObjectRead, BadHead> {
-        let may_cut = head.single("if-range")?.is_none_or(|tag| tag.trim() == etag_of(hash));
+        let etag = etag_of(hash);
+        if head.list("if-match")?.is_some_and(|tags| !matches_tag_strongly(&tags, &etag)) {
+            return Err(BadHead { status: 412, reason: "the object has another tag", cause: Cause::Condition });
+        }
+        // A range is of GET only.
+        let may_cut = head.method == Method::Get && head.single("if-range")?.is_none_or(|tag| tag.trim() == etag);
         Ok(ObjectRead {
             hash,
             if_none_match: head.list("if-none-match")?,
@@ -113,6 +119,11 @@ impl ObjectRead {
 /// The entity tag of an object: its name.
 pub fn etag_of(hash: Hash) -> String {
     format!("\"{hash}\"")
+}
+
+/// Whether a list of entity tags names `etag`, by strong comparison.
+pub fn matches_tag_strongly(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
 }
 
 /// Whether a list of entity tags names `etag`, by weak comparison.

@@ -12,7 +12,7 @@ use crate::{
             answer::Outbox,
             connection::ConnectionId,
             head::Head,
-            object::{BINARY, Body, ObjectRead, is_doubt, matches_tag},
+            object::{BINARY, Body, ObjectRead, is_doubt, matches_tag, matches_tag_strongly},
             service::{Next, Refusal},
             target::{OPENAPI, Resource},
         },
@@ -227,11 +227,6 @@ fn try_object(core: &mut Core, read: &ObjectRead, compared: bool, out: &mut Outb
     };
     out.error(refusal.status, &refusal.reason, refusal.remedy, |_| {});
     None
-}
-
-/// Whether a list of entity tags names `etag`, by strong comparison.
-fn matches_tag_strongly(tags: &str, etag: &str) -> bool {
-    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
 }
 
 // ---- Config -------------------------------------------------------------------------------------------------------
