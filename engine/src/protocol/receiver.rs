@@ -59,6 +59,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Time between tries to apply what is blocked by something that is not the receiver's; at once when that may be gone.
 const BLOCKED_RETRY: Duration = Duration::from_secs(60);
 
+/// Room for outputs that is kept while there are none.
+const OUTPUTS_KEPT: usize = 16;
+
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hold and some more.
@@ -241,7 +244,12 @@ impl Receiver {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let next = self.outputs.pop_front();
+        // A first walk fills it as nothing does again, and thousands of receivers share a process.
+        if next.is_none() && self.outputs.capacity() > OUTPUTS_KEPT {
+            self.outputs = VecDeque::new();
+        }
+        next
     }
 
     /// When to call [`handle_timeout`](Receiver::handle_timeout).

@@ -20,6 +20,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Server {
     pub(super) url: String,
     pub(super) source: Arc<Mutex<Source>>,
+    /// What was asked for, in order.
+    pub(super) asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -27,14 +29,15 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let source = Arc::new(Mutex::new(Source::new(sp)));
-        let shared = Arc::clone(&source);
+        let asked = Arc::default();
+        let (shared, noted) = (Arc::clone(&source), Arc::clone(&asked));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let shared = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream, &shared));
+                let (shared, noted) = (Arc::clone(&shared), Arc::clone(&noted));
+                std::thread::spawn(move || serve(stream, &shared, &noted));
             }
         });
-        Server { url, source }
+        Server { url, source, asked }
     }
 
     pub(super) fn publish(&self, path: &str, micros: u64, content: Option<&[u8]>) {
@@ -44,12 +47,13 @@ impl Server {
 }
 
 /// Answers requests until the connection ends, or, for a source that is down, at once with nothing.
-fn serve(stream: TcpStream, source: &Mutex<Source>) -> Option<()> {
+fn serve(stream: TcpStream, source: &Mutex<Source>, asked: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     loop {
         let mut request = String::new();
         reader.read_line(&mut request).ok().filter(|len| *len > 0)?;
         let target = request.split(' ').nth(1)?.to_owned();
+        asked.lock().ok()?.push(target.clone());
         let mut line = String::from("x");
         while line.trim() != "" {
             line.clear();
@@ -87,6 +91,11 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_acms"));
         command.arg("receive").args(["--subscribe", "etc", "bin", "--events", "-"]);
         command.arg("--source").args(servers.iter().map(|server| &server.url)).args(more).arg("--exit-with-parent");
+        Process::of(command)
+    }
+
+    /// Of a command whose standard output is the events.
+    pub(super) fn of(mut command: Command) -> Process {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (sender, events) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
@@ -244,4 +253,37 @@ fn what_cannot_be_put_in_place_blocks_only_itself() {
     assert_eq!(std::fs::read(into.path().join("etc/file")).unwrap(), b"takes the link's place");
     assert_eq!(std::fs::read(outside.path().join("target")).unwrap(), b"untouched");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn polling_and_following_come_to_the_same_by_requests_of_their_own() {
+    let (polled, followed) = (Server::start(1), Server::start(2));
+    let into = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for server in [&polled, &followed] {
+        for i in 0..20 {
+            server.publish(&format!("etc/f{i}"), i + 1, Some(format!("content {i}").as_bytes()));
+        }
+    }
+    let polling = Process::start(&[&polled], into[0].path(), &["--poll", "200ms"]);
+    let following = Process::start(&[&followed], into[1].path(), &[]);
+    polling.wait_for("current", "");
+    following.wait_for("current", "");
+    for server in [&polled, &followed] {
+        server.publish("etc/f3", 100, Some(b"changed"));
+        server.publish("etc/f4", 101, None);
+        server.publish("etc/new", 102, Some(b"new"));
+    }
+    for process in [&polling, &following] {
+        process.wait_for("applied", "etc/new");
+        process.wait_for("current", "");
+    }
+    let found = files(into[0].path());
+    assert_eq!((found.len(), &found["etc/f3"][..]), (20, &b"changed"[..]));
+    assert!(found == files(into[1].path()));
+    let asked = |server: &Server, what: &str| {
+        server.asked.lock().unwrap().iter().filter(|target| target.starts_with(what)).count()
+    };
+    assert_eq!((asked(&polled, "/v1/changes/"), asked(&followed, "/v1/snapshot")), (0, 1));
+    assert!(asked(&polled, "/v1/snapshot") >= 2 && asked(&followed, "/v1/changes/") >= 2);
+    assert_eq!((polling.stop(), following.stop()), (0, 0));
 }

@@ -99,3 +99,35 @@ fn more_receivers_than_open_files_are_refused_with_what_to_do() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("600 receivers need at least 1264 open files") && text.contains("ulimit"), "{text}");
 }
+
+#[test]
+fn receivers_with_no_open_file_to_spare_look_at_other_sources_all_the_same() {
+    let ([one, two], three) = (servers(), Server::start(3));
+    for i in 0..30 {
+        three.publish(&format!("etc/d{}/f{i}", i % 3), i + 1, Some(format!("content {i}").as_bytes()));
+    }
+    // A feed and one more connection for each.
+    let script = format!(
+        "ulimit -n {}; exec \"$0\" receive --source {} {} {} --subscribe etc --discard --count 40 --events -",
+        64 + 40 * 2,
+        one.url,
+        two.url,
+        three.url
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_acms")]);
+    let process = Process::of(command);
+    wait_for_all(&process, "current", "", 40);
+    let looked = || {
+        let asked = [&one, &two, &three].map(|server| server.asked.lock().unwrap().clone()).concat();
+        asked.iter().filter(|target| *target == "/v1/snapshot").count()
+    };
+    let end = Instant::now() + PATIENCE;
+    while looked() < 40 * 7 {
+        assert!(Instant::now() < end, "{} snapshots were asked for", looked());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let problems: Vec<_> = process.events.try_iter().filter(|event| event["kind"] == "error").collect();
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(process.stop(), 0);
+}

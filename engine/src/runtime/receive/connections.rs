@@ -89,18 +89,22 @@ pub(super) struct Connections {
     first_token: usize,
     /// Most exchanges at once beside those that a source holds.
     unheld_max: usize,
+    /// Most connections: idle ones make room for others.
+    sockets_max: usize,
     waiting: VecDeque<Box<Exchange>>,
     pub(super) staging: StagingArea,
     outcomes: Vec<Outcome>,
 }
 
 impl Connections {
-    /// None yet. Tokens are those from `first_token` on, [`TOKENS`] of them.
-    pub(super) fn new(first_token: usize, unheld_max: usize, staging: StagingArea) -> Connections {
+    /// None yet. Tokens are those from `first_token` on, [`TOKENS`] of them. Sources hold `feeds` requests at most.
+    pub(super) fn new(first_token: usize, feeds: usize, unheld_max: usize, staging: StagingArea) -> Connections {
+        let unheld_max = unheld_max.max(1);
         Connections {
             connections: Slab::new(),
             first_token,
-            unheld_max: unheld_max.max(1),
+            unheld_max,
+            sockets_max: feeds + unheld_max,
             waiting: VecDeque::new(),
             staging,
             outcomes: Vec::new(),
@@ -181,6 +185,12 @@ impl Connections {
             self.drive(io, now, key);
             return;
         }
+        let is_idle = |(_, connection): &(usize, &Connection)| connection.phase == Phase::Idle;
+        if self.connections.len() >= self.sockets_max
+            && let Some((key, _)) = self.connections.iter().find(is_idle)
+        {
+            self.connections.remove(key);
+        }
         let none = Failure::Unreachable("its name has no address".into());
         self.connect(io, now, exchange, none);
     }
@@ -236,6 +246,10 @@ impl Connections {
             let connecting = self.connections[key].phase == Phase::Connecting;
             let failure = if connecting { Failure::Unreachable("no answer".into()) } else { Failure::TimedOut };
             self.fail(io, now, key, failure);
+        }
+        // After a first walk most of them are gone for good.
+        if self.connections.capacity() > 4 * self.connections.len().max(1) {
+            self.connections.shrink_to_fit();
         }
     }
 

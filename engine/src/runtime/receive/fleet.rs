@@ -47,6 +47,8 @@ const OPEN_FILES_OF_DIRECTORY: u64 = 8;
 /// What a process may have open for each of its receivers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Budget {
+    /// Requests that a source holds.
+    feeds: usize,
     /// Requests at once beside those that a source holds.
     unheld_max: usize,
     /// Directories are closed between batches.
@@ -68,7 +70,7 @@ impl Budget {
             return Err(ReceiveError::OpenFiles { count, needed, limit });
         }
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        Ok(Budget { unheld_max: room.min(OBJECTS_IN_FLIGHT_MAX + 1), rests })
+        Ok(Budget { feeds, unheld_max: room.min(OBJECTS_IN_FLIGHT_MAX + 1), rests })
     }
 }
 
@@ -273,7 +275,7 @@ fn open_member(
         directory: into.unwrap_or_default(),
         receiver,
         watch,
-        connections: Connections::new(FIRST_CONNECTION + at * TOKENS, budget.unheld_max, staging),
+        connections: Connections::new(FIRST_CONNECTION + at * TOKENS, budget.feeds, budget.unheld_max, staging),
         keeper,
         due: None,
         ended: None,
@@ -319,9 +321,9 @@ mod tests {
     fn open_files_are_shared_out_and_too_few_are_told() {
         let budget = |count, feeds, keeps, limit| Budget::new(count, feeds, keeps, limit);
         let all = OBJECTS_IN_FLIGHT_MAX + 1;
-        assert_eq!(budget(1, 1, true, 1024).unwrap(), Budget { unheld_max: all, rests: false });
-        assert_eq!(budget(5_000, 1, true, 20_000).unwrap(), Budget { unheld_max: 1, rests: true });
-        assert_eq!(budget(5_000, 1, false, 20_000).unwrap(), Budget { unheld_max: 2, rests: false });
+        assert_eq!(budget(1, 1, true, 1024).unwrap(), Budget { feeds: 1, unheld_max: all, rests: false });
+        assert_eq!(budget(5_000, 1, true, 20_000).unwrap(), Budget { feeds: 1, unheld_max: 1, rests: true });
+        assert_eq!(budget(5_000, 1, false, 20_000).unwrap(), Budget { feeds: 1, unheld_max: 2, rests: false });
         let error = budget(5_000, 1, true, 4_096).unwrap_err().to_string();
         assert!(error.contains("15064 open files") && error.contains("4096"), "{error}");
     }
