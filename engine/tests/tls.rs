@@ -369,6 +369,8 @@ fn storage_points_with_wrong_certificates_are_refused_by_the_others() {
     let late = [("ACMS_CLOCK_OFFSET", clock.as_str())];
     (1..=2).for_each(|sp| cluster.start(sp, &late));
     cluster.start(3, &[]);
+    cluster.wait_log(3, "the certificate of this storage point expires within 14 days");
+    assert!(!cluster.log(1).contains("expires within"), "that one is good for a year");
     cluster.wait_log(1, "the link to storage point 2 is up");
     cluster.wait_log(1, "its certificate has expired; make it a new certificate");
     cluster.wait_log(3, "it says that the certificate of this end has expired; make it a new certificate");

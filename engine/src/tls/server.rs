@@ -1,7 +1,7 @@
 //! What a storage point needs for its listeners and links, from its files.
 
 use super::{
-    Fault, FileError, Identity, TlsFiles,
+    Fault, FileError, TlsFiles,
     files::{read_certificates, read_key, read_roots},
     provider,
     verify::PeerVerifier,
@@ -10,12 +10,12 @@ use crate::protocol::SpId;
 use rustls::{
     ClientConfig, Error, RootCertStore, ServerConfig,
     client::Resumption,
-    pki_types::{CertificateDer, PrivateKeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     time_provider::TimeProvider,
     version::TLS13,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Why files do not make a storage point's TLS.
 #[derive(Debug, thiserror::Error)]
@@ -133,9 +133,12 @@ impl ServerTls {
         Ok(Arc::new(config))
     }
 
-    /// Who the certificate says that this is.
-    pub fn identity(&self) -> Option<Identity> {
-        Identity::of(&self.chain[0]).ok()
+    /// Whether the certificate, or an authority above it, is no longer valid after this time from now.
+    pub fn expires_within(&self, time: Duration) -> bool {
+        let later = |now: UnixTime| UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + time);
+        let Some(later) = self.time.current_time().map(later) else { return false };
+        PeerVerifier::new(&self.cluster, None, self.roots.clone())
+            .is_ok_and(|verifier| verifier.check(&self.chain[0], &self.chain[1..], later).is_err())
     }
 }
 

@@ -13,7 +13,8 @@ use std::{
 /// Bytes encrypted at a time: four records, written at once.
 const WRITE_LEN_MAX: usize = 64 << 10;
 
-/// The state of one connection: keys, and what is between bytes and records. About 10 KiB when nothing moves.
+/// The state of one connection: keys, and what is between bytes and records. About 8 KiB when nothing moves, connection and held
+/// request included; while bytes move, 64 KiB of them on their way out and a record or two on their way in.
 pub struct Session {
     connection: Connection,
     /// Bytes that are encrypted and whose records have not all left: they count as written once they have.

@@ -28,6 +28,10 @@ use std::{
 /// How often it is looked whether files have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
+/// A certificate that expires within this is spoken of, once a day.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
+const WARN_EVERY: Duration = Duration::from_secs(86_400);
+
 /// Why certificates or tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -61,6 +65,7 @@ pub(super) struct Access {
     tokens: Tokens,
     stamps: Vec<(PathBuf, Stamp)>,
     looked_at: Instant,
+    warned_at: Instant,
 }
 
 /// Who sends a request.
@@ -94,8 +99,14 @@ impl Who {
 impl Access {
     /// Reads the files that the configuration names.
     pub(super) fn load(config: &StoragePointConfig, now: Instant) -> Result<Access, AccessError> {
-        let mut access =
-            Access { config: config.clone(), tls: None, tokens: Tokens::default(), stamps: Vec::new(), looked_at: now };
+        let mut access = Access {
+            config: config.clone(),
+            tls: None,
+            tokens: Tokens::default(),
+            stamps: Vec::new(),
+            looked_at: now,
+            warned_at: now,
+        };
         access.stamps = access.stamps_now();
         access.read()?;
         Ok(access)
@@ -107,7 +118,19 @@ impl Access {
         let tls = tls.as_ref().map(load).transpose()?.map(Arc::new);
         let tokens = tokens.as_deref().map(Tokens::load).transpose()?.unwrap_or_default();
         (self.tls, self.tokens) = (tls, tokens);
+        self.warn_of_expiry(self.looked_at);
         Ok(())
+    }
+
+    fn warn_of_expiry(&mut self, now: Instant) {
+        self.warned_at = now;
+        if self.tls.as_ref().is_some_and(|tls| tls.expires_within(WARN_BEFORE)) {
+            let days = WARN_BEFORE.as_secs() / 86_400;
+            tracing::warn!(
+                "the certificate of this storage point expires within {days} days, and then nobody speaks to it any \
+                 more: make a new one with `acms certificate storage-point`"
+            );
+        }
     }
 
     /// Reads the files again; whether what is in force has changed.
@@ -131,6 +154,9 @@ impl Access {
             return false;
         }
         self.looked_at = now;
+        if now.since(self.warned_at) >= WARN_EVERY {
+            self.warn_of_expiry(now);
+        }
         self.stamps_now() != self.stamps && self.reload()
     }
 
