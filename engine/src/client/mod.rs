@@ -277,6 +277,8 @@ struct Request<'a> {
     fresh: bool,
     /// Given up at this time.
     deadline: Option<Instant>,
+    /// Added to how long its connection may be silent: what is asked for takes time.
+    work_time: Duration,
 }
 
 impl Client {
@@ -348,8 +350,11 @@ impl Client {
         let host = self.urls[url].authority();
         let head = response::encode_request(request.method, &host, request.target, &headers);
         let mut parser = ResponseParser::new(request.method == "HEAD", request.len_max);
-        let patience =
-            Patience { io_timeout: self.options.io_timeout, deadline: request.deadline, should_stop: &self.stop };
+        let patience = Patience {
+            io_timeout: self.options.io_timeout + request.work_time,
+            deadline: request.deadline,
+            should_stop: &self.stop,
+        };
         let reusable = connection.exchange(&self.urls[url], head, source, &mut parser, sink, &patience)?;
         if reusable {
             self.put_idle(url, connection);

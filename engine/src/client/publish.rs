@@ -1,20 +1,27 @@
 //! Publishing: one submission, however many attempts it takes, and one honest outcome.
 
-use super::{ANSWER_LEN_MAX, Client, ClientError, Head, Request, Source, check_name, connection::now, read::summary};
+use super::{
+    ANSWER_LEN_MAX, Client, ClientError, Head, Request, Source, check_name, connection::now, percent_encoded,
+    read::summary,
+};
 use crate::protocol::{
     Order, Path, Uid,
-    api::{OutcomeAnswer, PublicationAnswer},
+    api::{OutcomeAnswer, PublicationAnswer, UploadAnswer},
 };
 use bytes::Bytes;
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read, Seek, SeekFrom},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Of contents from this length on the rest is sent after an attempt that broke off.
+const RESUMED_LEN_MIN: u64 = 1 << 20;
+/// Storage points take a content from each other at this rate at least.
+const WORK_BYTES_PER_S: u64 = 8 << 20;
 
 /// What is published.
 #[derive(Clone, Debug)]
@@ -120,7 +127,7 @@ impl Client {
         options: &PublishOptions,
     ) -> Result<PublishResult, ClientError> {
         let submission = Submission::new(self, method, path, body, options)?;
-        let give_up = now() + self.options.retry_timeout;
+        let give_up = now() + self.options.retry_timeout + submission.work_time();
         let mut pause = PAUSE_MIN;
         let mut useless = vec![false; self.urls.len()];
         let mut attempts = 0;
@@ -177,20 +184,30 @@ impl Client {
     }
 
     fn submit_at(&self, url: usize, submission: &Submission<'_>, deadline: Option<Instant>) -> Attempt {
+        let begun = if deadline.is_some() { self.begun_at(url, submission) } else { 0 };
         let mut file;
         let source = match submission.body {
             None => Source::Bytes(&[]),
-            Some(Body::Bytes(bytes)) => Source::Bytes(bytes),
-            Some(Body::File(name)) => match File::open(name) {
+            Some(Body::Bytes(bytes)) => Source::Bytes(&bytes[begun as usize..]),
+            Some(Body::File(name)) => match open_at(name, begun) {
                 Ok(opened) => {
                     file = opened;
-                    Source::Reader(&mut file as &mut dyn Read, submission.len)
+                    Source::Reader(&mut file as &mut dyn Read, submission.len - begun)
                 }
                 Err(error) => return Attempt::NotSent(file_error(name, &error)),
             },
         };
-        let headers: Vec<(&str, &str)> =
+        let mut headers: Vec<(&str, &str)> =
             submission.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let rest = [
+            ("Content-Length", (submission.len - begun).to_string()),
+            ("Content-Range", format!("bytes {begun}-{}/{}", submission.len.saturating_sub(1), submission.len)),
+        ];
+        match submission.body {
+            Some(_) if begun > 0 => headers.extend(rest.iter().map(|(name, value)| (*name, value.as_str()))),
+            Some(_) => headers.push((rest[0].0, &rest[0].1)),
+            None => {}
+        }
         let request = Request {
             method: submission.method,
             target: &submission.target,
@@ -198,6 +215,7 @@ impl Client {
             len_max: ANSWER_LEN_MAX,
             fresh: deadline.is_some(),
             deadline,
+            work_time: submission.work_time(),
         };
         let mut said = Vec::new();
         let mut sink = |_: &Head, part: &[u8]| {
@@ -214,6 +232,17 @@ impl Client {
                 error => Attempt::NotSent(error),
             },
         }
+    }
+
+    /// How much this storage point has of the content, from an attempt that broke off. None where the file is not as it was.
+    fn begun_at(&self, url: usize, submission: &Submission<'_>) -> u64 {
+        if submission.len < RESUMED_LEN_MIN || submission.modified() != submission.modified {
+            return 0;
+        }
+        let publisher = percent_encoded(&self.options.publisher);
+        let target = format!("/v1/uploads?key={}&publisher={publisher}", percent_encoded(&submission.key));
+        let begun = self.json_at(url, &target).ok().flatten().map_or(0, |UploadAnswer { received }| received);
+        if begun < submission.len { begun } else { 0 }
     }
 
     /// Asks all storage points that can be reached what became of the key.
@@ -238,6 +267,8 @@ struct Submission<'a> {
     key: String,
     body: Option<&'a Body>,
     len: u64,
+    /// When the file was changed last.
+    modified: Option<SystemTime>,
 }
 
 impl<'a> Submission<'a> {
@@ -259,9 +290,6 @@ impl<'a> Submission<'a> {
             Some(Body::File(name)) => std::fs::metadata(name).map_err(|error| file_error(name, &error))?.len(),
         };
         let mut headers = vec![("Idempotency-Key", key.clone()), ("ACMS-Publisher", client.options.publisher.clone())];
-        if body.is_some() {
-            headers.push(("Content-Length", len.to_string()));
-        }
         if let Some(known) = options.known {
             headers.push(("ACMS-Known-UID", known.to_string()));
         }
@@ -279,7 +307,21 @@ impl<'a> Submission<'a> {
             check_name("the media type", content_type)?;
             headers.push(("Content-Type", content_type.to_owned()));
         }
-        Ok(Submission { method, target: format!("/v1/config/{path}"), headers, key, body, len })
+        let target = format!("/v1/config/{path}");
+        let submission = Submission { method, target, headers, key, body, len, modified: None };
+        Ok(Submission { modified: submission.modified(), ..submission })
+    }
+
+    fn modified(&self) -> Option<SystemTime> {
+        match self.body {
+            Some(Body::File(name)) => std::fs::metadata(name).and_then(|metadata| metadata.modified()).ok(),
+            _ => None,
+        }
+    }
+
+    /// What a content of this length may take, once it is sent.
+    fn work_time(&self) -> Duration {
+        Duration::from_secs(self.len / WORK_BYTES_PER_S)
     }
 
     /// What an answer means. Without its outcome header it came from something that is no storage point.
@@ -311,7 +353,13 @@ impl<'a> Submission<'a> {
     }
 }
 
-fn file_error(name: &std::path::Path, error: &std::io::Error) -> ClientError {
+fn open_at(name: &std::path::Path, offset: u64) -> io::Result<File> {
+    let mut file = File::open(name)?;
+    file.seek(SeekFrom::Start(offset))?;
+    Ok(file)
+}
+
+fn file_error(name: &std::path::Path, error: &io::Error) -> ClientError {
     ClientError::File { detail: format!("{}: {error}", name.display()) }
 }
 

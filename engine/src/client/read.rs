@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{self, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 /// Most bytes kept of an answer that is an error.
@@ -345,7 +346,8 @@ impl Client {
         landing: &mut Landing<'_>,
         len_max: u64,
     ) -> Result<Answer, ClientError> {
-        let mut request = Request { method: "GET", target, headers, len_max, fresh: false, deadline: None };
+        let (work_time, deadline) = (Duration::ZERO, None);
+        let mut request = Request { method: "GET", target, headers, len_max, fresh: false, deadline, work_time };
         loop {
             landing.reset().map_err(|error| ClientError::File { detail: error.to_string() })?;
             match self.attempt(url, &request, Source::Bytes(&[]), &mut |head, part| landing.write(head, part)) {

@@ -252,6 +252,13 @@ pub struct PublicationAnswer {
     pub agreed: bool,
 }
 
+/// `GET /v1/uploads?key=<key>&publisher=<name>`: a large content whose upload broke off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UploadAnswer {
+    /// Bytes of it that are here: a `PUT` with a `Content-Range` goes on behind them.
+    pub received: u64,
+}
+
 mod flag_names {
     use super::{Deserialize, Deserializer, Flags, Serializer};
 

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes and disks are the point")]
 
 mod backup;
+mod transfers;
 mod versions;
 
 use acms_engine::client::{Body, Client, ClientOptions, PublishOptions, Verdict};

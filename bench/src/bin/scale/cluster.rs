@@ -1,6 +1,7 @@
 //! A cluster of real processes on loopback: started, killed, started again, and looked at.
 
 use crate::Failure;
+use acms_bench::cluster::{address_base, memory_kib};
 use acms_engine::client::{
     Client, ClientOptions,
     response::{ResponseParser, encode_request},
@@ -36,8 +37,7 @@ impl Drop for Cluster {
 
 impl Cluster {
     pub(crate) fn start(acms: &Path, dir: &Path, count: u8, more: &str) -> Result<Cluster, Failure> {
-        let block = std::process::id() % 60_000;
-        let base = format!("127.{}.{}.", 10 + block / 250, 1 + block % 250);
+        let base = address_base().trim_end_matches('0').to_owned();
         let made = Command::new(acms)
             .args(["init", "--storage-points", &count.to_string(), "--address-base", &format!("{base}0")])
             .arg(dir)
@@ -191,10 +191,7 @@ pub(crate) fn metric(address: &str, name: &str) -> Result<u64, Failure> {
 
 /// A field of `/proc/<pid>/status`, in MiB.
 pub(crate) fn memory_mib(pid: u32, field: &str) -> Result<f64, Failure> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;
-    let kib: f64 = line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").trim().parse()?;
-    Ok(kib / 1024.0)
+    Ok(memory_kib(pid, field).map_err(|error| error.to_string())? as f64 / 1024.0)
 }
 
 /// A real `acms receive`, with its events.
@@ -211,10 +208,11 @@ impl Drop for Receive {
 }
 
 impl Receive {
-    pub(crate) fn start(acms: &Path, source: &str, into: &Path) -> Result<Receive, Failure> {
+    pub(crate) fn start(acms: &Path, source: &str, into: &Path, more: &[&str]) -> Result<Receive, Failure> {
         let mut child = Command::new(acms)
             .args(["receive", "--exit-with-parent", "--events", "-", "--source", source, "--subscribe", "", "--into"])
             .arg(into)
+            .args(more)
             .env("ACMS_LOG", "error")
             .stdout(Stdio::piped())
             .spawn()?;

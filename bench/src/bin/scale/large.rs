@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args, acms: &Path, dir: &Path, size: u64) -> Result<(),
     say_paced("small_alone", &alone);
     let (file, hash) = make(dir, "large", size, 1)?;
     let proxy = Proxy::start(cluster.address(2))?;
-    let receiver = Receive::start(acms, &proxy.url, &dir.join("received"))?;
+    let receiver = Receive::start(acms, &proxy.url, &dir.join("received"), &[])?;
     let going = Arc::new(AtomicBool::new(true));
     let with = start_beside(&cluster, args.samples, Arc::clone(&going))?;
     deliver(acms, &cluster, &receiver, &file, hash)?;

@@ -24,6 +24,13 @@ pub enum Resource {
         /// Its publisher.
         publisher: String,
     },
+    /// `/v1/uploads?key=&publisher=`
+    Upload {
+        /// Idempotency key.
+        key: String,
+        /// Its publisher.
+        publisher: String,
+    },
     /// `/v1/index/<prefix>?after=&limit=`
     Index {
         /// Paths under it.
@@ -58,6 +65,7 @@ impl Resource {
             Resource::History(_) => "/v1/history/{path}",
             Resource::Publication(_) => "/v1/publications/{uid}",
             Resource::PublicationByKey { .. } => "/v1/publications",
+            Resource::Upload { .. } => "/v1/uploads",
             Resource::Index { prefix, .. } if prefix.as_str().is_empty() => "/v1/index",
             Resource::Index { .. } => "/v1/index/{prefix}",
             Resource::Status => "/v1/status",
@@ -110,6 +118,11 @@ pub fn resource(path: &str, query: Option<&str>) -> Result<Resource, BadTarget> 
             let key = parameter(query, "key")?.ok_or(malformed("the parameter key is missing"))?;
             let publisher = parameter(query, "publisher")?.unwrap_or_else(|| ANONYMOUS.to_owned());
             Ok(Resource::PublicationByKey { key, publisher })
+        }
+        ("uploads", None) => {
+            let key = parameter(query, "key")?.ok_or(malformed("the parameter key is missing"))?;
+            let publisher = parameter(query, "publisher")?.unwrap_or_else(|| ANONYMOUS.to_owned());
+            Ok(Resource::Upload { key, publisher })
         }
         ("index", rest) => {
             let prefix = decode_path(rest.unwrap_or_default())?.parse().map_err(malformed)?;

@@ -77,6 +77,8 @@ struct Exchange {
     parser: ResponseParser,
     memory: Vec<u8>,
     staging: Option<Staging>,
+    /// What is staged is as the head of the answer has it.
+    has_begun: bool,
     /// When all of it has taken too long.
     deadline: Instant,
     addresses_tried: usize,
@@ -121,10 +123,12 @@ impl Connections {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// Drops every exchange and connection.
-    pub(super) fn cancel_all(&mut self) {
-        self.connections = Slab::new();
-        self.waiting.clear();
+    /// Drops every exchange and connection. What has come of large contents is of use to the next source.
+    pub(super) fn cancel_all(&mut self, now: Instant) {
+        let under_way =
+            std::mem::take(&mut self.connections).into_iter().filter_map(|(_, connection)| connection.exchange);
+        let waiting = std::mem::take(&mut self.waiting);
+        under_way.chain(waiting).for_each(|exchange| exchange.keep(now, &mut self.staging));
         for (_, outcome) in self.outcomes.drain(..) {
             if let Ok((_, Body::Staged(id))) = outcome {
                 self.staging.discard(id);
@@ -135,12 +139,20 @@ impl Connections {
     /// Takes a request. It begins with the next [`begin_waiting`](Connections::begin_waiting), if there is room.
     pub(super) fn ask(&mut self, io: &mut Io<'_>, now: Instant, request: Request) {
         let host = io.addresses.url(request.source).authority();
+        let staging = match request.kind {
+            RequestKind::LargeContent { hash } => self.staging.resume(&hash),
+            _ => None,
+        };
+        let range = staging.as_ref().map(|staging| format!("bytes={}-", staging.len()));
+        let headers =
+            [("User-Agent", "acms-receiver")].into_iter().chain(range.as_deref().map(|range| ("Range", range)));
         let exchange = Box::new(Exchange {
-            head: encode_request("GET", &host, &request.target, &[("User-Agent", "acms-receiver")]),
+            head: encode_request("GET", &host, &request.target, &headers.collect::<Vec<_>>()),
             sent: 0,
             parser: ResponseParser::new(false, request.body_len_max.max(4 << 10)),
             memory: Vec::new(),
-            staging: None,
+            staging,
+            has_begun: false,
             deadline: now,
             addresses_tried: 0,
             request,
@@ -227,6 +239,7 @@ impl Connections {
         }
         io.addresses.none_would_do(source, now);
         self.outcomes.push((exchange.request.id, Err(last)));
+        exchange.keep(now, &mut self.staging);
     }
 
     /// A connection is ready for something.
@@ -240,6 +253,7 @@ impl Connections {
 
     /// Ends what has taken too long.
     pub(super) fn expire(&mut self, io: &mut Io<'_>, now: Instant) {
+        self.staging.expire(now);
         let due = |(_, connection): &(usize, &Connection)| connection.due() <= now;
         let keys: Vec<usize> = self.connections.iter().filter(due).map(|(key, _)| key).collect();
         for key in keys {
@@ -293,7 +307,11 @@ impl Connections {
             exchange.addresses_tried = 0;
             self.connect(io, now, exchange, failure);
         } else {
+            let may_go_on = !matches!(failure, Failure::Disk(_));
             self.outcomes.push((exchange.request.id, Err(failure)));
+            if may_go_on {
+                exchange.keep(now, &mut self.staging);
+            }
         }
     }
 }
@@ -388,9 +406,22 @@ impl Exchange {
     /// Moves what has come of the body to where it goes.
     fn take(&mut self, staging: &mut StagingArea) -> Result<(), Failure> {
         let Some(head) = self.parser.head() else { return Ok(()) };
-        let large = matches!(self.request.kind, RequestKind::LargeContent { .. }) && head.status == 200;
-        let part = self.parser.take_body();
+        let goes_on = head.status == 206 && self.staging.is_some();
+        let large = matches!(self.request.kind, RequestKind::LargeContent { .. }) && (head.status == 200 || goes_on);
         let stored = |error: io::Error| Failure::Disk(error.to_string());
+        if large
+            && !std::mem::replace(&mut self.has_begun, true)
+            && let Some(staging) = &mut self.staging
+        {
+            let start = head.header("content-range").and_then(|range| range.strip_prefix("bytes ")?.split('-').next());
+            if !goes_on {
+                staging.begin_anew().map_err(stored)?;
+            } else if start.and_then(|start| start.parse().ok()) != Some(staging.len()) {
+                self.staging = None;
+                return Err(broken("it sent another part than it was asked for"));
+            }
+        }
+        let part = self.parser.take_body();
         if !large {
             if self.memory.is_empty() {
                 self.memory = part
@@ -408,13 +439,24 @@ impl Exchange {
     fn outcome(self) -> Outcome {
         let (id, kind) = (self.request.id, self.request.kind);
         let status = self.parser.head().map_or(0, |head| head.status);
-        let body = match (kind, self.staging) {
-            (RequestKind::LargeContent { hash }, Some(staging)) => match staging.finish(hash) {
-                Some(staged) => Body::Staged(staged),
-                None => return (id, Err(Failure::WrongHash)),
-            },
-            _ => Body::Bytes(self.memory.into()),
-        };
-        (id, Ok((status, body)))
+        match (kind, self.staging) {
+            (RequestKind::LargeContent { hash }, Some(staging)) if self.has_begun => {
+                let is_resumed = staging.is_resumed();
+                match staging.finish(hash) {
+                    Some(staged) => (id, Ok((200, Body::Staged(staged)))),
+                    // Nobody knows which part was wrong, and who sent it.
+                    None if is_resumed => (id, Err(broken("its parts are not the content; it is fetched anew"))),
+                    None => (id, Err(Failure::WrongHash)),
+                }
+            }
+            _ => (id, Ok((status, Body::Bytes(self.memory.into())))),
+        }
+    }
+
+    /// Keeps what has come of a large content: the exchange comes to nothing.
+    fn keep(self, now: Instant, area: &mut StagingArea) {
+        if let (RequestKind::LargeContent { hash }, Some(staging)) = (self.request.kind, self.staging) {
+            area.keep(now, hash, staging);
+        }
     }
 }

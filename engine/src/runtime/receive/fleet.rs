@@ -156,7 +156,7 @@ impl Fleet {
 
     /// Lets the batches at hand end.
     pub(super) fn finish(&mut self) {
-        self.members.iter_mut().for_each(|member| member.connections.cancel_all());
+        self.members.iter_mut().for_each(|member| member.connections.cancel_all(clock::monotonic()));
         self.appliers.finish();
         let is_quiet = self.events.is_on();
         while let Some(done) = self.appliers.take_done() {
@@ -175,7 +175,7 @@ impl Fleet {
         what(member, &mut io);
         member.turn(&mut io, &mut common);
         if member.ended.is_some() {
-            member.connections.cancel_all();
+            member.connections.cancel_all(clock::monotonic());
             self.running = if matches!(member.ended, Some(Err(_))) { 0 } else { self.running - 1 };
         }
         let due = member.next_due().filter(|_| member.ended.is_none());

@@ -102,7 +102,7 @@ impl Member {
     fn carry_out(&mut self, io: &mut Io<'_>, common: &mut Common<'_>, output: Output) {
         match output {
             Output::Request(request) => self.connections.ask(io, clock::monotonic(), request),
-            Output::CancelRequests => self.connections.cancel_all(),
+            Output::CancelRequests => self.connections.cancel_all(clock::monotonic()),
             Output::Apply { id, changes, reached } => self.apply(common, id, changes, reached),
             Output::Discard(id) => self.connections.staging.discard(id),
             Output::Event(event) => self.tell(common, event),

@@ -1,16 +1,25 @@
 //! Large contents on their way: written to a temporary and hashed as they come, never held in memory. A receiver that
 //! keeps no files only hashes them.
+//!
+//! What has come of one when the exchange breaks off is kept for a while, and the next source is asked for the rest. Only
+//! the whole is compared with its hash: if it is something else, it begins anew.
 
 use super::files::staged_name;
 use crate::{
     mutant::{self, Mutant},
-    protocol::{Hash, receiver::StagedId},
+    protocol::{Duration, Hash, Instant, receiver::StagedId},
 };
 use std::{
+    collections::VecDeque,
     fs::File,
-    io::{self, Write as _},
+    io::{self, Seek as _, Write as _},
     path::PathBuf,
 };
+
+/// Contents that broke off are kept for so long ...
+const KEPT_TIME: Duration = Duration::from_secs(300);
+/// ... and no more of them than this, the latest ones.
+const KEPT_MAX: usize = 4;
 
 /// Where large contents go, and the next one's name.
 #[derive(Debug)]
@@ -18,11 +27,13 @@ pub(super) struct StagingArea {
     /// None: nowhere.
     directory: Option<PathBuf>,
     next: u64,
+    /// What has come of contents that broke off, and when they did.
+    kept: VecDeque<(Instant, Hash, Staging)>,
 }
 
 impl StagingArea {
     pub(super) fn new(directory: Option<PathBuf>) -> StagingArea {
-        StagingArea { directory, next: 1 }
+        StagingArea { directory, next: 1, kept: VecDeque::new() }
     }
 
     /// Begins a content.
@@ -35,7 +46,32 @@ impl StagingArea {
             Ok::<_, io::Error>((path, file))
         };
         let file = path.map(create).transpose()?;
-        Ok(Staging { id, file, hasher: Box::new(blake3::Hasher::new()), kept: false })
+        Ok(Staging { id, file, hasher: Box::new(blake3::Hasher::new()), len: 0, is_resumed: false, kept: false })
+    }
+
+    /// The exchange that brought this content broke off.
+    pub(super) fn keep(&mut self, now: Instant, hash: Hash, staging: Staging) {
+        if staging.len > 0 {
+            self.kept.push_back((now, hash, staging));
+        }
+        while self.kept.len() > KEPT_MAX {
+            self.kept.pop_front();
+        }
+    }
+
+    /// What is here of a content that broke off: the rest is to be asked for.
+    pub(super) fn resume(&mut self, hash: &Hash) -> Option<Staging> {
+        let at = self.kept.iter().position(|(_, kept, _)| kept == hash)?;
+        let (_, _, mut staging) = self.kept.remove(at)?;
+        staging.is_resumed = true;
+        Some(staging)
+    }
+
+    /// Gives up what nobody has asked for again.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while self.kept.front().is_some_and(|(at, _, _)| at.after(KEPT_TIME) <= now) {
+            self.kept.pop_front();
+        }
     }
 
     /// Removes a finished content that nobody wants any more.
@@ -52,6 +88,10 @@ pub(super) struct Staging {
     id: StagedId,
     file: Option<(PathBuf, File)>,
     hasher: Box<blake3::Hasher>,
+    /// Bytes so far.
+    len: u64,
+    /// The first of them came by an exchange that broke off.
+    is_resumed: bool,
     kept: bool,
 }
 
@@ -59,7 +99,25 @@ impl Staging {
     /// More bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
         self.file.as_mut().map_or(Ok(()), |(_, file)| file.write_all(bytes))
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the first of them came by an exchange that broke off.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// The source sends all of it after all.
+    pub(super) fn begin_anew(&mut self) -> io::Result<()> {
+        self.hasher.reset();
+        (self.len, self.is_resumed) = (0, false);
+        self.file.as_mut().map_or(Ok(()), |(_, file)| file.set_len(0).and_then(|()| file.rewind()))
     }
 
     /// All bytes are here; the content if it has this hash. It is not flushed yet.

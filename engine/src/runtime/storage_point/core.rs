@@ -6,8 +6,8 @@ use crate::{
         config::StoragePointConfig,
         http::{answer::HttpDate, connection::ConnectionId, service::HttpCounters},
         storage_point::{
-            access::Access, completion::UploadId, content::Job, environment::Io, held::Holds, publish::PublishMeta,
-            status::Counters,
+            access::Access, broken::BrokenBodies, completion::UploadId, content::Job, environment::Io, held::Holds,
+            publish::PublishMeta, status::Counters,
         },
     },
 };
@@ -23,6 +23,8 @@ pub(super) struct Core {
     pub(super) holds: Holds,
     /// Bodies at the content thread.
     pub(super) uploads: BTreeMap<UploadId, Upload>,
+    /// Those of them whose publishers are gone, for now.
+    pub(super) broken: BrokenBodies,
     next_upload: u64,
     /// Shared by each body that is coming in: its count is their number.
     pub(super) receiving: Arc<()>,
@@ -54,6 +56,7 @@ impl Core {
             access,
             holds: Holds::default(),
             uploads: BTreeMap::new(),
+            broken: BrokenBodies::default(),
             next_upload: 0,
             receiving: Arc::new(()),
             now,

@@ -1,6 +1,7 @@
 //! A storage point as a process: its store, its listeners, its threads and its loop.
 
 mod access;
+mod broken;
 mod commit;
 pub mod committer;
 mod completion;

@@ -16,7 +16,7 @@ use crate::{
             head::{Framing, Head},
             service::{IncomingBody, Next, Progress, Refusal, Refused},
         },
-        storage_point::{completion::UploadId, content::Job, core::Core, environment::Pending},
+        storage_point::{broken::Broken, completion::UploadId, content::Job, core::Core, environment::Pending},
     },
 };
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub(super) struct PublishMeta {
     flags: Flags,
     /// The version whose content is published anew.
     again: Option<Uid>,
+    /// Only the rest of the content comes, from this byte, of so many.
+    goes_on: Option<(u64, u64)>,
 }
 
 /// A publication whose content is coming in.
@@ -106,8 +108,9 @@ impl PublishMeta {
             let reason = "conditional publication is not offered: it needs consensus, not quorums";
             return Err(refusal(501, reason, "publish without a condition").because(Cause::Condition));
         }
-        if head.has("content-range") {
-            return Err(refusal(400, "a part of a content cannot be published", "publish the whole content"));
+        let goes_on = head.single("content-range")?.map(parse_rest).transpose()?;
+        if goes_on.is_some() && (is_delete || !head.has("idempotency-key")) {
+            return Err(bad_header("Content-Range goes on with a content that came under an Idempotency-Key"));
         }
         if head.single("content-encoding")?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
             return Err(refusal(415, "encoded contents are not taken", "publish the content as it is to be served"));
@@ -156,8 +159,20 @@ impl PublishMeta {
             content_type: if is_delete { String::new() } else { content_type.to_owned() },
             flags,
             again,
+            goes_on,
         })
     }
+}
+
+/// The first byte and the length of the whole, of the `Content-Range` of all the rest of a content.
+fn parse_rest(text: &str) -> Result<(u64, u64), Refusal> {
+    let parsed = text.strip_prefix("bytes ").and_then(|range| {
+        let (range, whole) = range.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let (first, last, whole) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?, whole.parse::<u64>().ok()?);
+        (first <= last && last.checked_add(1) == Some(whole)).then_some((first, whole))
+    });
+    parsed.ok_or_else(|| bad_header("Content-Range must be that of all the rest of a content"))
 }
 
 fn is_name(text: &str) -> bool {
@@ -220,13 +235,17 @@ pub(super) fn begin_put(
             ));
         }
         Framing::Length(len) if len > max => return Err(too_large(max)),
-        Framing::Length(len) if len <= INLINE_LEN_MAX && rest.len() as u64 >= len => {
+        Framing::Length(len) if len <= INLINE_LEN_MAX && rest.len() as u64 >= len && meta.goes_on.is_none() => {
             let len = len as usize;
             submit_small(core, id, meta, Bytes::copy_from_slice(&rest[..len]));
             return Ok((Next::Work, len));
         }
         Framing::Length(_) | Framing::Chunked => {}
     }
+    let (upload, received) = match meta.goes_on {
+        Some((first, whole)) => (Some(find_begun(core, id, &meta, head.framing, (first, whole))?), first),
+        None => (None, 0),
+    };
     let receiving = Arc::strong_count(&core.receiving) - 1;
     if receiving >= RECEIVING_MAX {
         return Err(overloaded(receiving));
@@ -239,12 +258,44 @@ pub(super) fn begin_put(
         meta,
         reader,
         memory: Vec::new(),
-        upload: None,
-        received: 0,
+        upload,
+        received,
         in_flight: 0,
         _counted: core.receiving.clone(),
     };
     Ok((Next::Receive(Box::new(receiving)), 0))
+}
+
+/// The body that broke off and of which the rest comes now.
+fn find_begun(
+    core: &mut Core,
+    id: ConnectionId,
+    meta: &PublishMeta,
+    framing: Framing,
+    (first, whole): (u64, u64),
+) -> Result<UploadId, Refusal> {
+    let max = core.config.limits.content_len_max;
+    if whole > max {
+        return Err(too_large(max));
+    }
+    if framing != Framing::Length(whole - first) {
+        return Err(bad_header("Content-Range and Content-Length do not fit together"));
+    }
+    let key = meta.key.as_deref().unwrap_or_default();
+    let upload = core.broken.take(&meta.publisher, key, first);
+    let upload = upload.ok_or_else(|| refusal(416, "what comes before is not here", "publish the whole content"))?;
+    if let Some(known) = core.uploads.get_mut(&upload) {
+        known.from = id;
+    }
+    Ok(upload)
+}
+
+/// The rest of a body does not come, or not now: what is here of a large one waits a while for its publisher.
+pub(super) fn break_off(core: &mut Core, receiving: Receiving) {
+    let Receiving { meta, upload: Some(upload), received, .. } = receiving else { return };
+    let PublishMeta { publisher, key: Some(key), .. } = meta else { return core.abort_upload(upload) };
+    let broken = Broken { at: core.now.instant, publisher, key, upload, received };
+    core.broken.keep(broken).into_iter().for_each(|given_up| core.abort_upload(given_up));
 }
 
 /// Takes more of a body: how much of `input` was taken.
@@ -272,11 +323,11 @@ pub(super) fn receive(
 }
 
 fn take_data(core: &mut Core, id: ConnectionId, receiving: &mut Receiving, data: &[u8]) -> Result<(), Refusal> {
-    receiving.received += data.len() as u64;
-    let max = core.config.limits.content_len_max;
-    if receiving.received > max {
+    let (received, max) = (receiving.received + data.len() as u64, core.config.limits.content_len_max);
+    if received > max {
         return Err(too_large(max));
     }
+    receiving.received = received;
     if receiving.upload.is_none() && receiving.received <= INLINE_LEN_MAX {
         receiving.memory.extend_from_slice(data);
         return Ok(());

@@ -3,7 +3,7 @@
 use crate::{
     protocol::{
         Duration, Hash, IndexEntry, Instant, Path, Prefix, Uid,
-        api::{IndexedEntry, PublicationAnswer},
+        api::{IndexedEntry, PublicationAnswer, UploadAnswer},
     },
     runtime::{
         delivery::SNAPSHOT_CONTROL,
@@ -113,6 +113,12 @@ fn answer_at_once(core: &mut Core, resource: Resource, out: &mut Outbox<'_>) -> 
         Resource::Snapshot => {
             let snapshot = core.sp.snapshot(core.now.wall);
             out.begin(200).header("Cache-Control", SNAPSHOT_CONTROL).header("Content-Type", JSON).json(&snapshot);
+        }
+        Resource::Upload { key, publisher } => {
+            let remedy = "publish the whole content";
+            let received = core.broken.received(&publisher, &key);
+            let received = received.ok_or_else(|| not_found("no content under this key broke off here", remedy))?;
+            no_store(out, JSON).json(&UploadAnswer { received });
         }
         Resource::History(path) => {
             let remedy = "`acms ls` or /v1/index lists what there is";

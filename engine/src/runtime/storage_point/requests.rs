@@ -118,7 +118,7 @@ impl Service for Core {
     }
 
     fn handle_broken_body(&mut self, body: Box<Receiving>) {
-        body.upload.into_iter().for_each(|upload| self.abort_upload(upload));
+        publish::break_off(self, *body);
     }
 
     fn handle_closed(&mut self, id: ConnectionId) {

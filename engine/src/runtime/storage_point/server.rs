@@ -257,6 +257,9 @@ impl Server {
     fn handle_time(&mut self) {
         self.core.set_now(clock::now());
         let now = self.core.now;
+        for upload in self.core.broken.expire(now.instant) {
+            self.core.abort_upload(upload);
+        }
         if self.core.sp.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.core.sp.handle_timeout(now);
         }
