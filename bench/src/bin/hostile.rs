@@ -130,7 +130,7 @@ fn main() -> Result<(), Failure> {
     let target = Target { publish, deliver: at(7300), peer: at(7500), hello: table::hello_of(at(7500))? };
     let pid = cluster.pid(2);
     let (seen, good, stop) = (Seen::default(), Good::default(), AtomicBool::new(false));
-    let played = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         for number in 0..args.connections {
             let (seen, stop, target) = (&seen, &stop, &target);
             scope.spawn(move || attack(number, target, seen, stop));
@@ -140,8 +140,7 @@ fn main() -> Result<(), Failure> {
         let played = report(&args, &mut cluster, pid, &seen, &good);
         stop.store(true, Ordering::Relaxed);
         played
-    });
-    played
+    })
 }
 
 /// Prints a line every half minute until the time is over.
