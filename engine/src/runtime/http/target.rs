@@ -190,6 +190,7 @@ mod tests {
             "/v1/changes/3.0-1.42/etc",
             "/v1/objects/0000000000000000000000000000000000000000000000000000000000000000",
             "/v1/config/a/b",
+            "/v1/history/a/b",
             "/v1/publications/1.1.0",
             "/v1/publications?key=k",
             "/v1/index",
