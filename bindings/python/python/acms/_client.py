@@ -70,8 +70,9 @@ class Client:
         key: str | os.PathLike[str] | None = None,
         token: str | None = None,
     ) -> None:
-        files = (None if file is None else Path(file) for file in (ca, cert, key))
-        self._raw = _acms.RawClient([urls] if isinstance(urls, str) else list(urls), publisher, timeout, *files, token)
+        urls = [urls] if isinstance(urls, str) else list(urls)
+        files = [None if file is None else Path(file) for file in (ca, cert, key)]
+        self._raw = _acms.RawClient(urls, publisher, timeout, files[0], files[1], files[2], token)
 
     @property
     def urls(self) -> list[str]:
