@@ -13,12 +13,19 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// So often is begun anew with the snapshot of then, because what an earlier one needs is gone.
 const ATTEMPTS_MAX: usize = 5;
+/// A snapshot that has everything accepted before the backup began is waited for so long ...
+const FRESH_TIME: Duration = Duration::from_secs(10);
+/// ... and looked for so often.
+const FRESH_EVERY: Duration = Duration::from_millis(100);
 
-/// Backs up what `client`'s storage points serve into the new directory `to`; with `history` the kept versions of each
+/// Backs up what `client`'s storage points serve into the new directory `to`, which misses nothing that was accepted before
+/// it began unless the log says so; with `history` the kept versions of each
 /// path, too. What an earlier attempt has fetched (in `to` with `.partial` behind its name) is not fetched again.
 pub fn take(client: &Client, to: &Path, history: bool) -> Result<Head, BackupError> {
     if to.exists() {
@@ -29,13 +36,33 @@ pub fn take(client: &Client, to: &Path, history: bool) -> Result<Head, BackupErr
     let partial = PathBuf::from(partial);
     fs::create_dir_all(partial.join(CONTENTS)).map_err(BackupError::file(&partial))?;
     for _ in 0..ATTEMPTS_MAX {
-        let snapshot = client.snapshot()?;
+        let snapshot = fresh_snapshot(client)?;
         if let Some(head) = of_snapshot(client, &partial, snapshot, history)? {
             finish(&partial, to, &head)?;
             return Ok(head);
         }
     }
     Err(BackupError::Moving)
+}
+
+/// A snapshot whose as-of has reached the time of asking: its root may lag behind what was accepted just before.
+fn fresh_snapshot(client: &Client) -> Result<Snapshot, ClientError> {
+    let mut snapshot = client.snapshot()?;
+    let began_us = snapshot.issued_at_us;
+    for _ in 0..FRESH_TIME.as_millis() / FRESH_EVERY.as_millis() {
+        if snapshot.as_of_us >= began_us {
+            return Ok(snapshot);
+        }
+        thread::sleep(FRESH_EVERY);
+        snapshot = client.snapshot()?;
+    }
+    let late_s = began_us.saturating_sub(snapshot.as_of_us) / 1_000_000;
+    tracing::warn!(
+        "as-of stands still at storage point {}: what was accepted in the last {late_s} s may be missing; see to a \
+         quorum, and back up again",
+        snapshot.sp
+    );
+    Ok(snapshot)
 }
 
 /// `None`: something that the snapshot needs is gone.

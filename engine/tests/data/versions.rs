@@ -1,7 +1,10 @@
 //! Earlier versions of a path: listed, read, published again, and let go.
 
 use crate::{Cluster, acms, noise, wait};
-use acms_engine::{client::PublishOptions, protocol::Uid};
+use acms_engine::{
+    client::{GetOptions, PublishOptions},
+    protocol::Uid,
+};
 use std::time::Duration;
 
 const LARGE: usize = 100_000;
@@ -11,8 +14,16 @@ fn the_last_versions_are_kept_and_one_of_them_is_published_again() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(0, &dir.path().join("c"), &[], "\n[retention]\nversions = 3\n");
     let path = "etc/app.conf".parse().unwrap();
-    let mut uids: Vec<Uid> = (0..4).map(|number| cluster.publish(1, "etc/app.conf", &noise(number, 500))).collect();
-    uids.push(cluster.publish(2, "etc/app.conf", &noise(4, LARGE)));
+    // A storage point keeps the versions that it has seen agreed: each is shown by all before the next comes.
+    let uids: Vec<Uid> = (0..5)
+        .map(|number| {
+            let content = noise(number, if number == 4 { LARGE } else { 500 });
+            let uid = cluster.publish(if number == 4 { 2 } else { 1 }, "etc/app.conf", &content);
+            let shown = |sp: u8| cluster.client(sp).get(&path, &GetOptions::default()).unwrap();
+            (1..=3).for_each(|sp| wait(Duration::from_secs(30), || shown(sp).filter(|read| read.uid == uid).map(drop)));
+            uid
+        })
+        .collect();
     for sp in 1..=3 {
         let history = wait(Duration::from_secs(30), || {
             cluster.client(sp).history(&path).unwrap().filter(|history| history.versions[0].entry.uid == uids[4])

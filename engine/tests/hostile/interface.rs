@@ -6,6 +6,12 @@ use crate::{
 };
 use acms_engine::protocol::Hash;
 use serde_json::Value;
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Follows `$ref`.
 fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
@@ -138,6 +144,20 @@ fn check(
     status
 }
 
+/// Leaves a large content under the key `cut` behind, of which not all has come.
+fn break_an_upload_off(addr: &str) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    let head = "PUT /v1/config/etc/cut HTTP/1.1\r\nHost: x\r\nIdempotency-Key: cut\r\nContent-Length: 100000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&[7; 90_000]).unwrap();
+    drop(stream);
+    let end = Instant::now() + Duration::from_secs(10);
+    while get(addr, "/v1/uploads?key=cut").status() != 200 {
+        assert!(Instant::now() < end, "nothing is kept of an upload that broke off");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn everything_is_answered_as_the_document_says() {
     let pair = Pair::start(11, "content = \"100KiB\"");
@@ -146,6 +166,7 @@ fn everything_is_answered_as_the_document_says() {
     assert_eq!(served.header("cache-control"), Some("public, max-age=3600"));
     let document = served.json();
     let published = publish(&addr, "etc/motd", b"hello");
+    break_an_upload_off(&addr);
     let uid = published.header("acms-uid").unwrap();
     let object = format!("/v1/objects/{}", Hash::of(b"hello"));
     let snapshot = get(&addr, "/v1/snapshot").json();
@@ -190,6 +211,9 @@ fn everything_is_answered_as_the_document_says() {
         ("/v1/history/{path}", "GET", "/v1/history/etc/motd", &[], b"", 200),
         ("/v1/history/{path}", "GET", "/v1/history/absent", &[], b"", 404),
         ("/v1/history/{path}", "GET", "/v1/history/..", &[], b"", 400),
+        ("/v1/uploads", "GET", "/v1/uploads?key=cut", &[], b"", 200),
+        ("/v1/uploads", "GET", "/v1/uploads?key=none", &[], b"", 404),
+        ("/v1/uploads", "GET", "/v1/uploads", &[], b"", 400),
         ("/v1/publications/{uid}", "GET", &publication, &[], b"", 200),
         ("/v1/publications/{uid}", "GET", "/v1/publications/1.1.0", &[], b"", 404),
         ("/v1/publications/{uid}", "GET", "/v1/publications/1", &[], b"", 400),

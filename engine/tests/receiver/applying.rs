@@ -159,16 +159,21 @@ fn killed_at_any_time_it_leaves_whole_files_that_never_go_back() {
         }
     };
     let (mut before, mut n, mut cut) = (BTreeMap::new(), 0, 0);
-    for round in 0..12u64 {
+    let mut rounds = 0;
+    // At least twelve times, and until it was killed while a file was on its way.
+    while rounds < 12 || (cut == 0 && rounds < 100) {
+        rounds += 1;
         n += 1;
         publish(n);
         let mut process = Process::start(&[&server], into.path(), &[]);
-        let end = Instant::now() + Duration::from_millis(40 + round * 35);
+        let end = Instant::now() + Duration::from_millis(40 + rounds % 12 * 35);
         while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
             n += 1;
             publish(n);
-            std::thread::sleep(Duration::from_millis(20));
         }
+        // The last version is being put in place.
+        std::thread::sleep(Duration::from_micros(rounds % 10 * 700));
         process.child.kill().unwrap();
         process.child.wait().unwrap();
         let after = versions(into.path());
