@@ -1,7 +1,8 @@
 //! The receiver: keeps a local copy of the subscribed paths equal to the latest agreed publications.
 //!
-//! It stays with one source until that fails, but that now and then it looks which of the first few is the nearest. On a new source it reads the snapshot and compares index trees top-down
-//! under its subscriptions; from there on it follows the source's changes. Everything is checked by hash.
+//! It stays with one source until that fails, or another of its first few is found to be nearer. On a new source it reads the
+//! snapshot and compares index trees top-down under its subscriptions; from there on it follows the source's changes.
+//! Everything is checked by hash.
 //!
 //! Invariant (P4): it never goes back to a smaller UID on a path, whatever its sources say.
 

@@ -193,6 +193,7 @@ mod tests {
             "/v1/history/a/b",
             "/v1/publications/1.1.0",
             "/v1/publications?key=k",
+            "/v1/uploads?key=k",
             "/v1/index",
             "/v1/index/etc",
             "/v1/status",
