@@ -9,18 +9,31 @@ use std::{collections::BTreeMap, process::Command, time::Instant};
 /// More than may keep their directories open.
 const COUNT: u64 = 70;
 
-/// Waits until every receiver has told `what` (and of this path); gives what each told.
-fn wait_for_all(process: &Process, kind: &str, path: &str, count: u64) -> BTreeMap<u64, serde_json::Value> {
-    let (mut told, end) = (BTreeMap::new(), Instant::now() + PATIENCE);
-    while (told.len() as u64) < count {
+/// Waits until every receiver has told each of `kinds` (and of this path); gives what each told last.
+fn wait_for_each<const N: usize>(
+    process: &Process,
+    kinds: [&str; N],
+    path: &str,
+    count: u64,
+) -> [BTreeMap<u64, serde_json::Value>; N] {
+    let (mut told, end) = ([const { BTreeMap::new() }; N], Instant::now() + PATIENCE);
+    while told.iter().any(|told| (told.len() as u64) < count) {
         let left = end.saturating_duration_since(Instant::now());
-        let event = process.events.recv_timeout(left).unwrap_or_else(|_| panic!("{kind} {path}: only {}", told.len()));
-        if event["kind"] == kind && (path.is_empty() || event["path"] == path) {
-            told.insert(event["receiver"].as_u64().unwrap(), event);
+        let event = process.events.recv_timeout(left).unwrap_or_else(|_| {
+            panic!("{kinds:?} {path}: only {:?}", told.each_ref().map(BTreeMap::len));
+        });
+        if let Some(at) = kinds.iter().position(|kind| event["kind"] == *kind)
+            && (path.is_empty() || event["path"] == path)
+        {
+            told[at].insert(event["receiver"].as_u64().unwrap(), event);
         }
     }
-    assert!(told.keys().copied().eq(1..=count));
+    assert!(told.iter().all(|told| told.keys().copied().eq(1..=count)));
     told
+}
+
+fn wait_for_all(process: &Process, kind: &str, path: &str, count: u64) {
+    wait_for_each(process, [kind], path, count);
 }
 
 fn servers() -> [Server; 2] {
@@ -40,10 +53,9 @@ fn many_receivers_in_one_process_each_keep_a_directory_and_a_state() {
     let into = tempfile::tempdir().unwrap();
     let count = COUNT.to_string();
     let process = Process::start(&[&one, &two], into.path(), &["--count", &count]);
-    let sources = wait_for_all(&process, "source", "", COUNT);
+    let [sources, _] = wait_for_each(&process, ["source", "current"], "", COUNT);
     let at_one = sources.values().filter(|event| event["source"] == one.url.as_str()).count();
     assert!((15..=55).contains(&at_one), "they spread: {at_one} of {COUNT}");
-    wait_for_all(&process, "current", "", COUNT);
     for server in [&one, &two] {
         server.publish("etc/d0/f0", 100, Some(b"changed"));
         server.publish("etc/d1/f1", 101, None);
