@@ -7,6 +7,7 @@ use crate::{
         Hash, Node, NodePlace,
         api::{ListedEntry, Snapshot, Version},
     },
+    runtime::http::target::ANONYMOUS,
 };
 use std::{
     collections::BTreeMap,
@@ -25,8 +26,7 @@ const FRESH_TIME: Duration = Duration::from_secs(10);
 const FRESH_EVERY: Duration = Duration::from_millis(100);
 
 /// Backs up what `client`'s storage points serve into the new directory `to`, which misses nothing that was accepted before
-/// it began unless the log says so; with `history` the kept versions of each
-/// path, too. What an earlier attempt has fetched (in `to` with `.partial` behind its name) is not fetched again.
+/// it began unless the log says so; with `history` the kept versions of each path, too. What an earlier attempt has fetched (in `to` with `.partial` behind its name) is not fetched again.
 pub fn take(client: &Client, to: &Path, history: bool) -> Result<Head, BackupError> {
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));
@@ -75,8 +75,7 @@ fn of_snapshot(
     let Some(entries) = walk(client, snapshot.root)? else { return Ok(None) };
     let mut versions = Vec::with_capacity(entries.len());
     for entry in entries {
-        let Some(of_path) = versions_of(client, entry, history)? else { return Ok(None) };
-        versions.extend(of_path);
+        versions.extend(versions_of(client, entry, history)?);
     }
     versions.sort_unstable_by(|a, b| (a.entry.uid, &a.entry.path).cmp(&(b.entry.uid, &b.entry.path)));
     let contents: BTreeMap<Hash, u64> =
@@ -118,20 +117,21 @@ fn walk(client: &Client, root: Hash) -> Result<Option<Vec<ListedEntry>>, BackupE
     Ok(Some(entries))
 }
 
-/// The version that an entry is, and those before it. `None`: it is gone.
-fn versions_of(client: &Client, entry: ListedEntry, history: bool) -> Result<Option<Vec<Version>>, BackupError> {
-    if !history {
-        let accepted_us = entry.uid.micros;
-        return Ok(Some(vec![Version {
-            entry,
-            publisher: crate::runtime::http::target::ANONYMOUS.into(),
-            accepted_us,
-        }]));
-    }
-    let Some(known) = client.history(&entry.path)? else { return Ok(None) };
-    let mut versions = known.versions;
+/// The version that an entry is, and with `history` those before it that are kept.
+fn versions_of(client: &Client, entry: ListedEntry, history: bool) -> Result<Vec<Version>, BackupError> {
+    let known = match history {
+        true => client.history(&entry.path)?,
+        false => None,
+    };
+    let mut versions = known.map_or_else(Vec::new, |known| known.versions);
     versions.retain(|version| version.entry.uid <= entry.uid);
-    Ok(Some(versions).filter(|versions| versions.first().is_some_and(|newest| newest.entry.uid == entry.uid)))
+    // The history of a path that is published all the time has let go the version that the root names. Its content is
+    // kept for the root's sake; who published it is not told any more.
+    if versions.first().is_none_or(|newest| newest.entry.uid != entry.uid) {
+        let (publisher, accepted_us) = (ANONYMOUS.into(), entry.uid.micros);
+        versions.insert(0, Version { entry, publisher, accepted_us });
+    }
+    Ok(versions)
 }
 
 /// Has the content here, whole; false: it is gone there.
