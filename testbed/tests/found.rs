@@ -73,3 +73,22 @@ fn bad_copies_under_many_names() {
     holds("bad-copies-under-many-names", include_str!("found/bad-copies-under-many-names.toml"));
     holds("bad-copies-of-many-nodes", include_str!("found/bad-copies-of-many-nodes.toml"));
 }
+
+/// Seed 1475 of `refinement`: the replay of the specification knew no reply to a joining storage point between two writes of
+/// one commit.
+#[test]
+fn join_reply_between_two_writes() {
+    holds("join-reply-between-two-writes", include_str!("found/join-reply-between-two-writes.toml"));
+}
+
+/// Seed 1352 of `refinement`: nor the own bit in one write with the publication, where a crash came before the flush returned.
+#[test]
+fn own_bit_written_with_content() {
+    holds("own-bit-written-with-content", include_str!("found/own-bit-written-with-content.toml"));
+}
+
+/// Seed 3739 of `refinement`: nor a publication that is first seen when its write, and the drop that follows, are over.
+#[test]
+fn named_once_it_is_dropped() {
+    holds("named-once-it-is-dropped", include_str!("found/named-once-it-is-dropped.toml"));
+}

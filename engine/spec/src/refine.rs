@@ -158,15 +158,11 @@ impl Replay<'_> {
             _ => {}
         }
         self.open[*at] = open;
-        // What is answered in the same step as something else becomes durable was answered before it, or after.
-        let mut later = Vec::new();
-        for reply in &step.join_replies {
-            // Not to an earlier store, whose request came late.
-            let is_of_now = view.stores[reply.to] == u32::from(self.state.sps[reply.to].store);
-            if is_of_now && !self.give_join_reply(*at, reply)? {
-                later.push(reply);
-            }
-        }
+        // What is answered in the same step as something else becomes durable was answered before it, after it, or when
+        // some of it was. Not to an earlier store, whose request came late.
+        let is_of_now = |reply: &&JoinReply| view.stores[reply.to] == u32::from(self.state.sps[reply.to].store);
+        let mut replies: Vec<&JoinReply> = step.join_replies.iter().filter(is_of_now).collect();
+        self.give_join_replies(*at, &mut replies)?;
         if view.joining {
             return Ok(());
         }
@@ -177,11 +173,11 @@ impl Replay<'_> {
         for (&p, &name) in &view.unnamed {
             self.unnamed.entry(name).or_insert(p);
         }
-        while self.pursue(step) {}
-        for reply in later {
-            if !self.give_join_reply(*at, reply)? {
-                return Err(format!("the reply to joining sp{} has what is not here", reply.to + 1));
-            }
+        while self.pursue(step) {
+            self.give_join_replies(*at, &mut replies)?;
+        }
+        if let Some(reply) = replies.first() {
+            return Err(format!("the reply to joining sp{} has what is not here", reply.to + 1));
         }
         for name in &step.vectors {
             if let Ok(p) = self.number(*name) {
@@ -278,6 +274,16 @@ impl Replay<'_> {
 
     // ---- Joining ----------------------------------------------------------------------------------------------------
 
+    /// Gives those that `by` holds enough for; the others stay.
+    fn give_join_replies(&mut self, by: usize, replies: &mut Vec<&JoinReply>) -> Result<(), String> {
+        for reply in std::mem::take(replies) {
+            if !self.give_join_reply(by, reply)? {
+                replies.push(reply);
+            }
+        }
+        Ok(())
+    }
+
     /// The SP `by` tells a joining one what it holds, after it has recorded the new store durably. False: it tells of more
     /// than it holds.
     fn give_join_reply(&mut self, by: usize, reply: &JoinReply) -> Result<bool, String> {
@@ -319,14 +325,14 @@ impl Replay<'_> {
     fn restart(&mut self, at: usize, begun: &[Name], view: &View) -> Result<(), String> {
         for name in begun {
             let Some(known) = view.publications.get(name) else { continue };
-            // Its ceiling was in the same write.
-            if let Some(&p) = self.unnamed.get(name).filter(|_| !self.numbers.contains_key(name)) {
-                self.name(p, *name);
-                self.must(Action::ReceiveOffer { p, at })?;
-            }
+            self.name_written(at, *name);
             let p = self.number(*name)?;
             let sp = &self.state.sps[at];
             if (known.held && has(sp.writing, p)) || (known.own && has(sp.writing_own, p)) {
+                self.must(Action::BecomeDurable { at, p })?;
+            }
+            // The own bit may have been in the same write.
+            if known.own && !has(self.state.sps[at].own, p) && self.ask_own(at, p) {
                 self.must(Action::BecomeDurable { at, p })?;
             }
         }

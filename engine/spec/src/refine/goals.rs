@@ -10,16 +10,18 @@ impl Replay<'_> {
         let before = self.taken.len();
         let Step { at, input, told, view, .. } = step;
         self.hear(*at, view);
-        if let Input::Flushed { held, own } = input {
-            self.flush(*at, held, own);
-        }
+        let has_flushed = match input {
+            Input::Flushed { held, own } => self.flush(*at, held, own),
+            _ => false,
+        };
         for (name, known) in &view.publications {
             if let Ok(p) = self.number(*name) {
                 self.receive(*at, p, known);
                 self.exchange(*at, p, known, view);
             }
         }
-        for (name, _) in view.publications.iter().filter(|(_, known)| known.dropped) {
+        // Nothing is dropped before all that was written counts.
+        for (name, _) in view.publications.iter().filter(|(_, known)| known.dropped && !has_flushed) {
             let sp = &self.state.sps[*at];
             if let Some(p) = self.number(*name).ok().filter(|&p| has(sp.held | sp.writing, p)) {
                 self.may(Action::MintRoot { at: *at });
@@ -49,14 +51,33 @@ impl Replay<'_> {
         }
     }
 
-    fn flush(&mut self, at: usize, held: &[Name], own: &[Name]) {
-        let sp = self.state.sps[at];
-        for (names, writing) in [(held, sp.writing), (own, sp.writing_own)] {
-            let numbers: Vec<usize> = names.iter().filter_map(|name| self.number(*name).ok()).collect();
-            for p in numbers.into_iter().filter(|&p| has(writing, p)) {
-                self.may(Action::BecomeDurable { at, p });
-            }
+    /// The next of what was written: what follows from each is done before the next, as the engine does it. False: there
+    /// was no more.
+    fn flush(&mut self, at: usize, held: &[Name], own: &[Name]) -> bool {
+        for name in held {
+            self.name_written(at, *name);
         }
+        let sp = self.state.sps[at];
+        let of = |names: &[Name], writing: Set| {
+            names.iter().filter_map(|name| self.number(*name).ok()).find(|&p| has(writing, p))
+        };
+        let next = of(held, sp.writing).or_else(|| of(own, sp.writing_own));
+        next.is_some_and(|p| self.may(Action::BecomeDurable { at, p }))
+    }
+
+    /// Asks for the own bit of a publication held durably, since it is known agreed or since others have theirs.
+    pub(super) fn ask_own(&mut self, at: usize, p: usize) -> bool {
+        if self.may(Action::StartExchange { p, at }) {
+            return true;
+        }
+        let vectors = self.state.vectors.clone();
+        vectors.into_iter().filter(|vector| usize::from(vector.publication) == p).any(|vector| {
+            let action = Action::ReceiveVector { at, vector };
+            let next = self.config.apply(&self.state, action);
+            let asks =
+                |next: &State| has(next.sps[at].writing_own, p) && next.sps[at].stores == self.state.sps[at].stores;
+            next.as_ref().is_some_and(asks) && self.may(action)
+        })
     }
 
     /// A publication whose manifest is newly here, or that came with the word that it is agreed.
@@ -126,6 +147,14 @@ impl Replay<'_> {
                 let names = self.config.same_keys(&self.state, p, at)[0];
                 self.may(Action::AnswerOrderQuery { p, by: at, names });
             }
+        }
+    }
+
+    /// What nothing could name before it was written, as its ceiling was in the same write.
+    pub(super) fn name_written(&mut self, at: usize, name: Name) {
+        if let Some(&p) = self.unnamed.get(&name).filter(|_| !self.numbers.contains_key(&name)) {
+            self.name(p, name);
+            self.may(Action::ReceiveOffer { p, at });
         }
     }
 
