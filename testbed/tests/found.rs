@@ -92,3 +92,9 @@ fn own_bit_written_with_content() {
 fn named_once_it_is_dropped() {
     holds("named-once-it-is-dropped", include_str!("found/named-once-it-is-dropped.toml"));
 }
+
+/// Seeds 4354 and 5945 of `refinement`: nor a publication that a joining storage point let go before its content came.
+#[test]
+fn let_go_while_joining() {
+    holds("let-go-while-joining", include_str!("found/let-go-while-joining.toml"));
+}

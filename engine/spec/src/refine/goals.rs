@@ -21,9 +21,16 @@ impl Replay<'_> {
             }
         }
         // Nothing is dropped before all that was written counts.
-        for (name, _) in view.publications.iter().filter(|(_, known)| known.dropped && !has_flushed) {
+        let numbers: Vec<(Name, usize)> = self.numbers.iter().map(|(name, p)| (*name, *p)).collect();
+        for (name, p) in numbers.into_iter().filter(|_| !has_flushed) {
             let sp = &self.state.sps[*at];
-            if let Some(p) = self.number(*name).ok().filter(|&p| has(sp.held | sp.writing, p)) {
+            let is_dropped = match view.publications.get(&name) {
+                Some(known) => known.dropped,
+                // A joining SP lets go what is superseded before it came, and of which no exchange had begun; after a crash
+                // it does not know of it.
+                None => !has(sp.agreed | sp.own_ever, p) && self.state.has_newer(sp.agreed & sp.held, p),
+            };
+            if is_dropped && has(sp.held | sp.writing, p) {
                 self.may(Action::MintRoot { at: *at });
                 self.may(Action::DropSuperseded { at: *at, p });
             }
