@@ -8,18 +8,29 @@ use crate::{
         process,
         units::parse_size,
     },
+    tls::PairFiles,
 };
+use clap::builder::FalseyValueParser;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 /// Arguments of `acms cache`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Storage point or other cache to pull from, http://host:port; several stand in for each other.
+    /// Storage point or other cache to pull from, http(s)://host:port; several stand in for each other.
     #[arg(long = "source", env = "ACMS_SOURCE", value_name = "URL", value_delimiter = ',', required = true, num_args = 1..)]
     sources: Vec<Url>,
     /// Address at which receivers are served; port 0 takes a free one.
     #[arg(long, env = "ACMS_LISTEN", value_name = "ADDR")]
     listen: SocketAddr,
+    /// Serve receivers over HTTPS with this certificate, made by `acms certificate cache`; read again when it changes.
+    #[arg(long, env = "ACMS_LISTEN_CERTIFICATE", value_name = "FILE", requires = "listen_key")]
+    listen_certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, env = "ACMS_LISTEN_KEY", value_name = "FILE", requires = "listen_certificate")]
+    listen_key: Option<PathBuf>,
+    /// Speak plain HTTP also at an address that other machines reach.
+    #[arg(long, env = "ACMS_PLAIN_TEXT", value_parser = FalseyValueParser::new())]
+    plain_text: bool,
     /// The directory for objects; made if absent. It belongs to the cache, which removes what it does not need.
     #[arg(long, env = "ACMS_STORE", value_name = "DIR")]
     store: PathBuf,
@@ -63,8 +74,10 @@ fn try_run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         }
         None => EventStream::none(),
     };
-    let Args { sources, listen, store, size: bytes_max, credentials, .. } = args;
+    let Args { sources, listen, plain_text, store, size: bytes_max, credentials, .. } = args;
     let tls = credentials.tls(&sources)?;
-    cache::run(Options { sources, tls, listen, store, bytes_max }, events)?;
+    let pair = args.listen_certificate.zip(args.listen_key);
+    let certificate = pair.map(|(certificate, key)| PairFiles { certificate, key });
+    cache::run(Options { sources, tls, listen, certificate, plain_text, store, bytes_max }, events)?;
     Ok(())
 }

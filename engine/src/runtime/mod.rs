@@ -16,6 +16,7 @@ pub mod notify;
 pub mod process;
 pub mod receive;
 pub mod refusals;
+pub mod renewal;
 pub mod signal;
 pub mod spelling;
 pub mod storage_point;

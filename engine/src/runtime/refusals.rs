@@ -3,6 +3,7 @@
 
 use crate::{
     protocol::{Duration, Instant},
+    runtime::exposition::Exposition,
     tls::{Cause, Fault},
 };
 use std::{
@@ -64,6 +65,15 @@ impl Refusals {
     pub fn of(&self, cause: Cause) -> u64 {
         self.counts.get(&cause).copied().unwrap_or_default()
     }
+}
+
+/// What `/metrics` says of them, by listener.
+pub fn metrics(listeners: &[(&str, &Refusals)], text: &mut Exposition) {
+    let counts = listeners.iter().flat_map(|(listener, refusals)| {
+        Cause::ALL.into_iter().map(move |cause| (*listener, cause.word(), refusals.of(cause)))
+    });
+    let help = "Connections that came to nothing because of TLS, by listener and cause.";
+    text.counters_by_two("tls_refused_total", help, ("listener", "cause"), counts);
 }
 
 #[cfg(test)]

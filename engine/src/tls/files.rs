@@ -28,6 +28,15 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// Where a certificate and its key are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PairFiles {
+    /// The certificate, then those between it and the authority, if any.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
 /// Why a file of certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,23 +1,14 @@
 //! What a storage point needs for its listeners and links, from its files.
 
-use super::{
-    Fault, FileError, TlsFiles,
-    files::{read_certificates, read_key, read_roots},
-    provider,
-    verify::PeerVerifier,
-};
+use super::{Fault, FileError, TlsFiles, files::read_roots, later, pair::Pair, provider, verify::PeerVerifier};
 use crate::protocol::SpId;
 use rustls::{
-    ClientConfig, Error, RootCertStore, ServerConfig,
-    client::Resumption,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
-    time_provider::TimeProvider,
-    version::TLS13,
+    ClientConfig, Error, RootCertStore, ServerConfig, client::Resumption, server::WebPkiClientVerifier,
+    time_provider::TimeProvider, version::TLS13,
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-/// Why files do not make a storage point's TLS.
+/// Why files do not make a server's TLS.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -33,6 +24,14 @@ pub enum LoadError {
         sp: SpId,
         /// Of which cluster.
         cluster: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// The certificate is none that a listener can show, or no longer.
+    #[error("{path} cannot be used: {fault}")]
+    Listener {
+        /// Which file.
+        path: PathBuf,
         /// What is wrong.
         fault: Fault,
     },
@@ -53,8 +52,7 @@ pub enum LoadError {
 pub struct ServerTls {
     cluster: String,
     roots: Arc<RootCertStore>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    pair: Pair,
     time: Arc<dyn TimeProvider>,
     /// For listeners where clients may show a certificate.
     pub publish: Arc<ServerConfig>,
@@ -73,48 +71,33 @@ impl ServerTls {
         time: Arc<dyn TimeProvider>,
     ) -> Result<ServerTls, LoadError> {
         let roots = Arc::new(read_roots(&files.authority)?);
-        let chain = read_certificates(&files.certificate)?;
-        let key = read_key(&files.key)?;
+        let pair = Pair::read(&files.certificate, &files.key)?;
         let unusable = |error: Error| LoadError::Certificate {
             path: files.certificate.clone(),
             sp: me,
             cluster: cluster.to_owned(),
             fault: error.into(),
         };
-        let pair = |error: Error| LoadError::Pair {
+        let unfit = |error: Error| LoadError::Pair {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
             detail: error.to_string(),
         };
         let now = time.current_time().ok_or(Error::FailedToGetCurrentTime).map_err(unusable)?;
         let myself = PeerVerifier::new(cluster, Some(me), roots.clone()).map_err(unusable)?;
-        myself.check(&chain[0], &chain[1..], now).map_err(unusable)?;
+        myself.check(&pair.chain[0], &pair.chain[1..], now).map_err(unusable)?;
         let anyone = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .allow_unauthenticated()
             .build()
             .map_err(|error| unusable(Error::General(error.to_string())))?;
         let peers = Arc::new(PeerVerifier::new(cluster, None, roots.clone()).map_err(unusable)?);
-        let build = |clients: Option<Arc<dyn ClientCertVerifier>>, versions: &[_], protocol: &[u8]| {
-            let builder = ServerConfig::builder_with_details(provider(), time.clone());
-            let builder = builder.with_protocol_versions(versions)?;
-            let builder = match clients {
-                Some(clients) => builder.with_client_cert_verifier(clients),
-                None => builder.with_no_client_auth(),
-            };
-            let mut config = builder.with_single_cert(chain.clone(), key.clone_key())?;
-            config.alpn_protocols = vec![protocol.to_vec()];
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
-            Ok(Arc::new(config))
-        };
         Ok(ServerTls {
-            publish: build(Some(anyone), rustls::ALL_VERSIONS, b"http/1.1").map_err(pair)?,
-            deliver: build(None, rustls::ALL_VERSIONS, b"http/1.1").map_err(pair)?,
-            peer: build(Some(peers), &[&TLS13], PEER_PROTOCOL).map_err(pair)?,
+            publish: pair.server(Some(anyone), rustls::ALL_VERSIONS, b"http/1.1", &time).map_err(unfit)?,
+            deliver: pair.server(None, rustls::ALL_VERSIONS, b"http/1.1", &time).map_err(unfit)?,
+            peer: pair.server(Some(peers), &[&TLS13], PEER_PROTOCOL, &time).map_err(unfit)?,
             cluster: cluster.to_owned(),
             roots,
-            chain,
-            key,
+            pair,
             time,
         })
     }
@@ -126,7 +109,7 @@ impl ServerTls {
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
+            .with_client_auth_cert(self.pair.chain.clone(), self.pair.key.clone_key())?;
         config.alpn_protocols = vec![PEER_PROTOCOL.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
@@ -135,10 +118,10 @@ impl ServerTls {
 
     /// Whether the certificate, or an authority above it, is no longer valid after this time from now.
     pub fn expires_within(&self, time: Duration) -> bool {
-        let later = |now: UnixTime| UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + time);
-        let Some(later) = self.time.current_time().map(later) else { return false };
+        let Some(later) = later(&*self.time, time) else { return false };
+        let chain = &self.pair.chain;
         PeerVerifier::new(&self.cluster, None, self.roots.clone())
-            .is_ok_and(|verifier| verifier.check(&self.chain[0], &self.chain[1..], later).is_err())
+            .is_ok_and(|verifier| verifier.check(&chain[0], &chain[1..], later).is_err())
     }
 }
 

@@ -8,6 +8,7 @@ mod answers;
 mod arrivals;
 mod compare;
 mod fetch;
+mod listener;
 mod service;
 mod sources;
 mod status;
@@ -25,13 +26,16 @@ use crate::{
             connection::Role,
             server::{HttpServer, Tokens},
         },
-        net, process,
+        net,
+        notify::Notify,
+        process,
         signal::StopSignals,
         upstream::Upstream,
     },
-    tls::ClientTls,
+    tls::{ClientTls, LoadError, PairFiles},
 };
 use compare::Comparer;
+use listener::Certificate;
 use mio::{Events, Poll, Token, Waker};
 use service::Cache;
 use sources::Sources;
@@ -61,6 +65,10 @@ pub struct Options {
     pub tls: Option<ClientTls>,
     /// Where clients are served.
     pub listen: SocketAddr,
+    /// What they are shown there; nothing: they are spoken to in plain text.
+    pub certificate: Option<PairFiles>,
+    /// Plain text is meant also where other machines hear it.
+    pub plain_text: bool,
     /// Where objects are kept.
     pub store: PathBuf,
     /// Bytes of disk that they may take.
@@ -74,6 +82,22 @@ pub enum CacheError {
     /// The directory cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Others would hear what is said in plain text.
+    #[error(
+        "others than this machine reach {addr}, and nothing said there would be encrypted; make a certificate with \
+         `acms certificate cache` and name it with --listen-certificate and --listen-key, or, on a network that you trust, \
+         give --plain-text"
+    )]
+    PlainText {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Both were asked for.
+    #[error("a listener with a certificate says nothing in plain text: leave out --plain-text or --listen-certificate")]
+    Both,
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] LoadError),
     /// The address cannot be listened at.
     #[error("cannot listen at {addr}: {source}; stop the process that has the address, or choose another one")]
     Listen {
@@ -94,18 +118,17 @@ struct Loop {
     sources: Vec<Url>,
     signals: StopSignals,
     events: EventStream,
+    notify: Notify,
     swept_at: Instant,
     stopping_since: Option<Instant>,
 }
 
 /// Runs until SIGTERM or SIGINT comes, or the events are not read any more.
 pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
-    let signals = StopSignals::new()?;
+    let signals = StopSignals::with_reload()?;
     let now = clock::now();
+    let certificate = certificate(&options, now.instant)?;
     let store = ObjectStore::open(&options.store, options.bytes_max, now.instant)?;
-    if !options.listen.ip().is_loopback() {
-        tracing::warn!("{} is no loopback address, and what is said there is not encrypted", options.listen);
-    }
     let listener = net::listen(options.listen).map_err(|source| CacheError::Listen { addr: options.listen, source })?;
     let listen = listener.local_addr()?;
     let connections_max = process::raise_open_files().saturating_sub(DESCRIPTORS_KEPT).clamp(64, CONNECTIONS_MAX);
@@ -125,7 +148,8 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
         now.instant,
     );
     http.open()?;
-    let cache = Cache::new(store, upstream, sources, comparer, name, now);
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let cache = Cache::new(store, upstream, sources, comparer, certificate, name, now);
     let mut running = Loop {
         poll,
         http,
@@ -133,6 +157,7 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
         sources: options.sources,
         signals,
         events,
+        notify: Notify::from_environment(),
         swept_at: now.instant,
         stopping_since: None,
     };
@@ -140,9 +165,20 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
         fields.plain("listen", listen);
     });
     let (objects, bytes) = (running.cache.store.len(), running.cache.store.bytes());
-    tracing::info!("cache at http://{listen}, with {objects} objects in {bytes} bytes of disk");
+    tracing::info!("cache at {scheme}://{listen}, with {objects} objects in {bytes} bytes of disk");
+    running.notify.ready();
     running.run()?;
     Ok(())
+}
+
+/// What clients are to be shown. Fails where others than this machine would hear plain text that nobody has asked for.
+fn certificate(options: &Options, now: Instant) -> Result<Option<Certificate>, CacheError> {
+    match &options.certificate {
+        Some(_) if options.plain_text => Err(CacheError::Both),
+        Some(pair) => Ok(Some(Certificate::load(pair.clone(), now)?)),
+        None if options.plain_text || options.listen.ip().is_loopback() => Ok(None),
+        None => Err(CacheError::PlainText { addr: options.listen }),
+    }
 }
 
 impl Loop {
@@ -157,11 +193,7 @@ impl Loop {
             let now = self.cache.now.instant;
             for event in &events {
                 match event.token() {
-                    SIGNALS => {
-                        if self.signals.take() {
-                            self.stop("told by a signal");
-                        }
-                    }
+                    SIGNALS => self.handle_signals(),
                     WAKER => {}
                     Token(token) if (UPSTREAM..HTTP.connections).contains(&token) => {
                         self.cache.upstream.handle_event(now, event);
@@ -177,6 +209,10 @@ impl Loop {
                 self.swept_at = now;
                 self.cache.answers.sweep(now);
             }
+            if let Some(certificate) = &mut self.cache.certificate {
+                certificate.look(now);
+            }
+            self.notify.handle_timeout(now);
             if self.events.is_broken() {
                 self.stop("its events are not read any more");
             }
@@ -190,13 +226,33 @@ impl Loop {
         }
         let sweep = (self.cache.answers.len() > 0).then(|| self.swept_at.after(SWEEP_EVERY));
         let stop = self.stopping_since.map(|since| since.after(STOP_TIME));
-        let times = [self.http.poll_timeout(), self.cache.upstream.poll_timeout(), sweep, stop];
+        let times = [
+            self.http.poll_timeout(),
+            self.cache.upstream.poll_timeout(),
+            self.cache.certificate.as_ref().and_then(Certificate::poll_timeout),
+            self.notify.poll_timeout(),
+            sweep,
+            stop,
+        ];
         Some(times.into_iter().flatten().min()?.since(clock::monotonic()))
+    }
+
+    fn handle_signals(&mut self) {
+        let asked = self.signals.take_all();
+        if asked.reload
+            && let Some(certificate) = &mut self.cache.certificate
+        {
+            certificate.reload();
+        }
+        if asked.stop {
+            self.stop("told by a signal");
+        }
     }
 
     fn stop(&mut self, why: &str) {
         if self.stopping_since.is_none() {
             tracing::info!("stopping: {why}");
+            self.notify.stopping();
             self.stopping_since = Some(self.cache.now.instant);
             self.cache.is_stopping = true;
             self.events.emit("stopping", |_| {});

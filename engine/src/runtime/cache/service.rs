@@ -5,6 +5,7 @@ use super::{
     answers::{Answer, Answers},
     compare::Comparer,
     fetch::{CacheResult, Fetch, Incoming, Key, Kind, Waiter},
+    listener::Certificate,
     sources::Sources,
     status::{self, Counters},
     store::{Found, ObjectStore},
@@ -14,7 +15,7 @@ use crate::{
     runtime::{
         http::{
             answer::{HttpDate, Outbox},
-            connection::ConnectionId,
+            connection::{ConnectionId, Role},
             head::{Head, Method},
             object::{self, Body, ObjectRead},
             service::{Client, HttpCounters, IncomingBody, Next, Progress, Refusal, Refused, Service},
@@ -23,7 +24,8 @@ use crate::{
         upstream::{ExchangeId, Upstream, UpstreamRequest},
     },
 };
-use std::collections::BTreeMap;
+use rustls::ServerConfig;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Different things that may be fetched at once.
 const FETCHES_MAX: usize = 1024;
@@ -58,6 +60,8 @@ pub(super) struct Cache {
     pub(super) upstream: Upstream,
     pub(super) sources: Sources,
     pub(super) comparer: Comparer,
+    /// What clients are shown; nothing: they are spoken to in plain text.
+    pub(super) certificate: Option<Certificate>,
     /// This cache in the header CDN-Loop: no other process has the same.
     pub(super) name: String,
     next_exchange: u64,
@@ -77,6 +81,7 @@ impl Cache {
         upstream: Upstream,
         sources: Sources,
         comparer: Comparer,
+        certificate: Option<Certificate>,
         name: String,
         now: Now,
     ) -> Cache {
@@ -89,6 +94,7 @@ impl Cache {
             upstream,
             sources,
             comparer,
+            certificate,
             name,
             next_exchange: 0,
             tiers_above: 0,
@@ -337,6 +343,10 @@ impl Service for Cache {
 
     fn counters(&mut self) -> &mut HttpCounters {
         &mut self.http
+    }
+
+    fn tls(&self, _: Role) -> Option<Arc<ServerConfig>> {
+        self.certificate.as_ref().map(Certificate::tls)
     }
 
     fn handle_request(

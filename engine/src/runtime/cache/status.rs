@@ -4,7 +4,11 @@ use super::{
     fetch::{CacheResult, Kind},
     service::Cache,
 };
-use crate::runtime::http::{answer::Outbox, service::Refused, target::Resource};
+use crate::runtime::{
+    exposition::Exposition,
+    http::{answer::Outbox, service::Refused, target::Resource},
+    refusals,
+};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -99,6 +103,9 @@ fn metrics(cache: &Cache) -> String {
     for (cause, count) in http.refused.each() {
         let _ = writeln!(text, "acms_http_refused_total{{reason=\"{}\"}} {count}", cause.label());
     }
+    let mut tls = Exposition::default();
+    refusals::metrics(&[("http", &http.refusals)], &mut tls);
+    text += &tls.finish();
     let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
         let _ = writeln!(text, "# HELP acms_{name} {help}\n# TYPE acms_{name} {kind}\nacms_{name} {value}");
     };

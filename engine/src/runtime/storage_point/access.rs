@@ -4,9 +4,8 @@
 //! Invariant: files that cannot be used change nothing; what was read last stays in force.
 
 use crate::{
-    protocol::{Duration, Instant},
+    protocol::Instant,
     runtime::{
-        clock,
         config::{Listener, StoragePointConfig},
         http::{
             connection::Role,
@@ -14,23 +13,13 @@ use crate::{
             service::{Client, Refused},
             target::{ANONYMOUS, Resource},
         },
+        renewal::{RenewedFiles, WARN_BEFORE, WallClock, tell_of_reading},
         tokens::{TokenError, Tokens},
     },
     tls::{Grant, Identity, LoadError, ServerTls},
 };
-use rustls::{ServerConfig, pki_types::UnixTime, time_provider::TimeProvider};
-use std::{
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-/// How often it is looked whether files have changed.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
-
-/// A certificate that expires within this is spoken of, once a day.
-const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
-const WARN_EVERY: Duration = Duration::from_secs(86_400);
+use rustls::ServerConfig;
+use std::sync::Arc;
 
 /// Why certificates or tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,28 +33,13 @@ pub enum AccessError {
     Tokens(#[from] TokenError),
 }
 
-/// Certificates are judged by the clock that everything else goes by.
-#[derive(Debug)]
-struct WallClock;
-
-impl TimeProvider for WallClock {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_micros(clock::wall().0)))
-    }
-}
-
-/// What tells one state of a file from another.
-type Stamp = Option<(i64, i64, u64, u64)>;
-
 /// Certificates and tokens in force, and what is open to whom.
 #[derive(Debug)]
 pub(super) struct Access {
     config: StoragePointConfig,
     tls: Option<Arc<ServerTls>>,
     tokens: Tokens,
-    stamps: Vec<(PathBuf, Stamp)>,
-    looked_at: Instant,
-    warned_at: Instant,
+    files: RenewedFiles,
 }
 
 /// Who sends a request.
@@ -99,15 +73,9 @@ impl Who {
 impl Access {
     /// Reads the files that the configuration names.
     pub(super) fn load(config: &StoragePointConfig, now: Instant) -> Result<Access, AccessError> {
-        let mut access = Access {
-            config: config.clone(),
-            tls: None,
-            tokens: Tokens::default(),
-            stamps: Vec::new(),
-            looked_at: now,
-            warned_at: now,
-        };
-        access.stamps = access.stamps_now();
+        let tls = config.tls.iter().flat_map(|files| [&files.authority, &files.certificate, &files.key]);
+        let files = RenewedFiles::new(tls.chain(&config.tokens).cloned(), now);
+        let mut access = Access { config: config.clone(), tls: None, tokens: Tokens::default(), files };
         access.read()?;
         Ok(access)
     }
@@ -118,57 +86,33 @@ impl Access {
         let tls = tls.as_ref().map(load).transpose()?.map(Arc::new);
         let tokens = tokens.as_deref().map(Tokens::load).transpose()?.unwrap_or_default();
         (self.tls, self.tokens) = (tls, tokens);
-        self.warn_of_expiry(self.looked_at);
+        self.warn_of_expiry();
         Ok(())
     }
 
-    fn warn_of_expiry(&mut self, now: Instant) {
-        self.warned_at = now;
-        if self.tls.as_ref().is_some_and(|tls| tls.expires_within(WARN_BEFORE)) {
-            let days = WARN_BEFORE.as_secs() / 86_400;
-            tracing::warn!(
-                "the certificate of this storage point expires within {days} days, and then nobody speaks to it any \
-                 more: make a new one with `acms certificate storage-point`"
-            );
-        }
+    fn warn_of_expiry(&mut self) {
+        let expires = self.tls.as_ref().is_some_and(|tls| tls.expires_within(WARN_BEFORE));
+        self.files.warn_of_expiry("storage point", expires);
     }
 
     /// Reads the files again; whether what is in force has changed.
     pub(super) fn reload(&mut self) -> bool {
-        self.stamps = self.stamps_now();
-        match self.read() {
-            Ok(()) => {
-                tracing::info!("certificates and tokens were read again and are in force for what begins from now on");
-                true
-            }
-            Err(error) => {
-                tracing::error!("certificates and tokens stay as they were, for the new ones cannot be used: {error}");
-                false
-            }
-        }
+        self.files.mark();
+        tell_of_reading("certificates and tokens", self.read())
     }
 
     /// Reads the files again if one of them has changed.
     pub(super) fn look(&mut self, now: Instant) -> bool {
-        if now.since(self.looked_at) < LOOK_EVERY {
-            return false;
+        let seen = self.files.look(now);
+        if seen.is_day_over {
+            self.warn_of_expiry();
         }
-        self.looked_at = now;
-        if now.since(self.warned_at) >= WARN_EVERY {
-            self.warn_of_expiry(now);
-        }
-        self.stamps_now() != self.stamps && self.reload()
+        seen.is_changed && self.reload()
     }
 
     /// When [`look`](Access::look) is due; never where there are no files.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        (!self.stamps.is_empty()).then(|| self.looked_at.after(LOOK_EVERY))
-    }
-
-    fn stamps_now(&self) -> Vec<(PathBuf, Stamp)> {
-        let StoragePointConfig { tls, tokens, .. } = &self.config;
-        let tls = tls.iter().flat_map(|files| [&files.authority, &files.certificate, &files.key]);
-        tls.chain(tokens).map(|path| (path.clone(), stamp(path))).collect()
+        self.files.poll_timeout()
     }
 
     /// How TLS is spoken with clients; nothing: it is not.
@@ -231,9 +175,4 @@ impl Access {
             },
         }
     }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino(), metadata.len()))
 }

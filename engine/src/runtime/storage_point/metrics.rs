@@ -4,9 +4,9 @@ use crate::{
     protocol::SpId,
     runtime::{
         exposition::{Exposition, seconds},
+        refusals,
         storage_point::{core::Core, status::disk},
     },
-    tls::Cause,
 };
 
 /// The text of `/metrics`.
@@ -17,7 +17,7 @@ pub(super) fn metrics(core: &Core) -> String {
     of_peers(core, &mut text);
     of_store(core, &mut text);
     of_http(core, &mut text);
-    of_tls(core, &mut text);
+    refusals::metrics(&[("http", &core.http.refusals), ("peer", &core.io.peers.refusals)], &mut text);
     text.finish()
 }
 
@@ -102,13 +102,4 @@ fn of_http(core: &Core, text: &mut Exposition) {
     text.counter("http_changes_held_answered_total", "Held requests of the changes feed answered.", answered);
     text.gauge("http_held", "Held requests.", core.holds.len());
     text.counter("http_sent_bytes_total", "Bytes of answers.", http.bytes_out_total);
-}
-
-fn of_tls(core: &Core, text: &mut Exposition) {
-    let listeners = [("http", &core.http.refusals), ("peer", &core.io.peers.refusals)];
-    let counts = listeners.into_iter().flat_map(|(listener, refusals)| {
-        Cause::ALL.into_iter().map(move |cause| (listener, cause.word(), refusals.of(cause)))
-    });
-    let help = "Connections that came to nothing because of TLS, by listener and cause.";
-    text.counters_by_two("tls_refused_total", help, ("listener", "cause"), counts);
 }
