@@ -92,7 +92,7 @@ fn lint(name: &str, family: &Family) -> Vec<String> {
 fn table(families: &BTreeMap<String, Family>) -> String {
     let mut text = "# Metrics\n\nWhat a storage point says at `/metrics`, in the order of names. A test keeps this table equal \
          to what is said:\n`UPDATE_EXPECT=1 cargo test -p acms-engine --test operations metrics` rewrites it. Counters and \
-         histograms begin at 0 with\nthe process.\n\n| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
+         histograms begin at 0 with\nthe process. A cache has `acms_tls_refused_total` too.\n\n| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
         .to_owned();
     for (name, Family { help, kind, labels, .. }) in families {
         let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");

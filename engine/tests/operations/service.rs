@@ -5,7 +5,14 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::Command,
+};
 
 fn received(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 256];
@@ -13,21 +20,18 @@ fn received(socket: &UnixDatagram) -> String {
     String::from_utf8(buffer[..len].to_vec()).unwrap()
 }
 
-#[test]
-fn a_service_manager_hears_when_a_storage_point_serves_lives_and_stops() {
-    let cluster = Cluster::lay_out(8, 1);
-    let place = cluster.dir.path().join("notify");
-    let manager = UnixDatagram::bind(&place).unwrap();
+/// Runs `run` until its service manager has heard that it serves and that it lives, then has it stop; `look` is called in
+/// between. What else the manager hears is not allowed.
+fn watch(place: &Path, run: &mut Command, look: impl FnOnce()) {
+    let manager = UnixDatagram::bind(place).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let config = cluster.config(1);
-    let mut run = command(&["storage-point", "--exit-with-parent", "--config", config.to_str().unwrap()]);
-    run.env("NOTIFY_SOCKET", &place).env("WATCHDOG_USEC", "400000");
-    let mut process = Process::start(&mut run);
+    run.env("NOTIFY_SOCKET", place).env("WATCHDOG_USEC", "400000");
+    let mut process = Process::start(run);
     let mut said = vec![received(&manager)];
     while said.iter().filter(|what| *what == "WATCHDOG=1").count() < 4 || !said.contains(&"READY=1".to_owned()) {
         said.push(received(&manager));
     }
-    assert!(acms(&["ls", "--from", &cluster.url(1)]).status.success(), "ready means that it serves");
+    look();
     kill(Pid::from_raw(process.child.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(process.child.wait().unwrap().code(), Some(0));
     manager.set_nonblocking(true).unwrap();
@@ -40,6 +44,33 @@ fn a_service_manager_hears_when_a_storage_point_serves_lives_and_stops() {
 }
 
 #[test]
+fn a_service_manager_hears_when_a_storage_point_serves_lives_and_stops() {
+    let cluster = Cluster::lay_out(8, 1);
+    let config = cluster.config(1);
+    let mut run = command(&["storage-point", "--exit-with-parent", "--config", config.to_str().unwrap()]);
+    watch(&cluster.dir.path().join("notify"), &mut run, || {
+        assert!(acms(&["ls", "--from", &cluster.url(1)]).status.success(), "ready means that it serves");
+    });
+}
+
+#[test]
+fn a_service_manager_hears_when_a_cache_serves_lives_and_stops() {
+    let cluster = Cluster::start(19, 1);
+    let addr = cluster.url(2).replace("http://", "");
+    // As the unit has it: all by variables.
+    let mut run = command(&["cache"]);
+    run.args(["--exit-with-parent"]).env("ACMS_SOURCE", cluster.url(1)).env("ACMS_LISTEN", &addr);
+    run.env("ACMS_STORE", cluster.dir.path().join("kept"));
+    watch(&cluster.dir.path().join("notify"), &mut run, || {
+        let mut stream = TcpStream::connect(&addr).unwrap();
+        stream.write_all(b"GET /v1/snapshot HTTP/1.1\r\nHost: cache\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "ready means that it serves: {answer}");
+    });
+}
+
+#[test]
 fn units_are_sound() {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
     let units: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -49,6 +80,7 @@ fn units_are_sound() {
     for unit in units {
         let text = fs::read_to_string(&unit).unwrap();
         assert!(text.contains("/usr/bin/acms ") && text.contains("ProtectSystem=strict"), "{}", unit.display());
+        assert!(text.contains("\nType=notify\n"), "each tells when it serves: {}", unit.display());
         let name = unit.file_name().unwrap().to_str().unwrap().replace("@.", "@sp1.");
         let copy = directory.path().join(name);
         fs::write(&copy, text.replace("/usr/bin/acms ", &format!("{} ", env!("CARGO_BIN_EXE_acms")))).unwrap();

@@ -1,8 +1,10 @@
 //! A cluster of three real processes that speak TLS, on loopback: who is let in, who is not and what both ends say of it,
-//! who may publish what, and certificates that change while everything runs.
+//! who may publish what, and certificates that change while everything runs; the same of caches before it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes and sockets are the point")]
+
+mod cache;
 
 use acms_engine::tls::{ClientTls, Session};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -109,13 +111,21 @@ impl Cluster {
     }
 
     fn log(&self, sp: u8) -> String {
-        fs::read_to_string(self.path(&format!("log{sp}"))).unwrap()
+        self.log_of(&format!("log{sp}"))
+    }
+
+    fn log_of(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file)).unwrap()
     }
 
     fn wait_log(&self, sp: u8, part: &str) {
+        self.wait_log_of(&format!("log{sp}"), part);
+    }
+
+    fn wait_log_of(&self, file: &str, part: &str) {
         let until = Instant::now() + PATIENCE;
-        while !self.log(sp).contains(part) {
-            assert!(Instant::now() < until, "sp{sp} does not say {part:?}: {}", self.log(sp));
+        while !self.log_of(file).contains(part) {
+            assert!(Instant::now() < until, "{file} does not say {part:?}: {}", self.log_of(file));
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -173,8 +183,12 @@ impl Cluster {
     }
 
     fn metric(&self, sp: u8, name: &str) -> u64 {
+        self.metric_at(&self.addr(sp), name)
+    }
+
+    fn metric_at(&self, addr: &str, name: &str) -> u64 {
         let request = "GET /metrics HTTP/1.1\r\nHost: sp\r\nConnection: close\r\n\r\n";
-        let text = self.ask(&self.addr(sp), None, request).unwrap();
+        let text = self.ask(addr, None, request).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
         line.trim().parse().unwrap()
     }
