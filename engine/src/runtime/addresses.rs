@@ -62,6 +62,11 @@ impl AddressBook {
         AddressBook { sources: urls.into_iter().map(source).collect(), tls: None, look_up, waker, sender, found }
     }
 
+    /// The sources, in the order of their numbers.
+    pub(super) fn urls(&self) -> impl Iterator<Item = &Url> {
+        self.sources.iter().map(|source| &source.url)
+    }
+
     pub(super) fn url(&self, source: usize) -> &Url {
         &self.sources[source].url
     }

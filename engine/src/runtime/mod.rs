@@ -23,4 +23,4 @@ pub mod storage_point;
 pub mod stream;
 pub mod tokens;
 pub mod units;
-pub mod upstream;
+mod upstream;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     client::response::Head,
-    protocol::{Hash, api::OutcomeAnswer},
+    protocol::{Duration, Hash, Instant, api::OutcomeAnswer},
     runtime::{
         http::{
             answer::Outbox,
@@ -19,7 +19,7 @@ use crate::{
             server::Written,
             service::{Refused, Service as _},
         },
-        upstream::{Arrival, ExchangeId, UpstreamError},
+        upstream::{Sink, UpstreamError},
     },
 };
 use std::{io, mem};
@@ -28,6 +28,63 @@ use std::{io, mem};
 const GATHERED_LEN_MAX: usize = 256 << 20;
 /// An answer up to this is gathered in any case.
 const SMALL_ANSWER_LEN_MAX: usize = 1 << 20;
+
+/// Names a request; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct ExchangeId(pub(super) u64);
+
+/// What comes of a request: a head, then parts of the body, then the end; or a failure at any time.
+#[derive(Debug)]
+enum Arrival {
+    /// Status and headers.
+    Head(Head),
+    /// A part of the body.
+    Body(Vec<u8>),
+    /// The answer is complete.
+    End,
+    /// There will be no more.
+    Failed(UpstreamError),
+}
+
+/// What has come and has not been dealt with; what is of no use any more may be among it.
+#[derive(Default, Debug)]
+pub(super) struct Arrivals(Vec<(ExchangeId, Arrival)>);
+
+/// A request that awaits its answer.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) id: ExchangeId,
+    is_head_told: bool,
+}
+
+impl Asked {
+    pub(super) fn new(id: ExchangeId) -> Asked {
+        Asked { id, is_head_told: false }
+    }
+}
+
+impl Sink for Arrivals {
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+    type Incoming = Asked;
+
+    fn take(&mut self, asked: &mut Asked, head: &Head, part: Vec<u8>) -> Result<(), UpstreamError> {
+        if !mem::replace(&mut asked.is_head_told, true) {
+            self.0.push((asked.id, Arrival::Head(head.clone())));
+        }
+        if !part.is_empty() {
+            self.0.push((asked.id, Arrival::Body(part)));
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, asked: Asked, _: u16) {
+        self.0.push((asked.id, Arrival::End));
+    }
+
+    fn fail(&mut self, _: Instant, asked: Asked, error: UpstreamError) {
+        self.0.push((asked.id, Arrival::Failed(error)));
+    }
+}
 
 /// Why something cannot be fetched any further.
 enum Problem {
@@ -45,7 +102,7 @@ impl Loop {
     /// Takes what has come from upstream, and what was compared.
     pub(super) fn take_arrivals(&mut self) {
         loop {
-            let arrivals = self.cache.upstream.take_arrivals();
+            let arrivals = mem::take(&mut self.cache.upstream.sink.0);
             if arrivals.is_empty() {
                 break;
             }
@@ -73,8 +130,7 @@ impl Loop {
             }
         };
         let Some(problem) = problem else { return };
-        self.cache.exchanges.remove(&id);
-        self.cache.upstream.cancel(id);
+        self.cache.cancel(id);
         match problem {
             Problem::Source(error) => self.handle_failure(key, &error),
             Problem::Disk(error) => self.handle_full_disk(&key, &error),

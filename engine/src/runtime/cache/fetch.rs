@@ -1,13 +1,10 @@
 //! What is being fetched, and who waits for it. However many ask for the same, it is asked for once.
 
-use super::{status::Counters, store::Temporary};
+use super::{arrivals::ExchangeId, status::Counters, store::Temporary};
 use crate::{
     client::response::Head,
     protocol::Hash,
-    runtime::{
-        http::{answer::Outbox, connection::ConnectionId, object::ObjectRead},
-        upstream::ExchangeId,
-    },
+    runtime::http::{answer::Outbox, connection::ConnectionId, object::ObjectRead},
 };
 use std::io;
 

@@ -30,10 +30,11 @@ use crate::{
         notify::Notify,
         process,
         signal::StopSignals,
-        upstream::Upstream,
+        upstream::{Io, Upstream},
     },
     tls::{ClientTls, LoadError, PairFiles},
 };
+use arrivals::Arrivals;
 use compare::Comparer;
 use listener::Certificate;
 use mio::{Events, Poll, Token, Waker};
@@ -137,7 +138,8 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let comparer = Comparer::start(Arc::clone(&waker))?;
     let seed = process::random_seed()?;
-    let upstream = Upstream::new(options.sources.clone(), options.tls, poll.registry().try_clone()?, waker, UPSTREAM);
+    let io = Io::new(options.sources.clone(), options.tls, poll.registry().try_clone()?, waker);
+    let upstream = Upstream::new(UPSTREAM, HTTP.connections - UPSTREAM, Arrivals::default());
     let sources = Sources::new(&format!("{listen} {}", options.store.display()), &options.sources, seed);
     let name = format!("acms-cache-{:016x}", process::random_seed()?);
     let mut http = HttpServer::new(
@@ -149,7 +151,7 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
     );
     http.open()?;
     let scheme = if certificate.is_some() { "https" } else { "http" };
-    let cache = Cache::new(store, upstream, sources, comparer, certificate, name, now);
+    let cache = Cache::new(store, io, upstream, sources, comparer, certificate, name, now);
     let mut running = Loop {
         poll,
         http,
@@ -194,15 +196,15 @@ impl Loop {
             for event in &events {
                 match event.token() {
                     SIGNALS => self.handle_signals(),
-                    WAKER => {}
+                    WAKER => self.cache.io.addresses.take_found(now),
                     Token(token) if (UPSTREAM..HTTP.connections).contains(&token) => {
-                        self.cache.upstream.handle_event(now, event);
+                        self.cache.upstream.handle_event(&mut self.cache.io, now, event);
                     }
                     _ => self.http.handle_event(&mut self.cache, event),
                 }
             }
             self.http.go_on(&mut self.cache);
-            self.cache.upstream.expire(now);
+            self.cache.upstream.expire(&mut self.cache.io, now);
             self.take_arrivals();
             self.http.handle_timeout(&mut self.cache);
             if now.since(self.swept_at) >= SWEEP_EVERY {

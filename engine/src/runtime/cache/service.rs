@@ -3,6 +3,7 @@
 
 use super::{
     answers::{Answer, Answers},
+    arrivals::{Arrivals, Asked, ExchangeId},
     compare::Comparer,
     fetch::{CacheResult, Fetch, Incoming, Key, Kind, Waiter},
     listener::Certificate,
@@ -21,7 +22,7 @@ use crate::{
             service::{Client, HttpCounters, IncomingBody, Next, Progress, Refusal, Refused, Service},
             target::{self, BadTarget, Resource},
         },
-        upstream::{ExchangeId, Upstream, UpstreamRequest},
+        upstream::{Io, Upstream, UpstreamRequest},
     },
 };
 use rustls::ServerConfig;
@@ -57,7 +58,8 @@ pub(super) struct Cache {
     pub(super) exchanges: BTreeMap<ExchangeId, Key>,
     /// What each waiting connection waits for.
     pub(super) waiting: BTreeMap<ConnectionId, Key>,
-    pub(super) upstream: Upstream,
+    pub(super) io: Io,
+    pub(super) upstream: Upstream<Arrivals>,
     pub(super) sources: Sources,
     pub(super) comparer: Comparer,
     /// What clients are shown; nothing: they are spoken to in plain text.
@@ -78,7 +80,8 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(
         store: ObjectStore,
-        upstream: Upstream,
+        io: Io,
+        upstream: Upstream<Arrivals>,
         sources: Sources,
         comparer: Comparer,
         certificate: Option<Certificate>,
@@ -91,6 +94,7 @@ impl Cache {
             fetches: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            io,
             upstream,
             sources,
             comparer,
@@ -271,20 +275,31 @@ impl Cache {
                 (OBJECT_LEN_MAX, OBJECT_TIMEOUT, in_all)
             }
         };
+        let part = match (&fetch.incoming, key) {
+            (Incoming::Stream(stream), Key::Object(hash)) => {
+                Some((format!("bytes={}-", stream.temporary.len()), object::etag_of(*hash)))
+            }
+            _ => None,
+        };
         let mut headers = vec![
-            ("User-Agent", concat!("acms-cache/", env!("CARGO_PKG_VERSION")).to_owned()),
-            ("Via", VIA.to_owned()),
-            ("CDN-Loop", fetch.passed.clone()),
+            ("User-Agent", concat!("acms-cache/", env!("CARGO_PKG_VERSION"))),
+            ("Via", VIA),
+            ("CDN-Loop", &fetch.passed),
         ];
-        if let (Incoming::Stream(stream), Key::Object(hash)) = (&fetch.incoming, key) {
-            headers.push(("Range", format!("bytes={}-", stream.temporary.len())));
-            headers.push(("If-Range", object::etag_of(*hash)));
+        if let Some((range, etag)) = &part {
+            headers.extend([("Range", range.as_str()), ("If-Range", etag)]);
         }
         self.counters.upstream_requests(key.kind());
-        let target = key.target(fetch.again.as_deref());
-        self.upstream
-            .begin(now, UpstreamRequest { id, source, target, headers, body_len_max, timeout, timeout_in_all });
+        let (target, headers) = (&*key.target(fetch.again.as_deref()), &*headers);
+        let request = UpstreamRequest { source, target, headers, body_len_max, timeout, timeout_in_all };
+        self.upstream.begin(&mut self.io, now, &request, Asked::new(id));
         true
+    }
+
+    /// Nobody wants what comes of an exchange any more.
+    pub(super) fn cancel(&mut self, id: ExchangeId) {
+        self.exchanges.remove(&id);
+        self.upstream.cancel(|asked| asked.id == id);
     }
 
     /// The names to be sent on in CDN-Loop, where the request may be sent on.
@@ -410,8 +425,7 @@ impl Service for Cache {
             && let Some(fetch) = self.fetches.remove(&key)
             && let Some((exchange, _)) = fetch.exchange
         {
-            self.exchanges.remove(&exchange);
-            self.upstream.cancel(exchange);
+            self.cancel(exchange);
         }
     }
 }

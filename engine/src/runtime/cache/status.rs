@@ -56,7 +56,7 @@ pub(super) fn answer(cache: &Cache, resource: &Resource, out: &mut Outbox<'_>) -
 
 fn status(cache: &Cache) -> Value {
     let now = cache.now.instant;
-    let sources = cache.upstream.urls().zip(cache.sources.states()).enumerate().map(|(number, (url, state))| {
+    let sources = cache.io.addresses.urls().zip(cache.sources.states()).enumerate().map(|(number, (url, state))| {
         json!({
             "url": url.to_string(), "current": number == cache.sources.current(), "up": state.is_up(now),
             "failures_total": state.failures_total,

@@ -5,7 +5,7 @@ use super::{
     alarm::Alarm,
     appliers::Appliers,
     apply::Applier,
-    connections::{self, Connections, Io, TOKENS},
+    connections::{Connections, TOKENS},
     files::FileDisk,
     hook::Hook,
     member::{Common, Keeper, Member},
@@ -19,7 +19,7 @@ use crate::{
         Duration, Instant,
         receiver::{FEEDS_MAX, OBJECTS_IN_FLIGHT_MAX, Receiver, ReceiverConfig, Recovered},
     },
-    runtime::{addresses::AddressBook, clock, events::EventStream, process, signal::StopSignals},
+    runtime::{clock, events::EventStream, process, signal::StopSignals, upstream::Io},
 };
 use mio::{Events, Poll, Token, Waker};
 use std::{
@@ -76,8 +76,7 @@ impl Budget {
 
 pub(super) struct Fleet {
     poll: Poll,
-    addresses: AddressBook,
-    buffer: Vec<u8>,
+    io: Io,
     events: EventStream,
     appliers: Appliers,
     members: Vec<Member>,
@@ -96,7 +95,8 @@ impl Fleet {
         let poll = Poll::new()?;
         stop.register(poll.registry(), STOP)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        let addresses = AddressBook::new(options.sources.clone(), options.tls.clone(), Arc::clone(&waker));
+        let registry = poll.registry().try_clone()?;
+        let io = Io::new(options.sources.clone(), options.tls.clone(), registry, Arc::clone(&waker));
         let threads = if options.into.is_some() { count } else { 0 };
         let appliers = Appliers::start(threads, budget.rests, &waker)?;
         let mut members = Vec::with_capacity(count);
@@ -106,9 +106,8 @@ impl Fleet {
         if let Some(into) = options.into.as_deref().filter(|_| budget.rests) {
             nix::unistd::syncfs(std::fs::File::open(into)?).map_err(io::Error::from)?;
         }
-        let buffer = vec![0; connections::READ_LEN];
         let (timers, once) = (BTreeSet::new(), options.once);
-        Ok(Fleet { poll, addresses, buffer, events, appliers, members, timers, once, running: count })
+        Ok(Fleet { poll, io, events, appliers, members, timers, once, running: count })
     }
 
     /// Runs until `stop` says so, the reader of the events is gone, or all receivers have ended.
@@ -141,7 +140,7 @@ impl Fleet {
                     STOP if stop.take() => return Ok(Ended::Stopped),
                     STOP => {}
                     WAKE => {
-                        self.addresses.take_found(now);
+                        self.io.addresses.take_found(now);
                         self.take_applied();
                         self.take_ran();
                     }
@@ -167,13 +166,11 @@ impl Fleet {
     }
 
     /// Does something with a receiver, and all that follows from it.
-    fn with(&mut self, at: usize, what: impl FnOnce(&mut Member, &mut Io<'_>)) {
+    fn with(&mut self, at: usize, what: impl FnOnce(&mut Member, &mut Io)) {
         let Some(member) = self.members.get_mut(at).filter(|member| member.ended.is_none()) else { return };
-        let (registry, addresses) = (self.poll.registry(), &mut self.addresses);
-        let mut io = Io { registry, addresses, buffer: &mut self.buffer };
         let mut common = Common { events: &mut self.events, appliers: &self.appliers, once: self.once };
-        what(member, &mut io);
-        member.turn(&mut io, &mut common);
+        what(member, &mut self.io);
+        member.turn(&mut self.io, &mut common);
         if member.ended.is_some() {
             member.connections.cancel_all(clock::monotonic());
             self.running = if matches!(member.ended, Some(Err(_))) { 0 } else { self.running - 1 };

@@ -5,7 +5,7 @@ use super::{
     Ended, ReceiveError,
     appliers::{Appliers, Done, Job},
     apply::Applier,
-    connections::{Connections, Io},
+    connections::Connections,
     disk::Line,
     files::FileDisk,
 };
@@ -17,6 +17,7 @@ use crate::{
     runtime::{
         clock,
         events::{EventStream, Fields},
+        upstream::Io,
     },
 };
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ impl Member {
     }
 
     /// What is due by `now`.
-    pub(super) fn handle_due(&mut self, io: &mut Io<'_>, now: Instant) {
+    pub(super) fn handle_due(&mut self, io: &mut Io, now: Instant) {
         self.connections.expire(io, now);
         if self.receiver.poll_timeout().is_some_and(|at| at <= now) {
             self.receiver.handle_timeout(now);
@@ -79,10 +80,10 @@ impl Member {
     }
 
     /// Carries everything out that follows from what has happened.
-    pub(super) fn turn(&mut self, io: &mut Io<'_>, common: &mut Common<'_>) {
+    pub(super) fn turn(&mut self, io: &mut Io, common: &mut Common<'_>) {
         loop {
             while let Some(output) = self.receiver.poll_output() {
-                self.carry_out(io, common, output);
+                self.carry_out(common, output);
             }
             self.connections.begin_waiting(io, clock::monotonic());
             let outcomes = self.connections.take_outcomes();
@@ -99,12 +100,12 @@ impl Member {
         }
     }
 
-    fn carry_out(&mut self, io: &mut Io<'_>, common: &mut Common<'_>, output: Output) {
+    fn carry_out(&mut self, common: &mut Common<'_>, output: Output) {
         match output {
-            Output::Request(request) => self.connections.ask(io, clock::monotonic(), request),
+            Output::Request(request) => self.connections.ask(request),
             Output::CancelRequests => self.connections.cancel_all(clock::monotonic()),
             Output::Apply { id, changes, reached } => self.apply(common, id, changes, reached),
-            Output::Discard(id) => self.connections.staging.discard(id),
+            Output::Discard(id) => self.connections.discard(id),
             Output::Event(event) => self.tell(common, event),
         }
     }
