@@ -30,11 +30,10 @@ use crate::{
         notify::Notify,
         process,
         signal::StopSignals,
-        upstream::{Io, Upstream},
+        upstream::Io,
     },
     tls::{ClientTls, LoadError, PairFiles},
 };
-use arrivals::Arrivals;
 use compare::Comparer;
 use listener::Certificate;
 use mio::{Events, Poll, Token, Waker};
@@ -139,7 +138,6 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
     let comparer = Comparer::start(Arc::clone(&waker))?;
     let seed = process::random_seed()?;
     let io = Io::new(options.sources.clone(), options.tls, poll.registry().try_clone()?, waker);
-    let upstream = Upstream::new(UPSTREAM, HTTP.connections - UPSTREAM, Arrivals::default());
     let sources = Sources::new(&format!("{listen} {}", options.store.display()), &options.sources, seed);
     let name = format!("acms-cache-{:016x}", process::random_seed()?);
     let mut http = HttpServer::new(
@@ -151,7 +149,7 @@ pub fn run(options: Options, events: EventStream) -> Result<(), CacheError> {
     );
     http.open()?;
     let scheme = if certificate.is_some() { "https" } else { "http" };
-    let cache = Cache::new(store, io, upstream, sources, comparer, certificate, name, now);
+    let cache = Cache::new(store, io, sources, comparer, certificate, name, now);
     let mut running = Loop {
         poll,
         http,

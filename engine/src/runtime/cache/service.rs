@@ -2,6 +2,7 @@
 //! want it.
 
 use super::{
+    HTTP, UPSTREAM,
     answers::{Answer, Answers},
     arrivals::{Arrivals, Asked, ExchangeId},
     compare::Comparer,
@@ -81,7 +82,6 @@ impl Cache {
     pub(super) fn new(
         store: ObjectStore,
         io: Io,
-        upstream: Upstream<Arrivals>,
         sources: Sources,
         comparer: Comparer,
         certificate: Option<Certificate>,
@@ -95,7 +95,7 @@ impl Cache {
             exchanges: BTreeMap::new(),
             waiting: BTreeMap::new(),
             io,
-            upstream,
+            upstream: Upstream::new(UPSTREAM, HTTP.connections - UPSTREAM, Arrivals::default()),
             sources,
             comparer,
             certificate,
