@@ -325,7 +325,9 @@ impl Replay<'_> {
     fn restart(&mut self, at: usize, begun: &[Name], view: &View) -> Result<(), String> {
         for name in begun {
             let Some(known) = view.publications.get(name) else { continue };
-            self.name_written(at, *name);
+            if !self.name_written(at, *name) {
+                return Err(format!("{name:?} cannot have been offered here before it was written"));
+            }
             let p = self.number(*name)?;
             let sp = &self.state.sps[at];
             if (known.held && has(sp.writing, p)) || (known.own && has(sp.writing_own, p)) {

@@ -26,7 +26,8 @@ const FRESH_TIME: Duration = Duration::from_secs(10);
 const FRESH_EVERY: Duration = Duration::from_millis(100);
 
 /// Backs up what `client`'s storage points serve into the new directory `to`, which misses nothing that was accepted before
-/// it began unless the log says so; with `history` the kept versions of each path, too. What an earlier attempt has fetched (in `to` with `.partial` behind its name) is not fetched again.
+/// it began unless the log says so; with `history` the kept versions of each path, too. What an earlier attempt has fetched
+/// (in `to` with `.partial` behind its name) is not fetched again.
 pub fn take(client: &Client, to: &Path, history: bool) -> Result<Head, BackupError> {
     if to.exists() {
         return Err(BackupError::Exists(to.to_owned()));

@@ -21,19 +21,8 @@ impl Replay<'_> {
             }
         }
         // Nothing is dropped before all that was written counts.
-        let numbers: Vec<(Name, usize)> = self.numbers.iter().map(|(name, p)| (*name, *p)).collect();
-        for (name, p) in numbers.into_iter().filter(|_| !has_flushed) {
-            let sp = &self.state.sps[*at];
-            let is_dropped = match view.publications.get(&name) {
-                Some(known) => known.dropped,
-                // A joining SP lets go what is superseded before it came, and of which no exchange had begun; after a crash
-                // it does not know of it.
-                None => !has(sp.agreed | sp.own_ever, p) && self.state.has_newer(sp.agreed & sp.held, p),
-            };
-            if is_dropped && has(sp.held | sp.writing, p) {
-                self.may(Action::MintRoot { at: *at });
-                self.may(Action::DropSuperseded { at: *at, p });
-            }
+        if !has_flushed {
+            self.drop_superseded(*at, view);
         }
         self.ask(*at, view);
         let now_named = view.publications.keys().filter(|name| !self.numbers.contains_key(name));
@@ -47,6 +36,22 @@ impl Replay<'_> {
             }
         }
         self.taken.len() > before
+    }
+
+    fn drop_superseded(&mut self, at: usize, view: &View) {
+        let sp = &self.state.sps[at];
+        let is_dropped = |name: &Name, p: usize| match view.publications.get(name) {
+            Some(known) => known.dropped,
+            // A joining SP lets go what is superseded before it came, and of which no exchange had begun; after a crash it
+            // does not know of it.
+            None => !has(sp.agreed | sp.own_ever, p) && self.state.has_newer(sp.agreed & sp.held, p),
+        };
+        let here = self.numbers.iter().filter(|&(_, &p)| has(sp.held | sp.writing, p));
+        let dropped: Vec<usize> = here.filter(|&(name, &p)| is_dropped(name, p)).map(|(_, &p)| p).collect();
+        for p in dropped {
+            self.may(Action::MintRoot { at });
+            self.may(Action::DropSuperseded { at, p });
+        }
     }
 
     /// Newer stores of others.
@@ -157,12 +162,12 @@ impl Replay<'_> {
         }
     }
 
-    /// What nothing could name before it was written, as its ceiling was in the same write.
-    pub(super) fn name_written(&mut self, at: usize, name: Name) {
-        if let Some(&p) = self.unnamed.get(&name).filter(|_| !self.numbers.contains_key(&name)) {
-            self.name(p, name);
-            self.may(Action::ReceiveOffer { p, at });
-        }
+    /// What nothing could name before it was written, as its ceiling was in the same write. False: it is that, and cannot
+    /// have been offered here.
+    pub(super) fn name_written(&mut self, at: usize, name: Name) -> bool {
+        let Some(&p) = self.unnamed.get(&name).filter(|_| !self.numbers.contains_key(&name)) else { return true };
+        self.name(p, name);
+        self.may(Action::ReceiveOffer { p, at })
     }
 
     /// The submission `p` is the publication `name`.
