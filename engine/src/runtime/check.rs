@@ -147,6 +147,8 @@ pub fn settings(config: &StoragePointConfig, text: &str, overrides: &Overrides) 
         ("acms.order", word(&config.order)),
         ("acms.quorum", config.quorum.to_string()),
         ("acms.max_drift", format!("{:?}", config.max_drift)),
+        ("retention.versions", config.limits.versions_kept.to_string()),
+        ("retention.roots", format!("{:?}", config.limits.roots_kept)),
         ("limits.publish", format!("{:?}", config.limits.publish)),
         ("limits.content", format!("{}B", config.limits.content_len_max)),
         ("limits.head", format!("{:?}", config.times.head)),

@@ -107,7 +107,6 @@ pub(crate) fn fill(
     };
     for (publisher, doing) in &mut all {
         begin(publisher, doing);
-        publisher.advance()?;
     }
     let mut events = Events::with_capacity(1024);
     while done < count {
@@ -138,6 +137,15 @@ pub(crate) struct Paced {
 impl Paced {
     pub(crate) fn ms(&self, quantile: f64) -> f64 {
         self.latency_us.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// Whether the publisher has its outcome now, which is counted.
+    fn advance(&mut self, publisher: &mut Publisher) -> Result<bool, Failure> {
+        let Some(status) = publisher.advance()? else { return Ok(false) };
+        let Some(began) = publisher.began.take() else { return Ok(false) };
+        self.latency_us.record(began.elapsed().as_micros() as u64)?;
+        self.not_accepted += u64::from(status != 201);
+        Ok(true)
     }
 }
 
@@ -172,18 +180,15 @@ pub(crate) fn paced(
             && let Some(free) = idle.pop_front()
         {
             all[free].begin(&format!("small/f{}", begun % 500), &content(begun, 1024), at);
-            all[free].advance()?;
+            if paced.advance(&mut all[free])? {
+                idle.push_back(free);
+            }
             begun += 1;
             at = started + Duration::from_secs(1) * u32::try_from(begun)? / rate_per_s;
         }
         poll.poll(&mut events, Some(at.saturating_duration_since(Instant::now()).min(Duration::from_millis(100))))?;
         for event in &events {
-            let publisher = &mut all[event.token().0];
-            if let Some(status) = publisher.advance()?
-                && let Some(began) = publisher.began.take()
-            {
-                paced.latency_us.record(began.elapsed().as_micros() as u64)?;
-                paced.not_accepted += u64::from(status != 201);
+            if paced.advance(&mut all[event.token().0])? {
                 idle.push_back(event.token().0);
             }
         }

@@ -134,6 +134,6 @@ fn metrics(cache: &Cache) -> String {
     metric("http_requests_total", "counter", "HTTP requests.", http.requests_total);
     metric("http_bad_requests_total", "counter", "HTTP requests with a malformed head.", http.bad_requests_total);
     metric("http_held", "gauge", "Requests that wait.", cache.waiting.len() as u64);
-    metric("http_bytes_out_total", "counter", "Bytes of answers.", http.bytes_out_total);
+    metric("http_sent_bytes_total", "counter", "Bytes of answers.", http.bytes_out_total);
     text
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 /// Up to so many files or directories are flushed one by one.
-const SINGLE_FLUSHES_MAX: usize = 2;
+pub(super) const SINGLE_FLUSHES_MAX: usize = 2;
 
 /// A directory that cannot be kept. Nothing was changed in it but `~acms`.
 #[derive(Debug, thiserror::Error)]
@@ -205,11 +205,11 @@ impl<D: Disk> Applier<D> {
     }
 
     fn try_apply(&mut self, changes: &[Change], reached: Option<Reached>) -> io::Result<Vec<Applied>> {
-        // What could not be recorded the last time may not be durable itself.
-        let is_owed = !self.unrecorded.is_empty();
+        let is_owed = self.is_owed();
         if changes.is_empty() {
-            let flush = if is_owed { D::flush_all } else { D::flush_state };
-            return self.record(reached, flush).map(|()| Vec::new());
+            self.record(reached, if is_owed { D::flush_all } else { D::flush_state })?;
+            self.tidy();
+            return Ok(Vec::new());
         }
         let (temporaries, mut refused) = self.prepare(changes)?;
         self.passes(Step::Prepared, 0)?;
@@ -251,10 +251,41 @@ impl<D: Disk> Applier<D> {
             self.record(reached, D::flush_state)?;
         }
         self.passes(Step::Recorded, 0)?;
+        self.tidy();
+        Ok(results)
+    }
+
+    fn tidy(&mut self) {
         if let Err(error) = self.disk.tidy_state(&self.held, self.reached.as_ref()) {
             tracing::warn!("the state could not be written anew: {error}");
         }
-        Ok(results)
+    }
+
+    /// Whether files of an earlier batch could not be recorded: they may not be durable themselves.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.unrecorded.is_empty()
+    }
+
+    /// The first half of a batch without entries of one that [owes](Applier::is_owed) nothing, for a flush that many share: writes what was reached.
+    pub(super) fn begin_note(&mut self, reached: Option<&Reached>) -> io::Result<()> {
+        self.disk.append_state(&[], reached)
+    }
+
+    /// The second half: whether it is durable.
+    pub(super) fn end_note(&mut self, reached: Option<Reached>, flushed: io::Result<()>) -> bool {
+        match flushed {
+            Ok(()) => {
+                let is_noted = reached.is_some();
+                self.reached = reached.or(self.reached.take());
+                self.tidy();
+                is_noted
+            }
+            Err(error) => {
+                tracing::warn!("what was reached cannot be noted: {error}");
+                self.disk.undo_append();
+                false
+            }
+        }
     }
 
     /// Writes contents to their temporaries, and what is about to be put in place. Gives the temporaries' numbers, and
@@ -379,7 +410,7 @@ fn fold(path: &Path) -> String {
 
 #[cfg(test)]
 #[path = "apply_tests.rs"]
-mod tests;
+pub(super) mod tests;
 
 #[cfg(test)]
 #[path = "case_tests.rs"]

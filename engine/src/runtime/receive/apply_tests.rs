@@ -235,7 +235,7 @@ fn the_same_content_under_a_new_uid_is_not_written_again() {
     assert_eq!((inode(), open(directory.path()).unwrap().0.held()["a/one"].uid.micros), (before, 9));
 }
 
-fn reached(as_of_us: u64) -> Reached {
+pub(in super::super) fn reached(as_of_us: u64) -> Reached {
     let (cluster, root) = ("demo".to_owned(), Hash::of(b""));
     let incarnation = Default::default();
     let snapshot =
@@ -261,6 +261,33 @@ fn what_was_reached_is_recovered_and_only_noted_with_all_of_its_batch() {
     let (applier, _) = open(directory.path()).unwrap();
     assert_eq!(applier.recovered().reached, Some(reached(2)));
     assert_eq!(applier.held()["y"].uid.micros, 3);
+}
+
+#[test]
+fn what_is_reached_over_and_over_does_not_make_the_state_grow() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    assert!(done(&applier.apply(first(), None).0));
+    for as_of_us in 1..2_000 {
+        assert!(applier.apply(Vec::new(), Some(reached(as_of_us))).1);
+        let len = std::fs::metadata(directory.path().join(OWN).join("state")).unwrap().len();
+        assert!(len <= 70 << 10, "{len} bytes after {as_of_us} notes");
+    }
+    drop(applier);
+    assert_eq!(open(directory.path()).unwrap().0.recovered().reached, Some(reached(1_999)));
+}
+
+#[test]
+fn a_shared_note_counts_once_it_is_flushed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut applier, _) = open(directory.path()).unwrap();
+    for (as_of_us, flushed) in [(1, true), (2, false), (3, true), (40_000, false)] {
+        applier.begin_note(Some(&reached(as_of_us))).unwrap();
+        let outcome = if flushed { Ok(()) } else { Err(io::Error::other("no disk")) };
+        assert_eq!(applier.end_note(Some(reached(as_of_us)), outcome), flushed);
+    }
+    drop(applier);
+    assert_eq!(open(directory.path()).unwrap().0.recovered().reached, Some(reached(3)));
 }
 
 #[test]

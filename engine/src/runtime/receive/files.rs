@@ -18,7 +18,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _, Write as _},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::PathBuf,
 };
 
@@ -26,6 +26,9 @@ use std::{
 #[derive(Debug)]
 pub(super) struct FileDisk {
     root: PathBuf,
+    own_path: PathBuf,
+    /// Number of the file system that has `~acms`.
+    device: u64,
     tmp_path: PathBuf,
     /// Open, but while the receiver [rests](FileDisk::rest).
     open: Option<Open>,
@@ -68,8 +71,19 @@ impl FileDisk {
         let tree = Tree::open(directory).map_err(|error| system(directory, error))?;
         let tmp = clear(&tmp_path).and_then(|()| File::open(&tmp_path)).map_err(|error| system(&tmp_path, error))?;
         let state = StateFile::open(own_path.clone())?;
+        let device = lock.metadata().map_err(|error| system(&lock_path, error))?.dev();
         let (root, open) = (directory.to_owned(), Some(Open { tree, tmp: tmp.into() }));
-        Ok(FileDisk { root, tmp_path, open, state, temporaries: BTreeMap::new(), _lock: lock })
+        Ok(FileDisk { root, own_path, device, tmp_path, open, state, temporaries: BTreeMap::new(), _lock: lock })
+    }
+
+    /// The directory of what is the receiver's own, with the state.
+    pub(super) fn own(&self) -> &std::path::Path {
+        &self.own_path
+    }
+
+    /// Number of the file system that has it.
+    pub(super) fn device(&self) -> u64 {
+        self.device
     }
 
     /// Makes durable what was made just now, so that it is not lost with what will be written into it.

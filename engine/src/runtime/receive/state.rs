@@ -20,7 +20,7 @@ use std::{
 };
 
 /// The state is written anew when it is longer than this and mostly superseded.
-const REWRITE_LEN_MIN: u64 = 4 << 20;
+const REWRITE_LEN_MIN: u64 = 64 << 10;
 /// The format, which the first line names. A state without that line is of format 1, which had entries only.
 const FORMAT: u32 = 2;
 
