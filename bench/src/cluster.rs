@@ -1,16 +1,19 @@
 //! Storage points as processes of this machine, and what the kernel says of a process.
 
+use crate::Failure;
+use acms_engine::client::response::{ResponseParser, encode_request};
 use std::{
-    error::Error,
     fs,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-type Failure = Box<dyn Error>;
+/// A storage point that does not serve so long after its start never will: it may have much to read, or a store to fill.
+const READY_TIME: Duration = Duration::from_secs(900);
 
 /// The `acms` program beside the one that runs.
 pub fn acms_beside() -> Result<PathBuf, Failure> {
@@ -33,6 +36,7 @@ pub struct Cluster {
     pub addresses: Vec<SocketAddr>,
     dir: PathBuf,
     acms: PathBuf,
+    is_encrypted: bool,
 }
 
 impl Drop for Cluster {
@@ -68,7 +72,9 @@ impl Cluster {
         if !made.success() {
             return Err(format!("{} init failed", acms.display()).into());
         }
-        let mut cluster = Cluster { children: Vec::new(), addresses: Vec::new(), dir: dir.into(), acms: acms.into() };
+        let is_encrypted = fs::read_to_string(dir.join("sp1/acms.toml"))?.contains("\n[tls]");
+        let (children, addresses) = (Vec::new(), Vec::new());
+        let mut cluster = Cluster { children, addresses, dir: dir.into(), acms: acms.into(), is_encrypted };
         for sp in 1..=count {
             let config = cluster.config(sp);
             fs::write(&config, configure(fs::read_to_string(&config)?))?;
@@ -76,7 +82,7 @@ impl Cluster {
             cluster.children.push(child);
             cluster.addresses.push(format!("{}.{sp}:7400", base.trim_end_matches(".0")).parse()?);
         }
-        (1..=count).try_for_each(|sp| cluster.wait_for(sp, Duration::from_secs(10)))?;
+        (1..=count).try_for_each(|sp| cluster.wait_ready(sp))?;
         Ok(cluster)
     }
 
@@ -85,29 +91,83 @@ impl Cluster {
         self.dir.join(format!("sp{sp}/acms.toml"))
     }
 
-    /// Starts the process of storage point `sp`, whose log goes to `acms.log` beside its configuration.
+    /// A process of storage point `sp`, whose log goes to `acms.log` beside its configuration.
     pub fn spawn(&self, sp: u8) -> Result<Child, Failure> {
         let config = self.config(sp);
-        let log = fs::File::create(config.with_file_name("acms.log"))?;
+        let log = fs::File::options().create(true).append(true).open(config.with_file_name("acms.log"))?;
         let mut command = Command::new(&self.acms);
         command.args(["storage-point", "--exit-with-parent", "--config"]).arg(config);
         Ok(command.stdout(Stdio::null()).stderr(log).spawn()?)
     }
 
-    /// Waits until storage point `sp` takes connections.
-    pub fn wait_for(&self, sp: u8, time: Duration) -> Result<(), Failure> {
-        let address = self.addresses[usize::from(sp) - 1];
-        let is_up = (0..time.as_millis() / 20).any(|_| {
-            std::thread::sleep(Duration::from_millis(20));
-            TcpStream::connect(address).is_ok()
-        });
-        if is_up { Ok(()) } else { Err(format!("the storage point at {address} did not start").into()) }
+    /// Starts storage point `sp`, which has ended, again and waits until it serves.
+    pub fn start_again(&mut self, sp: u8) -> Result<(), Failure> {
+        *self.child(sp) = self.spawn(sp)?;
+        self.wait_ready(sp)
+    }
+
+    /// Waits until `/healthz` of storage point `sp` answers.
+    pub fn wait_ready(&mut self, sp: u8) -> Result<(), Failure> {
+        let (began, address) = (Instant::now(), self.addresses[usize::from(sp) - 1]);
+        while began.elapsed() < READY_TIME {
+            if TcpStream::connect(address).is_ok() && (self.is_encrypted || request(address, "GET", "/healthz").is_ok())
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.child(sp).try_wait()? {
+                return Err(format!("storage point {sp} ended: {status}").into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(format!("the storage point at {address} did not start").into())
+    }
+
+    /// Kills storage point `sp`, as a crash would.
+    pub fn kill(&mut self, sp: u8) -> Result<(), Failure> {
+        self.child(sp).kill()?;
+        self.child(sp).wait()?;
+        Ok(())
+    }
+
+    /// Stops storage point `sp`, as an operator would.
+    pub fn stop(&mut self, sp: u8) -> Result<(), Failure> {
+        terminate(self.child(sp))?;
+        self.child(sp).wait()?;
+        Ok(())
+    }
+
+    fn child(&mut self, sp: u8) -> &mut Child {
+        &mut self.children[usize::from(sp) - 1]
     }
 
     /// Process id of storage point `sp`.
     pub fn pid(&self, sp: u8) -> u32 {
         self.children[usize::from(sp) - 1].id()
     }
+}
+
+/// Asks a process to stop.
+pub fn terminate(child: &Child) -> Result<(), Failure> {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
+    Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?)
+}
+
+/// Status and body of a request without a body in plain text, over a connection of its own.
+pub fn request(address: SocketAddr, method: &str, target: &str) -> Result<(u16, String), Failure> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+    stream.write_all(&encode_request(method, &address.to_string(), target, &[("Connection", "close")]))?;
+    let mut parser = ResponseParser::new(method == "HEAD", 1 << 30);
+    let (mut buffer, mut body) = (vec![0; 64 << 10], Vec::new());
+    while !parser.is_done() {
+        match stream.read(&mut buffer)? {
+            0 => drop(parser.end()?),
+            len => drop(parser.push(&buffer[..len])?),
+        }
+        body.extend_from_slice(&parser.take_body());
+    }
+    let status = parser.head().map_or(0, |head| head.status);
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// Seconds of processor time that a process has used.

@@ -8,7 +8,10 @@
 #[allow(dead_code, reason = "the tests use more of it")]
 mod table;
 
-use acms_bench::cluster::{Cluster, acms_beside, memory_kib};
+use acms_bench::{
+    Failure,
+    cluster::{Cluster, acms_beside, memory_kib},
+};
 use acms_engine::{
     client::response::{Progress, ResponseParser, encode_request},
     wire::Hello,
@@ -17,7 +20,6 @@ use clap::Parser;
 use socket2::SockRef;
 use std::{
     collections::BTreeMap,
-    error::Error,
     io::{ErrorKind, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     path::PathBuf,
@@ -46,8 +48,6 @@ struct Args {
     #[arg(long)]
     dir: Option<PathBuf>,
 }
-
-type Failure = Box<dyn Error>;
 
 /// The limits that the tables are written for.
 const LIMITS: &str = "\n[limits]\nhead = \"1s\"\nbody = \"1s\"\nwrite = \"1s\"\nidle = \"2s\"\ncontent = \"100KiB\"\n";
@@ -123,8 +123,7 @@ fn main() -> Result<(), Failure> {
     };
     let mut cluster = Cluster::start(&acms, &dir.path().join("cluster"), 3, configure)?;
     // Whoever says that it is the first is a stranger; the two others are a quorum.
-    cluster.children[0].kill()?;
-    cluster.children[0].wait()?;
+    cluster.kill(1)?;
     let publish = cluster.addresses[1];
     let at = |port| SocketAddr::new(publish.ip(), port);
     let target = Target { publish, deliver: at(7300), peer: at(7500), hello: table::hello_of(at(7500))? };

@@ -3,15 +3,16 @@
 //! Starts storage points as processes, publishes in a closed loop from one event loop, and prints acceptance latency,
 //! publications per second, the processor time of each side, and the disk's own flush beside them.
 
-use acms_bench::cluster::{Cluster, acms_beside, cpu_s};
-use acms_engine::client::response::{ResponseParser, encode_request};
+use acms_bench::{
+    Failure,
+    cluster::{Cluster, acms_beside, cpu_s},
+    publisher::Publisher,
+};
 use clap::Parser;
 use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token};
 use std::{
-    error::Error,
     fs::File,
-    io::{ErrorKind, Read, Write},
     net::SocketAddr,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -49,67 +50,22 @@ struct Args {
     json: bool,
 }
 
-type Failure = Box<dyn Error>;
-
-struct Publisher {
-    stream: TcpStream,
-    parser: ResponseParser,
-    request: Vec<u8>,
-    written: usize,
-    began: Instant,
-    number: u64,
+/// A publisher with what it publishes: numbered, to 16 paths of its own, under keys of its own.
+struct Load {
+    publisher: Publisher,
     name: usize,
+    number: u64,
 }
 
-impl Publisher {
-    fn connect(name: usize, address: SocketAddr) -> Result<Publisher, Failure> {
-        let stream = TcpStream::from_std({
-            let stream = std::net::TcpStream::connect(address)?;
-            stream.set_nonblocking(true)?;
-            stream.set_nodelay(true)?;
-            stream
-        });
-        let parser = ResponseParser::new(false, 1 << 20);
-        Ok(Publisher { stream, parser, request: Vec::new(), written: 0, began: Instant::now(), number: 0, name })
-    }
-
+impl Load {
     fn begin(&mut self, args: &Args) {
         self.number += 1;
-        let target = format!("/v1/config/bench/p{}/f{}", self.name, self.number % 16);
+        let path = format!("bench/p{}/f{}", self.name, self.number % 16);
         let key = format!("{}-{}", self.name, self.number);
-        let length = args.size.to_string();
-        let headers = [("Idempotency-Key", &*key), ("ACMS-Order", &*args.order), ("Content-Length", &*length)];
-        self.request = encode_request("PUT", "bench", &target, &headers);
-        let filler = (self.name as u64) << 32 | self.number;
-        self.request.extend(filler.to_le_bytes().iter().cycle().take(args.size));
-        self.written = 0;
-        self.parser = ResponseParser::new(false, 1 << 20);
-        self.began = Instant::now();
-    }
-
-    /// Writes and reads what goes; the outcome's status once it is there.
-    fn advance(&mut self) -> Result<Option<u16>, Failure> {
-        while self.written < self.request.len() {
-            match self.stream.write(&self.request[self.written..]) {
-                Ok(len) => self.written += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut buffer = [0; 4096];
-        loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Err("the storage point closed the connection".into()),
-                Ok(len) => {
-                    self.parser.push(&buffer[..len])?;
-                    if self.parser.is_done() {
-                        return Ok(self.parser.head().map(|head| head.status));
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let filler = ((self.name as u64) << 32 | self.number).to_le_bytes();
+        let content: Vec<u8> = filler.iter().copied().cycle().take(args.size).collect();
+        let headers = [("Idempotency-Key", &*key), ("ACMS-Order", &*args.order)];
+        self.publisher.begin(&path, &headers, &content, Instant::now());
     }
 }
 
@@ -124,25 +80,21 @@ fn publish(args: &Args, addresses: &[SocketAddr], duration: Duration) -> Result<
     let mut poll = Poll::new()?;
     let mut publishers = Vec::new();
     for name in 0..args.publishers {
-        let mut publisher = Publisher::connect(name, addresses[name % addresses.len()])?;
-        poll.registry().register(&mut publisher.stream, Token(name), Interest::READABLE | Interest::WRITABLE)?;
-        publishers.push(publisher);
+        let publisher = Publisher::connect(addresses[name % addresses.len()], poll.registry(), Token(name))?;
+        publishers.push(Load { publisher, name, number: 0 });
     }
     let started = Instant::now();
     let mut measured = Measured { latency_us: Histogram::new(3)?, accepted: 0, others: 0, elapsed: duration };
-    for publisher in &mut publishers {
-        publisher.begin(args);
-        publisher.advance()?;
-    }
+    publishers.iter_mut().for_each(|load| load.begin(args));
     let mut events = Events::with_capacity(1024);
     while started.elapsed() < duration {
         poll.poll(&mut events, Some(Duration::from_secs(1)))?;
         for event in &events {
-            let publisher = &mut publishers[event.token().0];
-            while let Some(status) = publisher.advance()? {
-                measured.latency_us.record(publisher.began.elapsed().as_micros() as u64)?;
+            let load = &mut publishers[event.token().0];
+            while let Some((status, took)) = load.publisher.advance()? {
+                measured.latency_us.record(took.as_micros() as u64)?;
                 *if status == 201 { &mut measured.accepted } else { &mut measured.others } += 1;
-                publisher.begin(args);
+                load.begin(args);
             }
         }
     }

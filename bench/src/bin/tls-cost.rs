@@ -4,21 +4,21 @@
 //!
 //! `cargo run --release -p acms-bench --bin tls-cost [-- ROUNDS SECONDS]`
 
-use acms_bench::cluster::{Cluster, acms_beside, cpu_s, memory_kib};
+use acms_bench::{
+    Failure,
+    cluster::{Cluster, acms_beside, cpu_s, memory_kib},
+};
 use acms_engine::{
     client::{Body, Client, ClientOptions, Credentials, GetOptions, PublishOptions, Verdict},
     protocol::Path,
     tls::ClientTls,
 };
 use std::{
-    error::Error,
     io::Write as _,
     net::TcpStream,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// Connections at once: threads of this process.
 const READERS: usize = 8;
@@ -36,8 +36,8 @@ struct Side {
 impl Side {
     fn start(dir: &std::path::Path, tls: bool) -> Result<Side, Failure> {
         let init: &[&str] = if tls { &["--tls"] } else { &["--no-tls"] };
-        let started = Cluster::start_as(&acms_beside().map_err(text)?, dir, 3, init, |config| config);
-        let cluster = started.map_err(text)?;
+        let started = Cluster::start_as(&acms_beside()?, dir, 3, init, |config| config);
+        let cluster = started?;
         let file = |name: &str| tls.then(|| dir.join("publisher").join(name));
         let credentials = Credentials {
             ca: file("authority.pem"),
@@ -62,7 +62,7 @@ impl Side {
     {
         let (next, until) = (AtomicU64::new(0), Instant::now() + time);
         let pid = self.cluster.pid(1);
-        let (before, began) = (cpu_s(pid).map_err(text)?, Instant::now());
+        let (before, began) = (cpu_s(pid)?, Instant::now());
         let one = || -> Result<(), Failure> {
             while Instant::now() < until {
                 work(&self.client, next.fetch_add(1, Ordering::Relaxed))?;
@@ -74,13 +74,9 @@ impl Side {
             all.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread has failed".into())))
         })?;
         let count = next.into_inner() as f64;
-        let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_s(pid).map_err(text)? - before);
+        let (took, cpu) = (began.elapsed().as_secs_f64(), cpu_s(pid)? - before);
         Ok([count / took, cpu / count * 1e6])
     }
-}
-
-fn text(error: Box<dyn Error>) -> Failure {
-    error.to_string().into()
 }
 
 fn publish(client: &Client, path: &Path, body: &Body) -> Result<(), Failure> {
@@ -106,7 +102,7 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 fn held_kib(side: &Side, tls: Option<&ClientTls>) -> Result<f64, Failure> {
     let pid = side.cluster.pid(1);
     let address = side.cluster.addresses[0];
-    let memory = || memory_kib(pid, "RssAnon").map_err(text);
+    let memory = || memory_kib(pid, "RssAnon");
     let cursor = side.client.snapshot()?.cursor();
     let request = format!("GET /v1/changes/{cursor}/nothing/here HTTP/1.1\r\nHost: sp\r\n\r\n").into_bytes();
     let mut open = Vec::new();

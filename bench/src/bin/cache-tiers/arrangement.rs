@@ -1,7 +1,7 @@
 //! Caches as processes of this machine, with the configurations that the project ships.
 
+use acms_bench::{Failure, cluster::terminate};
 use std::{
-    error::Error,
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -9,8 +9,6 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-
-type Failure = Box<dyn Error>;
 
 /// All arrangements that there are.
 pub(crate) const KINDS: [&str; 6] = ["direct", "nginx", "varnish", "acms", "acms-2", "acms-3"];
@@ -28,8 +26,7 @@ impl Drop for Arrangement {
     fn drop(&mut self) {
         for child in self.children.iter_mut().rev() {
             // nginx and Varnish take their own children with them only if they are asked to end.
-            let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
+            terminate(child).ok();
             child.wait().ok();
         }
     }

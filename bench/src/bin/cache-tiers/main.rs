@@ -9,7 +9,10 @@
 
 mod arrangement;
 
-use acms_bench::cluster::{Cluster, acms_beside};
+use acms_bench::{
+    Failure,
+    cluster::{Cluster, acms_beside},
+};
 use acms_engine::{
     client::{Body, Client, ClientOptions, PublishOptions, Verdict},
     protocol::Hash,
@@ -20,15 +23,12 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
-
-type Failure = Box<dyn Error>;
 
 const CONTENT_LEN: usize = 1024;
 /// What has not come in this time is counted as missing.

@@ -6,7 +6,10 @@
 mod client;
 mod nginx;
 
-use acms_bench::cluster::{Cluster, acms_beside, cpu_s};
+use acms_bench::{
+    Failure,
+    cluster::{Cluster, acms_beside, cpu_s},
+};
 use acms_engine::{
     client::{Body, Client, ClientOptions, PublishOptions},
     protocol::Hash,
@@ -14,7 +17,7 @@ use acms_engine::{
 };
 use clap::Parser;
 use nginx::Nginx;
-use std::{error::Error, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Measures GETs of one storage point beside nginx.
 #[derive(Parser)]
@@ -39,8 +42,6 @@ struct Args {
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
 }
-
-type Failure = Box<dyn Error>;
 
 /// A server under test.
 struct Server {

@@ -6,12 +6,14 @@
 mod floor;
 mod waiters;
 
-use acms_bench::cluster::{Cluster, acms_beside, cpu_s, memory_kib};
+use acms_bench::{
+    Failure,
+    cluster::{Cluster, acms_beside, cpu_s, memory_kib},
+};
 use acms_engine::runtime::process::raise_open_files;
 use clap::Parser;
 use hdrhistogram::Histogram;
 use std::{
-    error::Error,
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -51,8 +53,6 @@ struct Args {
     #[arg(long, hide = true, value_name = "BYTES")]
     floor: Option<usize>,
 }
-
-type Failure = Box<dyn Error>;
 
 struct Floor {
     child: Child,

@@ -1,197 +1,57 @@
-//! A cluster of real processes on loopback: started, killed, started again, and looked at.
+//! What is asked of a cluster, and receivers of it, as processes of this machine.
 
 use crate::Failure;
-use acms_bench::cluster::{address_base, memory_kib};
-use acms_engine::client::{
-    Client, ClientOptions,
-    response::{ResponseParser, encode_request},
-};
+use acms_bench::cluster::{Cluster, memory_kib, request, terminate};
+use acms_engine::client::{Client, ClientOptions};
 use std::{
-    fs,
-    io::{BufRead, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::{Path, PathBuf},
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
 
-/// A storage point that does not serve so long after its start never will.
-const READY_TIME: Duration = Duration::from_secs(900);
-
-pub(crate) struct Cluster {
-    acms: PathBuf,
-    dir: PathBuf,
-    base: String,
-    children: Vec<Option<Child>>,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().flatten() {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
-impl Cluster {
-    pub(crate) fn start(acms: &Path, dir: &Path, count: u8, more: &str) -> Result<Cluster, Failure> {
-        let base = address_base().trim_end_matches('0').to_owned();
-        let made = Command::new(acms)
-            .args(["init", "--storage-points", &count.to_string(), "--address-base", &format!("{base}0")])
-            .arg(dir)
-            .stdout(Stdio::null())
-            .status()?;
-        if !made.success() {
-            return Err(format!("{} init failed", acms.display()).into());
-        }
-        let children = (0..count).map(|_| None).collect();
-        let mut cluster = Cluster { acms: acms.to_owned(), dir: dir.to_owned(), base, children };
-        for sp in 1..=count {
-            fs::OpenOptions::new().append(true).open(cluster.config(sp))?.write_all(more.as_bytes())?;
-            cluster.spawn(sp)?;
-        }
-        (1..=count).try_for_each(|sp| cluster.wait_ready(sp))?;
-        Ok(cluster)
-    }
-
-    pub(crate) fn sps(&self) -> std::ops::RangeInclusive<u8> {
-        1..=self.children.len() as u8
-    }
-
-    fn config(&self, sp: u8) -> PathBuf {
-        self.dir.join(format!("sp{sp}/acms.toml"))
-    }
-
-    pub(crate) fn store(&self, sp: u8) -> PathBuf {
-        self.dir.join(format!("sp{sp}/store"))
-    }
-
-    pub(crate) fn address(&self, sp: u8) -> String {
-        format!("{}{sp}:7400", self.base)
-    }
-
-    pub(crate) fn url(&self, sp: u8) -> String {
-        format!("http://{}", self.address(sp))
-    }
-
-    pub(crate) fn client(&self, sp: u8) -> Result<Client, Failure> {
-        let options = ClientOptions { io_timeout: Duration::from_secs(300), ..ClientOptions::default() };
-        Ok(Client::from_texts(&[self.url(sp)], options)?)
-    }
-
-    pub(crate) fn pid(&self, sp: u8) -> Option<u32> {
-        self.children[usize::from(sp) - 1].as_ref().map(Child::id)
-    }
-
-    pub(crate) fn spawn(&mut self, sp: u8) -> Result<(), Failure> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join(format!("log{sp}")))?;
-        let child = Command::new(&self.acms)
-            .args(["storage-point", "--exit-with-parent", "--config"])
-            .arg(self.config(sp))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        self.children[usize::from(sp) - 1] = Some(child);
-        Ok(())
-    }
-
-    /// Until `/healthz` answers.
-    pub(crate) fn wait_ready(&mut self, sp: u8) -> Result<(), Failure> {
-        let (began, address) = (Instant::now(), self.address(sp));
-        while began.elapsed() < READY_TIME {
-            if TcpStream::connect(&address).is_ok() && get(&address, "/healthz").is_ok() {
-                return Ok(());
+/// Waits until each storage point has little log behind its last checkpoint.
+pub(crate) fn wait_for_checkpoints(cluster: &Cluster) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    for address in &cluster.addresses {
+        while metric(*address, "acms_store_uncovered_bytes")? > 4 << 20 {
+            if began.elapsed() > Duration::from_secs(300) {
+                return Err(format!("the storage point at {address} makes no checkpoint").into());
             }
-            if let Some(child) = &mut self.children[usize::from(sp) - 1]
-                && let Some(status) = child.try_wait()?
-            {
-                return Err(format!("storage point {sp} ended: {status}").into());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Err(format!("storage point {sp} at {address} did not start").into())
-    }
-
-    pub(crate) fn kill(&mut self, sp: u8) -> Result<(), Failure> {
-        if let Some(mut child) = self.children[usize::from(sp) - 1].take() {
-            child.kill()?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn stop(&mut self, sp: u8) -> Result<(), Failure> {
-        if let Some(mut child) = self.children[usize::from(sp) - 1].take() {
-            terminate(&child)?;
-            child.wait()?;
-        }
-        Ok(())
-    }
-
-    /// The disk of a dead storage point is lost, and replaced.
-    pub(crate) fn replace(&self, sp: u8) -> Result<(), Failure> {
-        fs::remove_dir_all(self.store(sp))?;
-        let made = Command::new(&self.acms).args(["replace", "--config"]).arg(self.config(sp)).output()?;
-        match made.status.success() {
-            true => Ok(()),
-            false => Err(String::from_utf8_lossy(&made.stderr).into_owned().into()),
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
-
-    /// Waits until each storage point has little log behind its last checkpoint.
-    pub(crate) fn wait_for_checkpoints(&self) -> Result<Duration, Failure> {
-        let began = Instant::now();
-        for sp in self.sps() {
-            while metric(&self.address(sp), "acms_store_uncovered_bytes")? > 4 << 20 {
-                if began.elapsed() > Duration::from_secs(300) {
-                    return Err(format!("storage point {sp} makes no checkpoint").into());
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        }
-        Ok(began.elapsed())
-    }
+    Ok(began.elapsed())
 }
 
-pub(crate) fn terminate(child: &Child) -> Result<(), Failure> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
-    Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?)
-}
-
-/// The body of a plain GET, over a connection of its own.
-pub(crate) fn get(address: &str, target: &str) -> Result<String, Failure> {
-    request(address, "GET", target).map(|(_, body)| body)
-}
-
-/// Status and body of a request without a body, over a connection of its own.
-pub(crate) fn request(address: &str, method: &str, target: &str) -> Result<(u16, String), Failure> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(300)))?;
-    stream.write_all(&encode_request(method, address, target, &[("Connection", "close")]))?;
-    let mut parser = ResponseParser::new(method == "HEAD", 1 << 30);
-    let (mut buffer, mut body) = (vec![0; 64 << 10], Vec::new());
-    while !parser.is_done() {
-        match stream.read(&mut buffer)? {
-            0 => drop(parser.end()?),
-            len => drop(parser.push(&buffer[..len])?),
-        }
-        body.extend_from_slice(&parser.take_body());
-    }
-    let status = parser.head().map_or(0, |head| head.status);
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
-}
-
-pub(crate) fn metric(address: &str, name: &str) -> Result<u64, Failure> {
-    let text = get(address, "/metrics")?;
+fn metric(address: SocketAddr, name: &str) -> Result<u64, Failure> {
+    let (_, text) = request(address, "GET", "/metrics")?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(line.ok_or_else(|| format!("no metric {name}"))?.trim().parse()?)
 }
 
+/// A client of the storage point at `address` that waits long.
+pub(crate) fn client(address: SocketAddr) -> Result<Client, Failure> {
+    let options = ClientOptions { io_timeout: Duration::from_secs(300), ..ClientOptions::default() };
+    Ok(Client::from_texts(&[format!("http://{address}")], options)?)
+}
+
+/// The disk of storage point `sp`, which has ended, is lost, and replaced.
+pub(crate) fn replace_disk(acms: &Path, cluster: &Cluster, sp: u8) -> Result<(), Failure> {
+    let config = cluster.config(sp);
+    std::fs::remove_dir_all(config.with_file_name("store"))?;
+    let made = Command::new(acms).args(["replace", "--config"]).arg(config).output()?;
+    match made.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&made.stderr).into_owned().into()),
+    }
+}
+
 /// A field of `/proc/<pid>/status`, in MiB.
 pub(crate) fn memory_mib(pid: u32, field: &str) -> Result<f64, Failure> {
-    Ok(memory_kib(pid, field).map_err(|error| error.to_string())? as f64 / 1024.0)
+    Ok(memory_kib(pid, field)? as f64 / 1024.0)
 }
 
 /// A real `acms receive`, with its events.

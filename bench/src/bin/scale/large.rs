@@ -2,11 +2,12 @@
 
 use crate::{
     Args, Failure,
-    cluster::{Cluster, Receive, memory_mib, request},
+    cluster::{Receive, memory_mib},
     load::{self, Paced},
     proxy::Proxy,
     say, say_memory,
 };
+use acms_bench::cluster::{Cluster, request};
 use acms_engine::protocol::Hash;
 use std::{
     fs::File,
@@ -24,12 +25,12 @@ use std::{
 const RATE_PER_S: u32 = 50;
 
 pub(crate) fn run(args: &Args, acms: &Path, dir: &Path, size: u64) -> Result<(), Failure> {
-    let mut cluster =
-        Cluster::start(acms, &dir.join("cluster"), args.storage_points, "\n[limits]\ncontent = \"1GiB\"\n")?;
+    let configure = |config| config + "\n[limits]\ncontent = \"1GiB\"\n";
+    let cluster = Cluster::start(acms, &dir.join("cluster"), args.storage_points, configure)?;
     let alone = beside(&cluster, args.samples, false)?.join().map_err(|_| "the publishers panicked")??;
     say_paced("small_alone", &alone);
     let (file, hash) = make(dir, "large", size, 1)?;
-    let proxy = Proxy::start(cluster.address(2))?;
+    let proxy = Proxy::start(cluster.addresses[1])?;
     let receiver = Receive::start(acms, &proxy.url, &dir.join("received"), &[])?;
     let going = Arc::new(AtomicBool::new(true));
     let with = start_beside(&cluster, args.samples, Arc::clone(&going))?;
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Args, acms: &Path, dir: &Path, size: u64) -> Result<(),
     say("small_p99_ratio", with.ms(0.99) / alone.ms(0.99));
     say_memory(&cluster, "large", "VmHWM")?;
     say("large_receiver_vmhwm_mib", memory_mib(receiver.child.id(), "VmHWM")?);
-    cuts(acms, dir, &mut cluster, &proxy, &receiver, size)
+    cuts(acms, dir, &cluster, &proxy, &receiver, size)
 }
 
 fn beside(cluster: &Cluster, samples: u64, goes_on: bool) -> Result<JoinHandle<Result<Paced, Failure>>, Failure> {
@@ -52,7 +53,7 @@ fn start_beside(
     samples: u64,
     goes_on: Arc<AtomicBool>,
 ) -> Result<JoinHandle<Result<Paced, Failure>>, Failure> {
-    let addresses: Vec<_> = cluster.sps().map(|sp| cluster.address(sp).parse()).collect::<Result<_, _>>()?;
+    let addresses = cluster.addresses.clone();
     Ok(std::thread::spawn(move || load::paced(&addresses, RATE_PER_S, samples, &goes_on)))
 }
 
@@ -94,7 +95,7 @@ fn hash_of(mut file: File) -> Result<Hash, Failure> {
 fn deliver(acms: &Path, cluster: &Cluster, receiver: &Receive, file: &Path, hash: Hash) -> Result<(), Failure> {
     let began = Instant::now();
     let mut publisher = Command::new(acms)
-        .args(["publish", "--json", "--to", &cluster.url(1), "large/file"])
+        .args(["publish", "--json", "--to", &format!("http://{}", cluster.addresses[0]), "large/file"])
         .arg(file)
         .stdout(std::process::Stdio::piped())
         .spawn()?;
@@ -117,8 +118,8 @@ fn deliver(acms: &Path, cluster: &Cluster, receiver: &Receive, file: &Path, hash
 }
 
 fn wait_for_copies(cluster: &Cluster, hash: Hash) -> Result<(), Failure> {
-    for sp in cluster.sps() {
-        while request(&cluster.address(sp), "HEAD", &format!("/v1/objects/{hash}"))?.0 != 200 {
+    for address in &cluster.addresses {
+        while request(*address, "HEAD", &format!("/v1/objects/{hash}"))?.0 != 200 {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -129,13 +130,13 @@ fn wait_for_copies(cluster: &Cluster, hash: Hash) -> Result<(), Failure> {
 fn cuts(
     acms: &Path,
     dir: &Path,
-    cluster: &mut Cluster,
+    cluster: &Cluster,
     proxy: &Proxy,
     receiver: &Receive,
     size: u64,
 ) -> Result<(), Failure> {
     let (file, hash) = make(dir, "cut", size, 2)?;
-    let upload = Proxy::start(cluster.address(1))?;
+    let upload = Proxy::start(cluster.addresses[0])?;
     proxy.take_counts();
     proxy.cut_at(size / 2);
     let cutter = upload.clone();

@@ -1,69 +1,14 @@
 //! Publishers with kept connections: many in a closed loop to fill a cluster, or one open-loop schedule.
 
 use crate::Failure;
-use acms_engine::client::response::{ResponseParser, encode_request};
+use acms_bench::publisher::Publisher;
 use hdrhistogram::Histogram;
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token};
 use std::{
-    io::{ErrorKind, Read, Write},
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
-
-struct Publisher {
-    stream: TcpStream,
-    parser: ResponseParser,
-    request: Vec<u8>,
-    written: usize,
-    /// From when its latency counts; none: it has nothing to do.
-    began: Option<Instant>,
-}
-
-impl Publisher {
-    fn connect(address: SocketAddr) -> Result<Publisher, Failure> {
-        let stream = std::net::TcpStream::connect(address)?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let parser = ResponseParser::new(false, 1 << 20);
-        Ok(Publisher { stream: TcpStream::from_std(stream), parser, request: Vec::new(), written: 0, began: None })
-    }
-
-    fn begin(&mut self, path: &str, content: &[u8], began: Instant) {
-        let length = content.len().to_string();
-        self.request = encode_request("PUT", "scale", &format!("/v1/config/{path}"), &[("Content-Length", &*length)]);
-        self.request.extend_from_slice(content);
-        self.written = 0;
-        self.parser = ResponseParser::new(false, 1 << 20);
-        self.began = Some(began);
-    }
-
-    /// Writes and reads what goes; the outcome's status once it is there.
-    fn advance(&mut self) -> Result<Option<u16>, Failure> {
-        while self.written < self.request.len() {
-            match self.stream.write(&self.request[self.written..]) {
-                Ok(len) => self.written += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut buffer = [0; 4096];
-        while self.began.is_some() {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return Err("the storage point closed the connection".into()),
-                Ok(len) => {
-                    self.parser.push(&buffer[..len])?;
-                    if self.parser.is_done() {
-                        return Ok(self.parser.head().map(|head| head.status));
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(None)
-    }
-}
 
 /// Bytes that no compression and no other number gives.
 pub(crate) fn content(number: u64, len: usize) -> Vec<u8> {
@@ -90,19 +35,15 @@ pub(crate) fn fill(
     let mut poll = Poll::new()?;
     let mut all = Vec::new();
     for at in 0..publishers {
-        let mut publisher = Publisher::connect(addresses[at % addresses.len()])?;
-        poll.registry().register(&mut publisher.stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
-        all.push((publisher, 0));
+        all.push((Publisher::connect(addresses[at % addresses.len()], poll.registry(), Token(at))?, 0));
     }
     let (mut next, mut done, mut again) = (0, 0, 0);
     let mut begin = |publisher: &mut Publisher, doing: &mut u64| {
         if next < count {
             let (path, content) = publication(next);
-            publisher.begin(&path, &content, Instant::now());
+            publisher.begin(&path, &[], &content, Instant::now());
             *doing = next;
             next += 1;
-        } else {
-            publisher.began = None;
         }
     };
     for (publisher, doing) in &mut all {
@@ -113,14 +54,14 @@ pub(crate) fn fill(
         poll.poll(&mut events, Some(Duration::from_secs(1)))?;
         for event in &events {
             let (publisher, doing) = &mut all[event.token().0];
-            while let Some(status) = publisher.advance()? {
+            while let Some((status, _)) = publisher.advance()? {
                 if status == 201 {
                     done += 1;
                     begin(publisher, doing);
                 } else {
                     again += 1;
                     let (path, content) = publication(*doing);
-                    publisher.begin(&path, &content, Instant::now());
+                    publisher.begin(&path, &[], &content, Instant::now());
                 }
             }
         }
@@ -141,9 +82,8 @@ impl Paced {
 
     /// Whether the publisher has its outcome now, which is counted.
     fn advance(&mut self, publisher: &mut Publisher) -> Result<bool, Failure> {
-        let Some(status) = publisher.advance()? else { return Ok(false) };
-        let Some(began) = publisher.began.take() else { return Ok(false) };
-        self.latency_us.record(began.elapsed().as_micros() as u64)?;
+        let Some((status, took)) = publisher.advance()? else { return Ok(false) };
+        self.latency_us.record(took.as_micros() as u64)?;
         self.not_accepted += u64::from(status != 201);
         Ok(true)
     }
@@ -161,9 +101,7 @@ pub(crate) fn paced(
     let mut poll = Poll::new()?;
     let mut all = Vec::new();
     for at in 0..PUBLISHERS {
-        let mut publisher = Publisher::connect(addresses[at % addresses.len()])?;
-        poll.registry().register(&mut publisher.stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
-        all.push(publisher);
+        all.push(Publisher::connect(addresses[at % addresses.len()], poll.registry(), Token(at))?);
     }
     let mut idle: std::collections::VecDeque<usize> = (0..PUBLISHERS).collect();
     let started = Instant::now();
@@ -179,7 +117,7 @@ pub(crate) fn paced(
             && at <= Instant::now()
             && let Some(free) = idle.pop_front()
         {
-            all[free].begin(&format!("small/f{}", begun % 500), &content(begun, 1024), at);
+            all[free].begin(&format!("small/f{}", begun % 500), &[], &content(begun, 1024), at);
             if paced.advance(&mut all[free])? {
                 idle.push_back(free);
             }

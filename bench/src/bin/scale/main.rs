@@ -9,10 +9,12 @@ mod load;
 mod paths;
 mod proxy;
 
+pub(crate) use acms_bench::Failure;
+use acms_bench::cluster::Cluster;
 use acms_engine::runtime::units::parse_size;
 use clap::Parser;
-use cluster::{Cluster, memory_mib};
-use std::{error::Error, path::PathBuf};
+use cluster::memory_mib;
+use std::path::PathBuf;
 
 /// Measures a cluster on this machine with many paths, or with one very large content.
 #[derive(Parser)]
@@ -47,8 +49,6 @@ pub(crate) struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
-
 /// One figure.
 pub(crate) fn say(name: &str, value: f64) {
     println!("{name}\t{value:.3}");
@@ -56,10 +56,8 @@ pub(crate) fn say(name: &str, value: f64) {
 
 /// Memory of each storage point that runs.
 pub(crate) fn say_memory(cluster: &Cluster, when: &str, field: &str) -> Result<(), Failure> {
-    for sp in cluster.sps() {
-        if let Some(pid) = cluster.pid(sp) {
-            say(&format!("{when}_sp{sp}_{}_mib", field.to_lowercase()), memory_mib(pid, field)?);
-        }
+    for sp in 1..=cluster.addresses.len() as u8 {
+        say(&format!("{when}_sp{sp}_{}_mib", field.to_lowercase()), memory_mib(cluster.pid(sp), field)?);
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 
 use crate::{
     Args, Failure,
-    cluster::{Cluster, Receive},
+    cluster::{self, Receive},
     load,
     proxy::Proxy,
     say, say_memory,
 };
+use acms_bench::cluster::Cluster;
 use acms_engine::client::{Body, PublishOptions};
 use std::{
     path::Path,
@@ -25,25 +26,24 @@ fn path_of(number: u64, flat: bool) -> String {
 }
 
 pub(crate) fn run(args: &Args, acms: &Path, dir: &Path) -> Result<(), Failure> {
-    let mut cluster = Cluster::start(acms, &dir.join("cluster"), args.storage_points, "")?;
+    let mut cluster = Cluster::start(acms, &dir.join("cluster"), args.storage_points, |config| config)?;
     say_memory(&cluster, "empty", "VmRSS")?;
     fill(args, &cluster)?;
     say_memory(&cluster, "filled", "VmRSS")?;
-    say("checkpoints_waited_s", cluster.wait_for_checkpoints()?.as_secs_f64());
+    say("checkpoints_waited_s", cluster::wait_for_checkpoints(&cluster)?.as_secs_f64());
     say_memory(&cluster, "checkpointed", "VmRSS")?;
     say_memory(&cluster, "checkpointed", "VmHWM")?;
     if !args.no_receiver {
         receive(args, acms, dir, &cluster)?;
     }
     restarts(&mut cluster)?;
-    lose_a_disk(args, &mut cluster)?;
+    lose_a_disk(args, acms, &mut cluster)?;
     say_memory(&cluster, "end", "VmRSS")
 }
 
 fn fill(args: &Args, cluster: &Cluster) -> Result<(), Failure> {
-    let addresses: Vec<_> = cluster.sps().map(|sp| cluster.address(sp).parse()).collect::<Result<_, _>>()?;
     let began = Instant::now();
-    let again = load::fill(&addresses, args.publishers, args.paths, |number| {
+    let again = load::fill(&cluster.addresses, args.publishers, args.paths, |number| {
         let len = 100 + number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 901;
         (path_of(number, args.flat), load::content(number, len as usize))
     })?;
@@ -57,7 +57,7 @@ fn fill(args: &Args, cluster: &Cluster) -> Result<(), Failure> {
 
 /// A receiver that starts with nothing; then learns one change, by the feed and by walking the tree.
 fn receive(args: &Args, acms: &Path, dir: &Path, cluster: &Cluster) -> Result<(), Failure> {
-    let proxy = Proxy::start(cluster.address(1))?;
+    let proxy = Proxy::start(cluster.addresses[0])?;
     let into = dir.join("received");
     let began = Instant::now();
     let receiver = Receive::start(acms, &proxy.url, &into, &[])?;
@@ -98,16 +98,15 @@ fn receive(args: &Args, acms: &Path, dir: &Path, cluster: &Cluster) -> Result<()
 
 fn change(cluster: &Cluster, path: &str, number: u64) -> Result<String, Failure> {
     let body = Body::Bytes(load::content(u64::MAX - number, 500).into());
-    let result = cluster.client(1)?.publish(&path.parse()?, &body, &PublishOptions::default())?;
+    let result = cluster::client(cluster.addresses[0])?.publish(&path.parse()?, &body, &PublishOptions::default())?;
     Ok(result.uid.ok_or("the change was not accepted")?.to_string())
 }
 
 fn restarts(cluster: &mut Cluster) -> Result<(), Failure> {
-    cluster.wait_for_checkpoints()?;
+    cluster::wait_for_checkpoints(cluster)?;
     let start = |name: &str, cluster: &mut Cluster| {
         let began = Instant::now();
-        cluster.spawn(2)?;
-        cluster.wait_ready(2)?;
+        cluster.start_again(2)?;
         say(name, began.elapsed().as_secs_f64());
         Ok::<_, Failure>(())
     };
@@ -120,14 +119,13 @@ fn restarts(cluster: &mut Cluster) -> Result<(), Failure> {
 }
 
 /// Until the new store is joined, and its as-of is within 2 s of now.
-fn lose_a_disk(args: &Args, cluster: &mut Cluster) -> Result<(), Failure> {
+fn lose_a_disk(args: &Args, acms: &Path, cluster: &mut Cluster) -> Result<(), Failure> {
     cluster.kill(3)?;
     let began = Instant::now();
-    cluster.replace(3)?;
-    cluster.spawn(3)?;
-    cluster.wait_ready(3)?;
+    cluster::replace_disk(acms, cluster, 3)?;
+    cluster.start_again(3)?;
     say("lost_disk_joined_s", began.elapsed().as_secs_f64());
-    let client = cluster.client(3)?;
+    let client = cluster::client(cluster.addresses[2])?;
     loop {
         let snapshot = client.snapshot()?;
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64;

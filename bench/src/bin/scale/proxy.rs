@@ -3,7 +3,7 @@
 use crate::Failure;
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -28,14 +28,14 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn start(to: String) -> Result<Proxy, Failure> {
+    pub(crate) fn start(to: SocketAddr) -> Result<Proxy, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
         let shared = Arc::new(Shared { cut_at: AtomicU64::new(u64::MAX), ..Shared::default() });
         let theirs = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(&to) else { continue };
+                let Ok(server) = TcpStream::connect(to) else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let (Ok(client_too), Ok(server_too)) = (client.try_clone(), server.try_clone()) else { continue };
                 let mut open = theirs.open.lock().unwrap_or_else(PoisonError::into_inner);

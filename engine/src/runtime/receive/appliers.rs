@@ -213,12 +213,14 @@ mod tests {
         const RECEIVERS: usize = 20;
         let directory = tempfile::tempdir().unwrap();
         let waker = Arc::new(Waker::new(Poll::new().unwrap().registry(), Token(0)).unwrap());
-        let open = |at: usize| Applier::open(FileDisk::open(&directory.path().join(at.to_string())).unwrap()).unwrap().0;
+        let open =
+            |at: usize| Applier::open(FileDisk::open(&directory.path().join(at.to_string())).unwrap()).unwrap().0;
         let mut appliers = Appliers::start(RECEIVERS, true, &waker).unwrap();
         for member in 0..RECEIVERS {
             let mut applier = Box::new(open(member));
             applier.disk_mut().rest();
-            let job = Job { member, applier, id: BatchId(7), changes: Vec::new(), reached: Some(reached(member as u64)) };
+            let job =
+                Job { member, applier, id: BatchId(7), changes: Vec::new(), reached: Some(reached(member as u64)) };
             assert!(appliers.begin(job));
         }
         appliers.finish();
