@@ -210,11 +210,12 @@ impl<S: Storage> Log<S> {
     }
 
     fn write(&mut self, encoded: &[Encoded<'_>], records: &[&Durable]) -> io::Result<()> {
+        let next = self.sequence.checked_add(1).ok_or_else(|| io::Error::other("sequence numbers are at their end"))?;
         let placed = encode_commit(&mut self.buffer, self.current.seal, self.sequence, self.position, encoded);
         self.current.file.write_at(self.position, &self.buffer)?;
         self.current.file.sync_data()?;
         self.position += self.buffer.len() as u64;
-        self.sequence += 1;
+        self.sequence = next;
         let end = Position { sequence: self.sequence, generation: self.current.seal.generation, offset: self.position };
         let len = self.buffer.len() as u64;
         self.contents.add(&self.current, &placed, || {
@@ -233,9 +234,10 @@ impl<S: Storage> Log<S> {
             self.spares.push_back(segment);
             return Ok(());
         }
-        let seal = self.next_seal();
-        let segment = segment::next(self.contents.storage(), self.contents.pool(), seal, self.options.segment_len);
-        self.spares.push_back(segment.map_err(StoreError::io("preparing a segment of the log"))?);
+        let prepared = self.next_seal().and_then(|seal| {
+            segment::next(self.contents.storage(), self.contents.pool(), seal, self.options.segment_len)
+        });
+        self.spares.push_back(prepared.map_err(StoreError::io("preparing a segment of the log"))?);
         Ok(())
     }
 
@@ -244,7 +246,7 @@ impl<S: Storage> Log<S> {
         if !self.spares.is_empty() || self.preparing.is_some() {
             return;
         }
-        let seal = self.next_seal();
+        let Ok(seal) = self.next_seal() else { return };
         let (storage, pool, len) = (self.contents.storage(), self.contents.pool(), self.options.segment_len);
         match self.options.prepare {
             Prepare::Background => {
@@ -263,10 +265,11 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    fn next_seal(&mut self) -> Seal {
-        let seal = Seal::new(self.binding, self.generation_next);
-        self.generation_next += 1;
-        seal
+    /// The greatest number names no segment.
+    fn next_seal(&mut self) -> io::Result<Seal> {
+        let next = self.generation_next.checked_add(1).ok_or_else(|| io::Error::other("no segment has a number left"))?;
+        let generation = std::mem::replace(&mut self.generation_next, next);
+        Ok(Seal::new(self.binding, generation))
     }
 }
 
