@@ -67,6 +67,11 @@ impl Arrivals {
     /// Never.
     pub const NEVER: Arrivals = Arrivals([None, None]);
 
+    /// Once.
+    pub fn at(ns: u64) -> Arrivals {
+        Arrivals([Some(ns), None])
+    }
+
     /// How often it arrives.
     pub fn count(self) -> usize {
         self.into_iter().count()

@@ -1,4 +1,4 @@
-//! The one model of the network between hosts: for the simulator now, for a router of real packets later.
+//! The one model of the network between hosts: for the simulator, and for a [`router`] of real packets.
 //!
 //! Each direction of each pair of hosts is on its own: delay from a [`Table`] of measured round trips, jitter, loss,
 //! duplication, reordering, rate and queue ([`LinkSettings`]), and whatever faults do to it ([`Disturbance`]). A
@@ -10,6 +10,7 @@
 mod disturbance;
 mod link;
 mod placement;
+pub mod router;
 mod table;
 
 pub use disturbance::{Disturbance, Disturbances, Hosts};
@@ -128,6 +129,21 @@ impl Network {
             }
         }
         Some(sent_ns)
+    }
+
+    /// Bytes that wait on the lines from `from` to `to`, the one with most of them.
+    pub fn waiting(&self, now_ns: u64, from: HostId, to: HostId) -> u64 {
+        if from == to {
+            return 0;
+        }
+        let bytes = |free_at_ns: Option<&u64>, rate: Option<u64>| {
+            let behind_ns = free_at_ns.map_or(0, |at| at.saturating_sub(now_ns));
+            (u128::from(behind_ns) * u128::from(rate.unwrap_or(0)) / SECOND_NS) as u64
+        };
+        let direction = self.directions.get(&(from, to)).map(|direction| &direction.free_at_ns);
+        let disturbed = bytes(direction, self.disturbances.of(from, to).rate);
+        let lines = [(from, Line::Up), (to, Line::Down)].map(|line| bytes(self.free_at_ns.get(&line), self.settings.rate));
+        lines.into_iter().fold(disturbed, u64::max)
     }
 
     /// When the last byte of a part of a TCP-like stream can be read at the other end, if nothing before it is missing.

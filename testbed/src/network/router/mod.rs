@@ -1,0 +1,266 @@
+//! A router of real packets: the modelled [`Network`] between hosts of this machine.
+//!
+//! Each host's only interface is a TUN device in a [`Namespace`] of its own; one thread reads what hosts send, asks the model
+//! when it arrives, and writes it to the receiver then. So the kernel's own TCP meets the modelled delays and losses, without
+//! any help from the kernel's traffic control.
+//!
+//! The router tells how late it was: a machine that is too busy makes the network slower than the model, and a run on it means
+//! nothing ([`RouterStats::lateness_ns`]).
+
+mod namespace;
+mod packets;
+
+pub use namespace::{InterfaceSettings, Namespace};
+
+use super::{HostId, Network};
+use crate::trace::now_ns;
+use hdrhistogram::Histogram;
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    eventfd::{EfdFlags, EventFd},
+    time::TimeSpec,
+    timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+};
+use packets::{InFlight, destination};
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+/// Addresses of hosts follow this one, in their order.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// The router looks so long before a packet is due, and then waits awake: a thread that sleeps wakes up late.
+const AWAKE_NS: u64 = 120_000;
+/// The greatest packet that an interface may send.
+const PACKET_LEN_MAX: usize = 65_535;
+/// Packets of one host before the others have their turn.
+const PACKETS_MAX: usize = 32;
+const STOP: u64 = u64::MAX;
+const TIMER: u64 = u64::MAX - 1;
+/// The greatest lateness that is told apart.
+const LATENESS_NS_MAX: u64 = 60_000_000_000;
+
+/// What the router did so far.
+#[derive(Clone, Debug)]
+pub struct RouterStats {
+    /// Packets that have arrived.
+    pub arrived: u64,
+    /// Their bytes, with all headers.
+    pub arrived_bytes: u64,
+    /// Packets that the model lost, or that found no room in its queue.
+    pub lost: u64,
+    /// Packets that met a cut.
+    pub cut: u64,
+    /// Packets to nobody, and what is no IPv4.
+    pub stray: u64,
+    /// Packets that the receiver's kernel did not take.
+    pub refused: u64,
+    /// How much later than the model says packets arrived, in nanoseconds: behind their time, and at most so long unseen
+    /// before.
+    pub lateness_ns: Histogram<u64>,
+}
+
+impl RouterStats {
+    fn new() -> RouterStats {
+        let lateness_ns = Histogram::new_with_max(LATENESS_NS_MAX, 3).expect("the bounds are good");
+        RouterStats { arrived: 0, arrived_bytes: 0, lost: 0, cut: 0, stray: 0, refused: 0, lateness_ns }
+    }
+}
+
+struct Shared {
+    network: Mutex<Network>,
+    stats: Mutex<RouterStats>,
+    stop: AtomicBool,
+    wake: EventFd,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// A network of hosts in namespaces, and the thread that carries their packets. Dropping it ends both.
+#[derive(Debug)]
+pub struct Router {
+    shared: Arc<Shared>,
+    hosts: Vec<Namespace>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Router {
+    /// Makes a namespace for each host of `network`, and begins to carry packets.
+    pub fn start(network: Network, settings: &InterfaceSettings) -> io::Result<Router> {
+        let made = (0..network.hosts().len()).map(|host| Namespace::make(address(HostId(host as u32)), settings));
+        let (hosts, tuns): (Vec<Namespace>, Vec<File>) = made.collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        let shared = Arc::new(Shared {
+            network: Mutex::new(network),
+            stats: Mutex::new(RouterStats::new()),
+            stop: AtomicBool::new(false),
+            wake: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+        });
+        let carrier = Carrier::new(Arc::clone(&shared), tuns)?;
+        let thread = std::thread::Builder::new().name("router".into()).spawn(move || carrier.run())?;
+        Ok(Router { shared, hosts, thread: Some(thread) })
+    }
+
+    /// Where a host is.
+    pub fn namespace(&self, host: HostId) -> &Namespace {
+        &self.hosts[host.0 as usize]
+    }
+
+    /// The model. Packets wait while this is held.
+    pub fn network(&self) -> MutexGuard<'_, Network> {
+        lock(&self.shared.network)
+    }
+
+    /// What was carried so far.
+    pub fn stats(&self) -> RouterStats {
+        lock(&self.shared.stats).clone()
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        // Without it the thread would end a little later.
+        let _ = self.shared.wake.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Address of a host in its namespace.
+pub fn address(host: HostId) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(FIRST_ADDRESS) + host.0)
+}
+
+fn host_at(address: Ipv4Addr, count: usize) -> Option<HostId> {
+    let host = u32::from(address).checked_sub(u32::from(FIRST_ADDRESS))?;
+    ((host as usize) < count).then_some(HostId(host))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The router's thread.
+struct Carrier {
+    shared: Arc<Shared>,
+    tuns: Vec<File>,
+    epoll: Epoll,
+    timer: TimerFd,
+    in_flight: InFlight,
+    /// A packet is read into this.
+    packet: Box<[u8]>,
+    /// When the thread last looked at all hosts.
+    looked_ns: u64,
+}
+
+impl Carrier {
+    fn new(shared: Arc<Shared>, tuns: Vec<File>) -> io::Result<Carrier> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        epoll.add(&shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
+        for (host, tun) in tuns.iter().enumerate() {
+            epoll.add(tun, EpollEvent::new(EpollFlags::EPOLLIN, host as u64))?;
+        }
+        let packet = vec![0; PACKET_LEN_MAX].into();
+        Ok(Carrier { shared, tuns, epoll, timer, in_flight: InFlight::default(), packet, looked_ns: now_ns() })
+    }
+
+    fn run(mut self) {
+        let mut events = vec![EpollEvent::empty(); 256];
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let next = self.deliver();
+            let before_ns = now_ns();
+            let waits = match next {
+                Some(due_ns) if due_ns <= before_ns + AWAKE_NS => false,
+                due_ns => self.set_timer(due_ns).is_ok(),
+            };
+            let timeout = if waits { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+            let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            let now_ns = now_ns();
+            // While it slept there was nothing to see.
+            let unseen_ns = if waits { 0 } else { now_ns - self.looked_ns };
+            self.looked_ns = now_ns;
+            for event in &events[..count] {
+                if event.data() < TIMER {
+                    self.take(HostId(event.data() as u32), unseen_ns);
+                }
+            }
+        }
+    }
+
+    /// Wakes the thread shortly before `due_ns`; never, if there is nothing.
+    fn set_timer(&self, due_ns: Option<u64>) -> nix::Result<()> {
+        match due_ns {
+            None => self.timer.unset(),
+            Some(due_ns) => {
+                let at = TimeSpec::from(std::time::Duration::from_nanos(due_ns - AWAKE_NS));
+                self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+            }
+        }
+    }
+
+    /// Takes what a host sends.
+    fn take(&mut self, from: HostId, unseen_ns: u64) {
+        let mut network = lock(&self.shared.network);
+        let mut stats = lock(&self.shared.stats);
+        for _ in 0..PACKETS_MAX {
+            let len = match (&self.tuns[from.0 as usize]).read(&mut self.packet) {
+                Ok(len) => len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            let packet = &self.packet[..len];
+            let Some(to) = destination(packet).and_then(|to| host_at(to, self.tuns.len())) else {
+                stats.stray += 1;
+                continue;
+            };
+            let (now_ns, len) = (now_ns(), len as u64);
+            if !network.queue().takes(network.waiting(now_ns, from, to), len) {
+                stats.lost += 1;
+                continue;
+            }
+            let Some(sent_ns) = network.hand_over(now_ns, from, to, len) else {
+                stats.cut += 1;
+                continue;
+            };
+            let arrivals = network.datagram(from, to, sent_ns);
+            stats.lost += u64::from(arrivals.count() == 0);
+            self.in_flight.add(to, arrivals, unseen_ns, packet);
+        }
+    }
+
+    /// Delivers what is due. When the next is.
+    fn deliver(&mut self) -> Option<u64> {
+        let mut stats = None;
+        loop {
+            let now_ns = now_ns();
+            let Some(packet) = self.in_flight.pop(now_ns) else { break };
+            let stats = stats.get_or_insert_with(|| lock(&self.shared.stats));
+            match (&self.tuns[packet.to.0 as usize]).write(&packet.bytes) {
+                Ok(_) => {
+                    stats.arrived += 1;
+                    stats.arrived_bytes += packet.bytes.len() as u64;
+                    stats.lateness_ns.saturating_record(now_ns - packet.due_ns + packet.unseen_ns);
+                }
+                Err(_) => stats.refused += 1,
+            }
+            self.in_flight.give_back(packet.bytes);
+        }
+        self.in_flight.next_due_ns()
+    }
+}
+
+#[cfg(test)]
+mod tests;
