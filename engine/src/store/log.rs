@@ -267,7 +267,8 @@ impl<S: Storage> Log<S> {
 
     /// The greatest number names no segment.
     fn next_seal(&mut self) -> io::Result<Seal> {
-        let next = self.generation_next.checked_add(1).ok_or_else(|| io::Error::other("no segment has a number left"))?;
+        let next =
+            self.generation_next.checked_add(1).ok_or_else(|| io::Error::other("no segment has a number left"))?;
         let generation = std::mem::replace(&mut self.generation_next, next);
         Ok(Seal::new(self.binding, generation))
     }

@@ -12,7 +12,7 @@ use super::{
     checkpoint::Checkpoint,
     format::{
         BodyChecksum, COMMIT_HEAD_LEN, CommitHead, Placed, Position, RECORD_HEAD_LEN, RecordHead, SECTOR_LEN,
-        SEGMENT_LEN_MAX, Seal, padded, segment_head_ok,
+        SEGMENT_LEN_MAX, Seal, encode_commit, padded, segment_head_ok,
     },
     ledger::{FileOf, Ledger},
     segment::{Free, Segment, segment_name},
@@ -93,6 +93,10 @@ struct Recovery<'a, S: Storage> {
     sequence: u64,
     uncovered: u64,
     last: Option<Commit>,
+    /// The segment that is written next.
+    current: usize,
+    /// Where an [empty commit](Recovery::write_empty) goes.
+    empty: Option<(usize, u64)>,
     was_cut: bool,
 }
 
@@ -128,6 +132,8 @@ pub(super) fn recover<S: Storage>(
         sequence: start.sequence,
         uncovered: 0,
         last: None,
+        current: 0,
+        empty: None,
         was_cut: false,
     };
     let mut tails = Vec::new();
@@ -288,38 +294,62 @@ impl<S: Storage> Recovery<'_, S> {
         let segment = &self.segments[last.segment];
         let mut bytes = vec![0; padded(last.len) as usize];
         segment.file.read_at(last.offset, &mut bytes).map_err(StoreError::io("reading the log"))?;
-        let whole = rests.iter().any(|rest| !rest.next.is_empty())
-            || last.placed.iter().all(|content| {
-                let from = (u64::from(content.offset) - last.offset) as usize;
-                Hash::of(&bytes[from..from + content.len as usize]) == content.hash
-            });
-        if whole {
+        let is_whole = last.placed.iter().all(|content| {
+            let from = (u64::from(content.offset) - last.offset) as usize;
+            Hash::of(&bytes[from..from + content.len as usize]) == content.hash
+        });
+        let end = last.offset + padded(last.len);
+        let places = [(last.segment, end), (last.segment + 1, SECTOR_LEN)];
+        let begun = places.into_iter().find(|(at, offset)| rests.get(*at).is_some_and(|it| it.next.contains(offset)));
+        self.current = last.segment;
+        if is_whole || begun.is_some() {
             segment.file.write_at(last.offset, &bytes).map_err(StoreError::io("writing the log"))?;
-            self.start = last.offset + padded(last.len);
+            self.start = end;
+            self.take(last);
         } else {
             rests[last.segment].next.push(last.offset);
             self.start = last.offset;
             self.sequence -= 1;
             self.was_cut = true;
         }
-        let at = last.segment;
-        if whole {
-            self.take(last);
+        if let Some((at, offset)) = begun.filter(|_| !is_whole) {
+            rests[at].next.retain(|next| *next != offset);
+            self.empty = Some((at, offset));
         }
-        self.segments.drain(..at);
         Ok(())
     }
 
     /// Blanks the heads of commits that were not whole, or a later recovery would take them for lost ones, and flushes.
-    fn finish(mut self, rests: &[Rest], files: &[(Hash, u64)]) -> Result<Recovered<S::File>, StoreError> {
-        let write = || StoreError::io("writing the log");
-        let rests = &rests[rests.len() - self.segments.len()..];
+    fn blank(&self, rests: &[Rest]) -> io::Result<()> {
         for (segment, rest) in self.segments.iter().zip(rests) {
             for offset in &rest.next {
-                segment.file.write_at(*offset, &[0; SECTOR_LEN as usize]).map_err(write())?;
+                segment.file.write_at(*offset, &[0; SECTOR_LEN as usize])?;
             }
-            segment.file.sync_data().map_err(write())?;
+            segment.file.sync_data()?;
         }
+        Ok(())
+    }
+
+    /// Writes an empty commit over the head that told that the last commit was acknowledged. So it does not come last in
+    /// a later recovery, which would cut it off for its bad content.
+    fn write_empty(&mut self, at: usize, offset: u64) -> io::Result<()> {
+        let segment = &self.segments[at];
+        let mut commit = Vec::new();
+        encode_commit(&mut commit, segment.seal, self.sequence, offset, &[]);
+        segment.file.write_at(offset, &commit)?;
+        segment.file.sync_data()?;
+        (self.current, self.start) = (at, offset + commit.len() as u64);
+        self.sequence += 1;
+        self.uncovered += commit.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self, rests: &[Rest], files: &[(Hash, u64)]) -> Result<Recovered<S::File>, StoreError> {
+        self.blank(rests).map_err(StoreError::io("writing the log"))?;
+        if let Some((at, offset)) = self.empty.take() {
+            self.write_empty(at, offset).map_err(StoreError::io("writing the log"))?;
+        }
+        self.segments.drain(..self.current);
         for (hash, len) in files {
             if self.ledger.expected_len(*hash).is_none_or(|expected| expected == *len) {
                 self.ledger.store_file(*hash, FileOf { len: *len, stamp: 0, unnamed_since: None });

@@ -142,7 +142,8 @@ impl Network {
         };
         let direction = self.directions.get(&(from, to)).map(|direction| &direction.free_at_ns);
         let disturbed = bytes(direction, self.disturbances.of(from, to).rate);
-        let lines = [(from, Line::Up), (to, Line::Down)].map(|line| bytes(self.free_at_ns.get(&line), self.settings.rate));
+        let lines =
+            [(from, Line::Up), (to, Line::Down)].map(|line| bytes(self.free_at_ns.get(&line), self.settings.rate));
         lines.into_iter().fold(disturbed, u64::max)
     }
 

@@ -1,7 +1,10 @@
 //! A host's network namespace. Beside loopback its only interface is a TUN device, whose other end the router holds: every
 //! packet that leaves the host passes the modelled network.
 
-#![allow(unsafe_code, reason = "interfaces are set up by ioctl, and a child enters its namespace between fork and exec")]
+#![allow(
+    unsafe_code,
+    reason = "interfaces are set up by ioctl, and a child enters its namespace between fork and exec"
+)]
 
 use nix::{
     libc,

@@ -1,7 +1,11 @@
 //! Packets on their way.
 
 use super::super::{Arrivals, HostId};
-use std::{cmp::Ordering, collections::{BinaryHeap, binary_heap::PeekMut}, net::Ipv4Addr};
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, binary_heap::PeekMut},
+    net::Ipv4Addr,
+};
 
 /// Buffers that are kept for the next packets.
 const SPARE_MAX: usize = 1024;
