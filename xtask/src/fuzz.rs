@@ -166,7 +166,8 @@ impl Figures {
                 _ => {}
             }
         }
-        let is_progress = words.first().is_some_and(|first| first.starts_with('#'));
+        // Each time that the count has doubled, one line.
+        let is_progress = words.first().is_some_and(|first| first.starts_with('#')) && !words.contains(&"pulse");
         is_progress || line.starts_with("stat::") || line.starts_with("INFO:") || line.is_empty()
     }
 }
