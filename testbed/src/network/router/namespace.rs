@@ -19,6 +19,7 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     },
+    path::PathBuf,
     process::Command,
     sync::Arc,
 };
@@ -67,8 +68,25 @@ impl Namespace {
             if let Some(name) = &settings.congestion_control {
                 std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", name)?;
             }
-            Ok((Namespace(Arc::new(File::open("/proc/thread-self/ns/net")?)), tun))
+            Ok((Namespace::of_this_thread()?, tun))
         })
+    }
+
+    /// A namespace with nothing in it.
+    pub fn empty() -> io::Result<Namespace> {
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Namespace::of_this_thread()
+        })
+    }
+
+    fn of_this_thread() -> io::Result<Namespace> {
+        Ok(Namespace(Arc::new(File::open("/proc/thread-self/ns/net")?)))
+    }
+
+    /// A name of it in the file system, as long as this lasts.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
     }
 
     /// `command` is to run in this namespace.
