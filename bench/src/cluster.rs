@@ -106,12 +106,15 @@ impl Cluster {
         self.wait_ready(sp)
     }
 
-    /// Waits until `/healthz` of storage point `sp` answers.
+    /// Waits until `/healthz` of storage point `sp` answers; with TLS, until it takes connections.
     pub fn wait_ready(&mut self, sp: u8) -> Result<(), Failure> {
         let (began, address) = (Instant::now(), self.addresses[usize::from(sp) - 1]);
         while began.elapsed() < READY_TIME {
-            if TcpStream::connect(address).is_ok() && (self.is_encrypted || request(address, "GET", "/healthz").is_ok())
-            {
+            let is_up = match self.is_encrypted {
+                true => TcpStream::connect(address).is_ok(),
+                false => request(address, "GET", "/healthz").is_ok(),
+            };
+            if is_up {
                 return Ok(());
             }
             if let Some(status) = self.child(sp).try_wait()? {

@@ -16,7 +16,7 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 use mio::{
     Events, Interest, Poll, Token,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpStream, UdpSocket},
 };
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -241,7 +241,6 @@ fn streams(args: &Args, pairs: &[Pair]) -> Result<f64, Failure> {
         other.set_nonblocking(true)?;
         near.push(TcpStream::from_std(stream));
         far.push(TcpStream::from_std(other));
-        drop(TcpListener::from_std(listener));
     }
     let (mut send_poll, mut receive_poll) =
         (poll_all(&mut near, Interest::WRITABLE)?, poll_all(&mut far, Interest::READABLE)?);

@@ -131,8 +131,16 @@ impl Network {
         Some(sent_ns)
     }
 
+    /// Whether a packet of `len` bytes finds room in the queues from `from` to `to`.
+    pub fn has_room(&self, now_ns: u64, from: HostId, to: HostId, len: u64) -> bool {
+        match self.settings.queue {
+            Queue::Delay => true,
+            queue @ Queue::DropTail(_) => queue.takes(self.waiting(now_ns, from, to), len),
+        }
+    }
+
     /// Bytes that wait on the lines from `from` to `to`, the one with most of them.
-    pub fn waiting(&self, now_ns: u64, from: HostId, to: HostId) -> u64 {
+    fn waiting(&self, now_ns: u64, from: HostId, to: HostId) -> u64 {
         if from == to {
             return 0;
         }

@@ -1,6 +1,7 @@
 //! nginx as it serves files best, with one worker.
 
 use super::Failure;
+use acms_bench::cluster::terminate;
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -19,8 +20,7 @@ pub(super) struct Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // The master ends its workers when it is asked to end, not when it is killed.
-        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
+        terminate(&self.child).ok();
         self.child.wait().ok();
     }
 }

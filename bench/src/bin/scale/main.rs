@@ -10,7 +10,7 @@ mod paths;
 mod proxy;
 
 pub(crate) use acms_bench::Failure;
-use acms_bench::cluster::Cluster;
+use acms_bench::cluster::{Cluster, acms_beside};
 use acms_engine::runtime::units::parse_size;
 use clap::Parser;
 use cluster::memory_mib;
@@ -64,10 +64,9 @@ pub(crate) fn say_memory(cluster: &Cluster, when: &str, field: &str) -> Result<(
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
-    let here = std::env::current_exe()?;
-    let beside = here.parent().ok_or("no directory")?.to_owned();
-    let acms = args.acms.clone().unwrap_or_else(|| beside.join("acms"));
-    let dir = tempfile::tempdir_in(args.dir.as_ref().unwrap_or(&beside))?;
+    let beside = acms_beside()?;
+    let acms = args.acms.clone().unwrap_or_else(|| beside.clone());
+    let dir = tempfile::tempdir_in(args.dir.as_deref().or(beside.parent()).ok_or("no directory")?)?;
     match args.large {
         Some(size) => large::run(&args, &acms, dir.path(), size),
         None => paths::run(&args, &acms, dir.path()),

@@ -266,26 +266,23 @@ impl<D: Disk> Applier<D> {
         !self.unrecorded.is_empty()
     }
 
-    /// The first half of a batch without entries of one that [owes](Applier::is_owed) nothing, for a flush that many share: writes what was reached.
+    /// The first half of a batch without entries, for a flush of the file system that many share. Only where nothing is
+    /// [owed](Applier::is_owed).
     pub(super) fn begin_note(&mut self, reached: Option<&Reached>) -> io::Result<()> {
-        self.disk.append_state(&[], reached)
+        self.disk.append_state(&self.unrecorded, reached)
     }
 
     /// The second half: whether it is durable.
     pub(super) fn end_note(&mut self, reached: Option<Reached>, flushed: io::Result<()>) -> bool {
-        match flushed {
-            Ok(()) => {
-                let is_noted = reached.is_some();
-                self.reached = reached.or(self.reached.take());
-                self.tidy();
-                is_noted
-            }
+        let has_reached = reached.is_some();
+        match self.settle(reached, flushed) {
+            Ok(()) => self.tidy(),
             Err(error) => {
                 tracing::warn!("what was reached cannot be noted: {error}");
-                self.disk.undo_append();
-                false
+                return false;
             }
         }
+        has_reached
     }
 
     /// Writes contents to their temporaries, and what is about to be put in place. Gives the temporaries' numbers, and
@@ -322,6 +319,11 @@ impl<D: Disk> Applier<D> {
     fn record(&mut self, reached: Option<Reached>, flush: impl FnOnce(&mut D) -> io::Result<()>) -> io::Result<()> {
         let appended = self.disk.append_state(&self.unrecorded, reached.as_ref());
         let written = appended.and_then(|()| flush(&mut self.disk));
+        self.settle(reached, written)
+    }
+
+    /// Takes over what was appended to the state last, or takes it out again.
+    fn settle(&mut self, reached: Option<Reached>, written: io::Result<()>) -> io::Result<()> {
         if written.is_err() {
             self.disk.undo_append();
             return written;

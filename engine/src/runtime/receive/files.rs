@@ -26,7 +26,6 @@ use std::{
 #[derive(Debug)]
 pub(super) struct FileDisk {
     root: PathBuf,
-    own_path: PathBuf,
     /// Number of the file system that has `~acms`.
     device: u64,
     tmp_path: PathBuf,
@@ -73,12 +72,12 @@ impl FileDisk {
         let state = StateFile::open(own_path.clone())?;
         let device = lock.metadata().map_err(|error| system(&lock_path, error))?.dev();
         let (root, open) = (directory.to_owned(), Some(Open { tree, tmp: tmp.into() }));
-        Ok(FileDisk { root, own_path, device, tmp_path, open, state, temporaries: BTreeMap::new(), _lock: lock })
+        Ok(FileDisk { root, device, tmp_path, open, state, temporaries: BTreeMap::new(), _lock: lock })
     }
 
     /// The directory of what is the receiver's own, with the state.
-    pub(super) fn own(&self) -> &std::path::Path {
-        &self.own_path
+    pub(super) fn own(&self) -> PathBuf {
+        self.root.join(OWN)
     }
 
     /// Number of the file system that has it.

@@ -227,7 +227,7 @@ impl Carrier {
                 continue;
             };
             let (now_ns, len) = (now_ns(), len as u64);
-            if !network.queue().takes(network.waiting(now_ns, from, to), len) {
+            if !network.has_room(now_ns, from, to, len) {
                 stats.lost += 1;
                 continue;
             }
@@ -243,11 +243,10 @@ impl Carrier {
 
     /// Delivers what is due. When the next is.
     fn deliver(&mut self) -> Option<u64> {
-        let mut stats = None;
+        let mut stats = lock(&self.shared.stats);
         loop {
             let now_ns = now_ns();
-            let Some(packet) = self.in_flight.pop(now_ns) else { break };
-            let stats = stats.get_or_insert_with(|| lock(&self.shared.stats));
+            let Some(packet) = self.in_flight.pop(now_ns) else { return self.in_flight.next_due_ns() };
             match (&self.tuns[packet.to.0 as usize]).write(&packet.bytes) {
                 Ok(_) => {
                     stats.arrived += 1;
@@ -258,7 +257,6 @@ impl Carrier {
             }
             self.in_flight.give_back(packet.bytes);
         }
-        self.in_flight.next_due_ns()
     }
 }
 

@@ -58,8 +58,7 @@ impl Namespace {
     /// Needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, which an unprivileged user has in a user namespace, and write permission
     /// on `/dev/net/tun`.
     pub fn make(address: Ipv4Addr, settings: &InterfaceSettings) -> io::Result<(Namespace, File)> {
-        on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
+        Namespace::fresh(|| {
             let tun = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
             let kind = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
             // SAFETY: the descriptor is open, and the kernel reads one `ifreq`.
@@ -68,20 +67,22 @@ impl Namespace {
             if let Some(name) = &settings.congestion_control {
                 std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", name)?;
             }
-            Ok((Namespace::of_this_thread()?, tun))
+            Ok(tun)
         })
     }
 
     /// A namespace with nothing in it.
     pub fn empty() -> io::Result<Namespace> {
-        on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            Namespace::of_this_thread()
-        })
+        Ok(Namespace::fresh(|| Ok(()))?.0)
     }
 
-    fn of_this_thread() -> io::Result<Namespace> {
-        Ok(Namespace(Arc::new(File::open("/proc/thread-self/ns/net")?)))
+    /// A new namespace, with what `set_up` makes in it.
+    fn fresh<T: Send>(set_up: impl FnOnce() -> io::Result<T> + Send) -> io::Result<(Namespace, T)> {
+        on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let made = set_up()?;
+            Ok((Namespace(Arc::new(File::open("/proc/thread-self/ns/net")?)), made))
+        })
     }
 
     /// A name of it in the file system, as long as this lasts.
