@@ -1,6 +1,7 @@
 //! The commands of `acms-testbed`.
 //!
-//! Exit codes: 0 every check held and every expectation was met, 1 one failed, 2 it could not be run, 130 interrupted.
+//! Exit codes: 0 every check held and every expectation was met, 1 one failed, 2 it could not be run or the measurement is
+//! invalid, 130 interrupted.
 
 mod hunt;
 
@@ -95,7 +96,7 @@ fn run_help() -> String {
          acms-testbed run quickstart\n  \
          acms-testbed run quickstart --set workload.tree=/usr/share/doc --set fleet.receivers=20\n  \
          acms-testbed run quickstart --set duration=10s --set faults.0.at=3s --set faults.0.for=4s\n\n\
-         Exit code: 0 every check held, 1 one did not, 2 it could not be run, 130 interrupted."
+         Exit code: 0 every check held, 1 one did not, 2 it could not be run or the measurement is invalid, 130 interrupted."
     )
 }
 
@@ -192,7 +193,17 @@ fn run_scenario(args: Run, program: Program) -> u8 {
             } else if !args.quiet {
                 print(&summary(&finished.result, &finished.dir));
             }
-            if finished.result.passed() { PASSED } else { FAILED }
+            match &finished.result {
+                result if result.checks.iter().any(|check| !check.held) => FAILED,
+                result if result.invalid().is_some() => COULD_NOT,
+                result => {
+                    if result.passed() {
+                        PASSED
+                    } else {
+                        FAILED
+                    }
+                }
+            }
         }
         Err(error @ RunError::Interrupted) => {
             eprintln!("acms-testbed: {error}");

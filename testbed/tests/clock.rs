@@ -27,7 +27,7 @@ fn the_last_of_a_thousand_wins_though_clocks_are_fifty_minutes_apart() {
         assert_eq!(bench.get(sp, "clock/one").as_deref(), Some(&b"version 999"[..]), "sp{sp}");
     }
     for receiver in &bench.hosts.receivers {
-        assert_eq!(std::fs::read(receiver.dir.join("clock/one")).unwrap(), b"version 999");
+        assert_eq!(std::fs::read(receiver.dirs[0].join("clock/one")).unwrap(), b"version 999");
     }
     let (trace, checks) = bench.finish();
     assert_held(&checks);

@@ -1,5 +1,6 @@
 //! What runs a scenario and brings back its trace.
 
+pub(crate) mod clock;
 pub mod local;
 pub mod simulated;
 

@@ -152,9 +152,27 @@ impl FaultKind {
         }
     }
 
-    /// Whether it needs no more than processes: what the local backend can bring about.
+    /// Whether it happens on the way between hosts.
+    pub fn is_of_link(self) -> bool {
+        use FaultKind::*;
+        matches!(self, Isolate | Partition | Flap | Loss | SlowLink)
+    }
+
+    /// Whether it moves a clock.
+    pub fn is_of_clock(self) -> bool {
+        matches!(self, FaultKind::ClockSkew | FaultKind::ClockJump)
+    }
+
+    /// Whether it shows in how calls of the file system fare.
+    pub fn is_of_calls(self) -> bool {
+        matches!(self, FaultKind::DiskFull | FaultKind::DiskSlow | FaultKind::DiskFail)
+    }
+
+    /// Whether the local backend can bring it about.
     pub fn is_local(self) -> bool {
-        matches!(self, FaultKind::Kill | FaultKind::Pause | FaultKind::Restart)
+        use FaultKind::*;
+        let is_of_process = matches!(self, Kill | Pause | Restart | CrashLoop | DiskLost);
+        is_of_process || self.is_of_link() || self.is_of_clock() || self.is_of_calls()
     }
 }
 

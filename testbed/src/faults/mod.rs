@@ -1,6 +1,7 @@
 //! Faults: what goes wrong, when, and the proof that it did and that it was undone.
 
 mod kind;
+pub(crate) mod links;
 
 pub use kind::{BadFault, FaultKind, Parameter, Role};
 
@@ -22,22 +23,42 @@ pub struct Step {
     pub begins: bool,
 }
 
-/// The steps of `faults` in the order of time; each fault ends by the end of the updates at the latest,
-/// a restart without a length at once.
-pub fn plan(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Step> {
-    let mut steps = Vec::new();
+/// One fault at one host, from beginning to end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Occurrence {
+    /// The fault's place in the scenario's list.
+    pub fault: usize,
+    /// Which host.
+    pub host: String,
+    /// When it begins, counted from the first update.
+    pub begins: Duration,
+    /// When it ends.
+    pub ends: Duration,
+}
+
+/// What `faults` come to; each ends by the end of the updates at the latest, a restart without a length at once.
+pub fn occurrences(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Occurrence> {
+    let mut all = Vec::new();
     for (index, fault) in faults.iter().enumerate() {
-        let begin = fault.at.0.min(duration);
-        let end = match (fault.lasts, fault.kind) {
-            (Some(lasts), _) => begin.saturating_add(lasts.0).min(duration),
-            (None, FaultKind::Restart) => begin,
+        let begins = fault.at.0.min(duration);
+        let ends = match (fault.lasts, fault.kind) {
+            (Some(lasts), _) => begins.saturating_add(lasts.0).min(duration),
+            (None, FaultKind::Restart) => begins,
             (None, _) => duration,
         };
-        for host in fault.target.select(hosts) {
-            let step = |at, begins| Step { at, host: host.to_owned(), kind: fault.kind, fault: index, begins };
-            steps.push(step(begin, true));
-            steps.push(step(end, false));
-        }
+        let hit = fault.target.select(hosts);
+        all.extend(hit.into_iter().map(|host| Occurrence { fault: index, host: host.to_owned(), begins, ends }));
+    }
+    all
+}
+
+/// The steps of `faults` in the order of time.
+pub fn plan(faults: &[Fault], hosts: &[String], duration: Duration) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for Occurrence { fault, host, begins, ends } in occurrences(faults, hosts, duration) {
+        let kind = faults[fault].kind;
+        steps.push(Step { at: begins, host: host.clone(), kind, fault, begins: true });
+        steps.push(Step { at: ends, host, kind, fault, begins: false });
     }
     // A fault that ends where it begins keeps its order: the sort is stable.
     steps.sort_by_key(|step| step.at);

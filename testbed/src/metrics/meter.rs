@@ -3,7 +3,9 @@
 use super::{
     Availability, Freshness, Metrics, PhasePublish, Publish, Quantiles, Second,
     convergence::Convergence,
-    histogram, record_ns,
+    histogram,
+    network::NetworkMeter,
+    record_ns,
     resources::{Faults, Usages, hosts},
 };
 use crate::{
@@ -105,6 +107,7 @@ pub(crate) struct Meter {
     convergence: Convergence,
     usages: Usages,
     faults: Faults,
+    network: NetworkMeter,
 }
 
 impl Meter {
@@ -112,6 +115,7 @@ impl Meter {
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let event = seen.event;
         self.begin_ns.get_or_insert(event.time_ns);
+        self.network.observe(event);
         match event.kind {
             Kind::Phase if event.cause.as_deref() == Some("updates") && self.updates_ns.is_none() => {
                 self.updates_ns = Some(event.time_ns);
@@ -184,6 +188,7 @@ impl Meter {
             availability: chosen.availability(),
             freshness: freshness(measured),
             resources: self.usages.finish(facts),
+            network: self.network.finish(),
             faults: self.faults.finish(self.updates_ns.unwrap_or(begin_ns)),
             histograms: vec![
                 ("publish-latency", chosen.latency),

@@ -6,11 +6,13 @@
 
 mod convergence;
 mod meter;
+mod network;
 mod quantiles;
 mod resources;
 
 pub(crate) use meter::Meter;
 
+pub use network::NetworkResult;
 pub use quantiles::{Quantiles, hgrm};
 
 use crate::trace::Trace;
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub freshness: Freshness,
     /// Processor and memory by role.
     pub resources: Resources,
+    /// How well the emulated network kept to its model.
+    pub network: NetworkResult,
     /// What went wrong on purpose.
     pub faults: Vec<FaultRecord>,
     /// Distributions in microseconds, by name.

@@ -87,6 +87,15 @@ impl IntoIterator for Arrivals {
     }
 }
 
+/// What becomes of packets that have left together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Burst {
+    /// When those arrive that do.
+    pub arrivals: Arrivals,
+    /// Those that are lost: the first is the lowest bit.
+    pub lost: u64,
+}
+
 /// A part of a stream that has left its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
@@ -124,15 +133,20 @@ impl Direction {
         Direction { delay_ns, settings, random, free_at_ns: 0, arrived_ns: 0 }
     }
 
-    /// See [`Network::datagram`](super::Network::datagram).
-    pub(super) fn datagram(&mut self, sent_ns: u64, disturbance: &Disturbance) -> (Arrivals, Harm) {
+    /// See [`Network::burst`](super::Network::burst).
+    pub(super) fn burst(&mut self, sent_ns: u64, packets: u32, disturbance: &Disturbance) -> (Burst, Harm) {
         let mut harm = Harm::default();
-        if self.is_lost(disturbance.loss_ppm, &mut harm) {
-            return (Arrivals::NEVER, harm);
+        let mut lost = 0_u64;
+        for packet in 0..packets {
+            lost |= u64::from(self.is_lost(disturbance.loss_ppm, &mut harm)) << packet;
+        }
+        if lost.count_ones() == packets {
+            return (Burst { arrivals: Arrivals::NEVER, lost }, harm);
         }
         let first = self.arrival(sent_ns, disturbance);
         let twice = self.chance(self.settings.duplicate_ppm);
-        (Arrivals([Some(first), twice.then(|| self.arrival(sent_ns, disturbance))]), harm)
+        let arrivals = Arrivals([Some(first), twice.then(|| self.arrival(sent_ns, disturbance))]);
+        (Burst { arrivals, lost }, harm)
     }
 
     /// When a packet that left the sender at `sent_ns` arrives: in order, unless it is held back.

@@ -14,7 +14,7 @@ pub mod router;
 mod table;
 
 pub use disturbance::{Disturbance, Disturbances, Hosts};
-pub use link::{Arrivals, LinkSettings, PPM, Part, Queue, SEGMENT_LEN_MAX};
+pub use link::{Arrivals, Burst, LinkSettings, PPM, Part, Queue, SEGMENT_LEN_MAX};
 pub use placement::{Placement, storage_point_regions};
 pub use table::{Region, Table, TableError};
 
@@ -172,10 +172,16 @@ impl Network {
     /// When a packet that has left at `sent_ns` arrives: never, once or twice. One that is held back may be overtaken by
     /// what is sent later.
     pub fn datagram(&mut self, from: HostId, to: HostId, sent_ns: u64) -> Arrivals {
+        self.burst(from, to, sent_ns, 1).arrivals
+    }
+
+    /// When `packets` (at most 64) arrive that have left together at `sent_ns`: each may be lost, those that are not arrive
+    /// together.
+    pub fn burst(&mut self, from: HostId, to: HostId, sent_ns: u64, packets: u32) -> Burst {
         let (direction, disturbance) = self.direction(from, to);
-        let (arrivals, harm) = direction.datagram(sent_ns, &disturbance);
+        let (burst, harm) = direction.burst(sent_ns, packets, &disturbance);
         self.note(from, to, harm);
-        arrivals
+        burst
     }
 
     fn note(&mut self, from: HostId, to: HostId, harm: Harm) {

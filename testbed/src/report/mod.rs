@@ -9,5 +9,5 @@ mod svg;
 pub use compare::compare;
 pub use page::page;
 pub(crate) use result::commit;
-pub use result::{CheckResult, Expectation, NetworkResult, RunResult};
+pub use result::{CheckResult, Expectation, RunResult};
 pub use summary::{check_lines, summary};

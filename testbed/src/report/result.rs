@@ -2,7 +2,9 @@
 
 use crate::{
     checks::CheckReport,
-    metrics::{Availability, FaultRecord, Freshness, HostCounts, Metrics, Propagation, Publish, Resources},
+    metrics::{
+        Availability, FaultRecord, Freshness, HostCounts, Metrics, NetworkResult, Propagation, Publish, Resources,
+    },
     scenario::Scenario,
 };
 use acms_engine::protocol::Hash;
@@ -78,23 +80,6 @@ pub struct CheckResult {
     pub note: Option<String>,
 }
 
-/// What the emulated network did; without one there are no pairs.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct NetworkResult {
-    /// Pairs of hosts measured.
-    pub pairs: u64,
-    /// Pairs whose round trip was off by more than is tolerated.
-    pub pairs_bad: u64,
-    /// Median error of round trips.
-    pub rtt_error_ms_p50: Option<f64>,
-    /// 99th percentile of errors of round trips.
-    pub rtt_error_ms_p99: Option<f64>,
-    /// Packets that left too late.
-    pub late_packets_pct: Option<f64>,
-    /// Whether the measurement is valid.
-    pub within_tolerance: bool,
-}
-
 /// A bound that the scenario sets on a metric.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Expectation {
@@ -128,15 +113,6 @@ impl RunResult {
     ) -> RunResult {
         notes.extend(lateness(metrics));
         let expectations = scenario.expect.iter().map(|(name, at_most)| expectation(metrics, name, *at_most)).collect();
-        // Loopback has nothing to be wrong about.
-        let network = NetworkResult {
-            pairs: 0,
-            pairs_bad: 0,
-            rtt_error_ms_p50: None,
-            rtt_error_ms_p99: None,
-            late_packets_pct: None,
-            within_tolerance: true,
-        };
         RunResult {
             schema: SCHEMA,
             scenario: scenario.name.clone(),
@@ -151,13 +127,28 @@ impl RunResult {
             availability: metrics.availability,
             freshness: metrics.freshness.clone(),
             resources: metrics.resources.clone(),
-            network,
+            network: metrics.network.clone(),
             faults: metrics.faults.clone(),
             checks: checks.into_iter().map(CheckResult::from).collect(),
             expectations,
             trace_hash: trace_hash.to_string(),
             notes,
         }
+    }
+
+    /// Why the measurement means nothing, if it does not.
+    pub fn invalid(&self) -> Option<String> {
+        let network = &self.network;
+        (!network.within_tolerance).then(|| {
+            format!(
+                "the network was not what it was to be: {} of {} pairs were off by more than 2 ms or 2 %, {:.1} % of {} \
+                 packets were late; use a less busy machine, or a smaller fleet",
+                network.pairs_bad,
+                network.pairs,
+                network.late_packets_pct.unwrap_or(0.0),
+                network.packets
+            )
+        })
     }
 
     /// Whether every check held and every expectation was met.

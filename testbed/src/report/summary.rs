@@ -51,7 +51,9 @@ pub fn summary(result: &RunResult, dir: &Path) -> String {
         result.scenario, result.backend, result.seed, result.wall_s
     );
     let hosts = result.hosts;
-    table.line("hosts", &format!("{} storage points, {} receivers", hosts.storage_points, hosts.receivers));
+    let caches = if hosts.caches > 0 { format!("{} caches, ", hosts.caches) } else { String::new() };
+    table.line("hosts", &format!("{} storage points, {caches}{} receivers", hosts.storage_points, hosts.receivers));
+    network_lines(&mut table, result);
     for (name, phase) in &result.publish.phases {
         let text = format!(
             "{} published: {} accepted, {} undetermined, {} rejected ({:.1} accepted/s)",
@@ -105,11 +107,37 @@ pub fn summary(result: &RunResult, dir: &Path) -> String {
     }
     let failures = result.failures();
     let verdict = match failures.as_slice() {
+        _ if result.checks.iter().all(|check| check.held) && result.invalid().is_some() => {
+            format!("INVALID: {}", result.invalid().unwrap_or_default())
+        }
         [] => "PASSED: every promise was kept.".to_owned(),
         names => format!("FAILED: {}", names.join(", ")),
     };
     let _ = writeln!(table.0, "{verdict}\nResults are in {0}: report.html, result.json, events.arrow", dir.display());
     table.0
+}
+
+fn percent(pct: Option<f64>) -> String {
+    pct.map_or("-".to_owned(), |pct| format!("{pct:.2} %"))
+}
+
+fn network_lines(table: &mut Table, result: &RunResult) {
+    let network = &result.network;
+    if network.pairs == 0 {
+        return;
+    }
+    let text = format!(
+        "{} of {} pairs and {} of {} round trips off by more than 2 ms or 2 %; error p50 {}, p99 {}",
+        count(network.pairs_bad),
+        count(network.pairs),
+        percent(network.probes_off_pct),
+        count(network.probes),
+        ms(network.rtt_error_ms_p50),
+        ms(network.rtt_error_ms_p99)
+    );
+    table.line("network", &text);
+    let (packets, lost) = (count(network.packets), count(network.lost_packets));
+    table.line("", &format!("{packets} packets carried, {} late, {lost} lost", percent(network.late_packets_pct)));
 }
 
 fn fault_lines(table: &mut Table, result: &RunResult) {
@@ -126,7 +154,8 @@ fn fault_lines(table: &mut Table, result: &RunResult) {
 }
 
 fn resource_lines(table: &mut Table, result: &RunResult) {
-    let roles = [("sp", &result.resources.storage_point), ("receiver", &result.resources.receiver)];
+    let resources = &result.resources;
+    let roles = [("sp", &resources.storage_point), ("cache", &resources.cache), ("receiver", &resources.receiver)];
     for (name, usage) in roles {
         if let (Some(cpu_s), Some(rss_mib)) = (usage.cpu_s, usage.rss_mib_max) {
             let bytes =

@@ -1,7 +1,10 @@
-//! Which region each host stands in.
+//! Which region each host stands in, what lies between them, and whom each asks.
 
 use super::{Scenario, ScenarioError};
-use crate::network::{Placement, Region, Table};
+use crate::network::{Host, HostId, LinkSettings, Network, Placement, Queue, Region, Table};
+
+/// Where there are caches, who is behind asks so many of the nearest.
+const NEAREST: usize = 3;
 
 impl Scenario {
     /// The table that the network's round trips come from.
@@ -20,6 +23,64 @@ impl Scenario {
         replace(&mut placement.storage_points, &named(table, "sp_regions", &self.network.sp_regions)?);
         Ok([placement.storage_points, placement.caches, placement.receivers].concat())
     }
+
+    /// The network between the hosts of [`hosts`](Scenario::hosts), in that order, and the publishers beside each storage
+    /// point ([`publisher`](Scenario::publisher)).
+    pub fn network(&self) -> Result<Network, ScenarioError> {
+        let table = self.table()?;
+        let places = self.regions(&table)?;
+        let hosts = self.hosts().into_iter().zip(places).map(|(name, region)| Host { name: name.into(), region });
+        let network = &self.network;
+        let settings = LinkSettings {
+            jitter_ppm: network.jitter.0,
+            loss_ppm: network.loss.0,
+            duplicate_ppm: network.duplicate.0,
+            reorder_ppm: network.reorder.0,
+            rate: network.rate.map(|rate| rate.0),
+            queue: Queue::DropTail(network.queue.0),
+        };
+        let mut network = Network::new(self.seed, table, hosts.collect(), settings);
+        for sp in 0..self.fleet.storage_points {
+            network.add_host(format!("publisher at sp{}", sp + 1).into(), HostId(sp.into()));
+        }
+        Ok(network)
+    }
+
+    /// The publisher beside a storage point, which is counted from 0.
+    pub fn publisher(&self, sp: u8) -> HostId {
+        let fleet = &self.fleet;
+        HostId(u32::from(fleet.storage_points) + fleet.caches + fleet.receivers + u32::from(sp))
+    }
+
+    /// Whom each host of [`hosts`](Scenario::hosts) asks, the nearest first: storage points nobody; caches of the first
+    /// tier storage points, of others caches of the tier before; receivers caches of the last, or all storage points.
+    pub fn sources(&self, network: &Network) -> Vec<Vec<HostId>> {
+        let fleet = &self.fleet;
+        let storage_points: Vec<HostId> = (0..u32::from(fleet.storage_points)).map(HostId).collect();
+        let mut all = vec![Vec::new(); storage_points.len()];
+        let mut tiers = vec![storage_points];
+        for number in 1..=fleet.caches {
+            let tier = self.cache_tier(number) as usize;
+            tiers.resize_with(tiers.len().max(tier + 2), Vec::new);
+            let id = HostId(all.len() as u32);
+            all.push(nearest(network, id, &tiers[tier], NEAREST));
+            tiers[tier + 1].push(id);
+        }
+        let last = tiers.pop().unwrap_or_default();
+        let count = if fleet.caches > 0 { NEAREST } else { last.len() };
+        for _ in 0..fleet.receivers {
+            all.push(nearest(network, HostId(all.len() as u32), &last, count));
+        }
+        all
+    }
+}
+
+/// The `count` hosts among `hosts` that are nearest to `from`.
+fn nearest(network: &Network, from: HostId, hosts: &[HostId], count: usize) -> Vec<HostId> {
+    let mut hosts = hosts.to_vec();
+    hosts.sort_by_key(|host| (network.round_trip_ns(from, *host), *host));
+    hosts.truncate(count);
+    hosts
 }
 
 fn replace(places: &mut [Region], listed: &[Region]) {

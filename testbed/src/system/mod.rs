@@ -3,7 +3,7 @@
 use acms_engine::protocol::Prefix;
 use std::{
     ffi::{OsStr, OsString},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
     time::Duration,
@@ -37,7 +37,7 @@ pub(crate) fn init_args(dir: &Path, storage_points: u8, cluster: &str, base: Ipv
     let mut args: Vec<OsString> = vec!["init".into(), dir.into()];
     args.extend(["--storage-points".into(), storage_points.to_string().into()]);
     args.extend(["--cluster".into(), cluster.into()]);
-    args.extend(["--address-base".into(), base.to_string().into()]);
+    args.extend(["--address-base".into(), base.to_string().into(), "--no-tls".into()]);
     args
 }
 
@@ -54,6 +54,7 @@ pub(crate) fn receive_args(
     sources: &[String],
     subscriptions: &[Prefix],
     poll: Option<Duration>,
+    count: Option<u32>,
     into: &Path,
 ) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["receive".into()];
@@ -66,7 +67,26 @@ pub(crate) fn receive_args(
     if let Some(interval) = poll {
         args.extend(["--poll".into(), format!("{}ms", interval.as_millis()).into()]);
     }
+    if let Some(count) = count {
+        args.extend(["--count".into(), count.to_string().into()]);
+    }
     args.extend(["--into".into(), into.into(), "--id".into(), id.into()]);
     args.extend(["--events", "-", "--exit-with-parent"].map(OsString::from));
     args
+}
+
+/// `acms cache`, with its events on standard output.
+pub(crate) fn cache_args(sources: &[String], listen: SocketAddr, store: &Path) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec!["cache".into()];
+    for source in sources {
+        args.extend(["--source".into(), source.into()]);
+    }
+    args.extend(["--listen".into(), listen.to_string().into(), "--store".into(), store.into()]);
+    args.extend(["--plain-text", "--events", "-", "--exit-with-parent"].map(OsString::from));
+    args
+}
+
+/// `acms replace`: a new store for a storage point whose store is gone.
+pub(crate) fn replace_args(config: &Path) -> Vec<OsString> {
+    vec!["replace".into(), "--config".into(), config.into()]
 }

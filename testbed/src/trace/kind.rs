@@ -52,6 +52,8 @@ kinds! {
     Stored = "stored",
     /// What a process has from its former life: first one event without a path, then one for each entry.
     Recovered = "recovered",
+    /// A storage point whose store is new has been filled by the others.
+    Joined = "joined",
     /// A pending publication gave way to a newer one.
     Dropped = "dropped",
     /// A link between storage points works.
@@ -113,6 +115,12 @@ kinds! {
     /// The steps of the storage points were replayed in the specification: `outcome` `allowed`, or `not-allowed` and
     /// `cause` why.
     Refined = "refined",
+    /// A round trip from the process to the host that `outcome` names was measured: `cause` says what the model of the
+    /// network wanted and what it was, `asked_us=20100 got_us=20350`.
+    Probe = "probe",
+    /// What the emulated network has done with packets until a phase began: `cause`, such as `arrived=900 late=1 lost=7
+    /// cut=0 refused=0`.
+    Carried = "carried",
     /// Processor time and memory of a process.
     Usage = "usage",
     /// An entry of a storage point's index at the end.

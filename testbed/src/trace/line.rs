@@ -30,6 +30,9 @@ struct Line<'a> {
     incarnation: Option<Cow<'a, str>>,
     #[serde(default)]
     as_of_us: Option<u64>,
+    /// Which of the receivers in the process, from 1.
+    #[serde(default)]
+    receiver: Option<usize>,
 }
 
 /// A line that is no event.
@@ -42,11 +45,16 @@ pub enum BadLine {
     /// An event that this version does not know.
     #[error(transparent)]
     Kind(#[from] super::kind::UnknownKind),
+    /// An event of a receiver that the process should not have.
+    #[error("of a receiver that is not in this process")]
+    Stranger,
 }
 
-/// The event that `process`, started `incarnation` times before, wrote as `line`.
-pub fn parse_line(line: &[u8], process: &Text, incarnation: u32, recorder: &Recorder) -> Result<Event, BadLine> {
+/// The event that a process, started `incarnation` times before, wrote as `line`. `names` are those of the receivers in it,
+/// or its only one.
+pub fn parse_line(line: &[u8], names: &[Text], incarnation: u32, recorder: &Recorder) -> Result<Event, BadLine> {
     let line: Line<'_> = serde_json::from_slice(line)?;
+    let process = names.get(line.receiver.unwrap_or(1).wrapping_sub(1)).ok_or(BadLine::Stranger)?;
     let kind: Kind = line.kind.parse()?;
     let text = |text: Option<Cow<'_, str>>| text.map(|text| recorder.text(&text));
     let outcome = match kind {
@@ -85,20 +93,24 @@ mod tests {
         let line = format!(
             r#"{{"t":5,"kind":"verified","path":"a/b","uid":"7.1.0","hash":"{hash}","deleted":true,"later":1}}"#
         );
-        let event = parse_line(line.as_bytes(), &"receiver1".into(), 2, &recorder).unwrap();
+        let event = parse_line(line.as_bytes(), &["receiver1".into()], 2, &recorder).unwrap();
         assert_eq!((event.time_ns, event.incarnation, event.kind), (5, 2, Kind::Verified));
         assert_eq!((event.path.as_deref(), event.hash), (Some("a/b"), Some(hash)));
         assert!(event.is_deletion());
 
         let line = br#"{"t":6,"kind":"rejected","path":"a","key":"k1","cause":"clock ahead"}"#;
-        let event = parse_line(line, &"sp1".into(), 0, &recorder).unwrap();
+        let event = parse_line(line, &["sp1".into()], 0, &recorder).unwrap();
         assert_eq!((event.outcome.as_deref(), event.publication.as_deref()), (Some("rejected"), Some("k1")));
         let line = br#"{"t":6,"kind":"link_down","peer":3}"#;
-        assert_eq!(parse_line(line, &"sp1".into(), 0, &recorder).unwrap().cause.as_deref(), Some("3"));
+        assert_eq!(parse_line(line, &["sp1".into()], 0, &recorder).unwrap().cause.as_deref(), Some("3"));
         let line = br#"{"t":6,"kind":"current","sp":1,"incarnation":"0-1","sequence":3,"as_of_us":17}"#;
-        assert_eq!(parse_line(line, &"receiver1".into(), 0, &recorder).unwrap().cause.as_deref(), Some("17"));
-        assert!(matches!(parse_line(b"{}", &"sp1".into(), 0, &recorder), Err(BadLine::Json(_))));
+        assert_eq!(parse_line(line, &["receiver1".into()], 0, &recorder).unwrap().cause.as_deref(), Some("17"));
+        assert!(matches!(parse_line(b"{}", &["sp1".into()], 0, &recorder), Err(BadLine::Json(_))));
+        let line = br#"{"t":6,"kind":"ready","receiver":2}"#;
+        let names = ["receiver7".into(), "receiver8".into()];
+        assert_eq!(&*parse_line(line, &names, 0, &recorder).unwrap().process, "receiver8");
+        assert!(matches!(parse_line(line, &names[..1], 0, &recorder), Err(BadLine::Stranger)));
         let line = br#"{"t":6,"kind":"dance"}"#;
-        assert!(matches!(parse_line(line, &"sp1".into(), 0, &recorder), Err(BadLine::Kind(_))));
+        assert!(matches!(parse_line(line, &["sp1".into()], 0, &recorder), Err(BadLine::Kind(_))));
     }
 }

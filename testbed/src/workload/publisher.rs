@@ -1,6 +1,9 @@
 //! Publishers: each attempt is one request with a key of its own, and has exactly one outcome.
 
-use crate::trace::{Kind, Recorder, Template, Text, now_ns};
+use crate::{
+    network::router::Namespace,
+    trace::{Kind, Recorder, Template, Text, now_ns},
+};
 use acms_engine::protocol::{Hash, Path, Uid, api::OutcomeAnswer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -14,6 +17,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::net::{TcpSocket, TcpStream};
 
 type Sender = http1::SendRequest<Full<Bytes>>;
 
@@ -21,6 +25,8 @@ type Sender = http1::SendRequest<Full<Bytes>>;
 #[derive(Default, Debug)]
 pub struct Client {
     idle: Mutex<BTreeMap<String, Vec<Sender>>>,
+    /// From where each server is reached, if not from here.
+    places: BTreeMap<String, Namespace>,
 }
 
 /// An HTTP answer, read to its end.
@@ -55,6 +61,11 @@ impl Client {
     /// Idle connections kept for each server.
     const IDLE_MAX: usize = 256;
 
+    /// Reaches each of these servers from a network namespace, and others from here.
+    pub fn from_places(places: BTreeMap<String, Namespace>) -> Client {
+        Client { places, ..Client::default() }
+    }
+
     /// Sends `request` to `authority` (`127.0.0.1:7400`) and reads the answer.
     pub async fn send(
         &self,
@@ -76,7 +87,7 @@ impl Client {
     async fn exchange(&self, authority: &str, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
         let mut sender = match self.take_idle(authority) {
             Some(sender) => sender,
-            None => connect(authority).await?,
+            None => connect(authority, self.places.get(authority)).await?,
         };
         let lost = |error: hyper::Error| ClientError::Lost(causes(&error));
         let answer = sender.send_request(request).await.map_err(lost)?;
@@ -104,14 +115,27 @@ impl Client {
     }
 }
 
-async fn connect(authority: &str) -> Result<Sender, ClientError> {
-    let stream = tokio::net::TcpStream::connect(authority).await.map_err(ClientError::NotConnected)?;
+async fn connect(authority: &str, place: Option<&Namespace>) -> Result<Sender, ClientError> {
+    let stream = match place {
+        None => TcpStream::connect(authority).await,
+        Some(place) => connect_from(place, authority).await,
+    };
+    let stream = stream.map_err(ClientError::NotConnected)?;
     stream.set_nodelay(true).map_err(ClientError::NotConnected)?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| ClientError::Lost(causes(&error)))?;
     // Ends with the connection; what failed is told to whoever waits for an answer.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// A socket belongs to the namespace in which it was made.
+async fn connect_from(place: &Namespace, authority: &str) -> std::io::Result<TcpStream> {
+    let place = place.clone();
+    let made = tokio::task::spawn_blocking(move || place.within(TcpSocket::new_v4)).await;
+    let address =
+        authority.parse().map_err(|_| std::io::Error::other(format!("{authority} is not IPv4 and a port")))?;
+    made.map_err(std::io::Error::other)??.connect(address).await
 }
 
 fn causes(error: &dyn std::error::Error) -> String {
@@ -160,7 +184,12 @@ impl Publisher {
 
     /// A publisher that records its attempts under `name`.
     pub fn new(name: &str, recorder: Recorder) -> Publisher {
-        Publisher { client: Client::default(), name: name.into(), recorder, attempts: AtomicU64::new(0) }
+        Publisher::with(Client::default(), name, recorder)
+    }
+
+    /// The same, with a client of the caller's.
+    pub fn with(client: Client, name: &str, recorder: Recorder) -> Publisher {
+        Publisher { client, name: name.into(), recorder, attempts: AtomicU64::new(0) }
     }
 
     /// Its HTTP client.

@@ -101,14 +101,9 @@ impl Bench {
             note(&format!("sp{sp}"), Kind::Clock, ahead_us.to_string());
         }
         let mut hosts = Hosts::new(LocalCluster::start(options).unwrap());
-        let options = ReceiverOptions {
-            program: acms(),
-            sources: hosts.cluster.urls(),
-            subscriptions: vec!["".parse().unwrap()],
-            poll: None,
-            env: Vec::new(),
-        };
-        hosts.start_receivers(receivers, &home.path().join("receivers"), &options, &recorder, &Stop::new()).unwrap();
+        let options = ReceiverOptions::new(acms(), hosts.cluster.urls(), vec!["".parse().unwrap()]);
+        let (of_each, below) = (|_| options.clone(), home.path().join("receivers"));
+        hosts.start_receivers(receivers, 1, &below, of_each, &recorder, &Stop::new()).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let publisher = Publisher::new("publisher", recorder.clone());
         let authorities = hosts.cluster.authorities();
@@ -163,7 +158,7 @@ impl Bench {
             self.runtime.block_on(audit_storage_point(self.publisher.client(), authority, &name, &self.recorder, 1));
         }
         for receiver in &self.hosts.receivers {
-            audit_receiver(receiver.process.name(), &receiver.dir, &self.recorder);
+            audit_receiver(receiver.process.name(), &receiver.dirs[0], &self.recorder);
         }
         self.hosts.stop(Duration::from_secs(3));
         let trace = self.recorder.finish();

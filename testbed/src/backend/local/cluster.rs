@@ -2,9 +2,17 @@
 
 pub use crate::system::Program;
 
-use super::process::{Launch, Process, ProcessError, stop_all};
+use super::{
+    clocks,
+    disk::Disk,
+    process::{Launch, Process, ProcessError, stop_all},
+};
 use crate::{
     backend::Stop,
+    network::{
+        HostId,
+        router::{self, Namespace},
+    },
     scenario::AcmsOptions,
     system::{init_args, storage_point_args},
     trace::{Recorder, now_ns},
@@ -52,6 +60,10 @@ pub struct ClusterOptions {
     pub ready_within: Duration,
     /// Ends the start early.
     pub stop: Option<Stop>,
+    /// Where each SP stands, at the address that [`router::address`] gives to the host of that number; none: on loopback.
+    pub namespaces: Vec<Namespace>,
+    /// Disks of single SPs that may be in trouble.
+    pub disks: BTreeMap<u8, Disk>,
 }
 
 impl ClusterOptions {
@@ -68,6 +80,8 @@ impl ClusterOptions {
             clock_offsets_us: BTreeMap::new(),
             ready_within: Duration::from_secs(20),
             stop: None,
+            namespaces: Vec::new(),
+            disks: BTreeMap::new(),
         }
     }
 }
@@ -145,23 +159,29 @@ impl LocalCluster {
                 (made.path().to_owned(), Some(made))
             }
         };
-        let base = free_addresses(options.storage_points)?;
+        let base = match options.namespaces.is_empty() {
+            true => free_addresses(options.storage_points)?,
+            false => Ipv4Addr::from(u32::from(router::address(HostId(0))) - 1),
+        };
         init(&options, &dir, base)?;
         let mut storage_points = Vec::new();
         for sp in 1..=options.storage_points {
             let home = dir.join(format!("sp{sp}"));
-            set_acms_options(&home.join("acms.toml"), &options.acms)?;
+            configure(&home.join("acms.toml"), &options)?;
             let mut env = options.env.get(&sp).cloned().unwrap_or_default();
             if let Some(offset_us) = options.clock_offsets_us.get(&sp) {
-                write_clock_offset(&home, *offset_us)?;
-                env.push(("ACMS_CLOCK_OFFSET".into(), clock_offset_file(&home).into()));
+                set_clock(&clock_file(&home), *offset_us)?;
+                env.push(clocks::variable(&clock_file(&home)));
             }
             let launch = Launch {
                 name: format!("sp{sp}").into(),
+                members: Vec::new(),
                 program: options.program.clone(),
                 args: storage_point_args(&home.join("acms.toml")),
                 env,
                 log: dir.join(format!("sp{sp}.log")),
+                namespace: options.namespaces.get(usize::from(sp) - 1).cloned(),
+                disk: options.disks.get(&sp).cloned(),
             };
             storage_points.push(Process::new(launch, options.recorder.clone()));
         }
@@ -192,6 +212,11 @@ impl LocalCluster {
     /// `127.x.y.z:7400` of each storage point.
     pub fn authorities(&self) -> Vec<String> {
         self.addresses.iter().map(|address| format!("{address}:{PUBLISH_PORT}")).collect()
+    }
+
+    /// A free address beside those of the storage points, on loopback: the `number`-th, from 0.
+    pub fn address_beside(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(*self.addresses.last().expect("there is a storage point")) + 1 + number)
     }
 
     /// The process of a storage point, counted from 1.
@@ -239,7 +264,7 @@ impl LocalCluster {
     /// Puts a storage point's clock `offset_us` microseconds ahead, within 100 ms. Only for SPs that were given an
     /// offset (0 will do) when the cluster was made.
     pub fn set_clock_offset(&self, sp: u8, offset_us: i64) -> Result<(), ClusterError> {
-        write_clock_offset(&self.dir.join(format!("sp{sp}")), offset_us)
+        set_clock(&clock_file(&self.dir.join(format!("sp{sp}"))), offset_us)
     }
 
     /// Ends all: SIGTERM, and SIGKILL after 3 s.
@@ -282,29 +307,35 @@ fn init(options: &ClusterOptions, dir: &Path, base: Ipv4Addr) -> Result<(), Clus
     Ok(())
 }
 
-/// Writes options of acceptance into a configuration that `acms init` made.
-fn set_acms_options(path: &Path, acms: &AcmsOptions) -> Result<(), ClusterError> {
-    if *acms == AcmsOptions::default() {
+fn clock_file(home: &Path) -> PathBuf {
+    home.join("clock-offset-us")
+}
+
+fn set_clock(file: &Path, offset_us: i64) -> Result<(), ClusterError> {
+    clocks::write_offset(file, offset_us).map_err(|source| ClusterError::Io { path: file.to_owned(), source })
+}
+
+/// Writes what differs from the defaults into a configuration that `acms init` made.
+fn configure(path: &Path, options: &ClusterOptions) -> Result<(), ClusterError> {
+    let is_alone = !options.namespaces.is_empty();
+    if options.acms == AcmsOptions::default() && !is_alone {
         return Ok(());
     }
     let io = |source| ClusterError::Io { path: path.to_owned(), source };
     let wrong = |what: String| ClusterError::Config { path: path.to_owned(), what };
     let text = fs::read_to_string(path).map_err(io)?;
     let mut config: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let options = toml::Table::try_from(acms).map_err(|error| wrong(error.to_string()))?;
-    let section = config.entry("acms").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let section = section.as_table_mut().ok_or_else(|| wrong("`acms` is not a section".to_owned()))?;
-    section.extend(options);
+    let mut extend = |name: &str, with: toml::Table| -> Result<(), ClusterError> {
+        let section = config.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let section = section.as_table_mut().ok_or_else(|| wrong(format!("`{name}` is not a section")))?;
+        section.extend(with);
+        Ok(())
+    };
+    extend("acms", toml::Table::try_from(&options.acms).map_err(|error| wrong(error.to_string()))?)?;
+    if is_alone {
+        // Nobody else is on that network.
+        extend("listen", toml::toml! { plain_text = ["deliver", "publish", "peer"] })?;
+        extend("publishers", toml::toml! { anonymous = true })?;
+    }
     fs::write(path, config.to_string()).map_err(io)
-}
-
-fn clock_offset_file(home: &Path) -> PathBuf {
-    home.join("clock-offset-us")
-}
-
-/// By rename, so that the SP never reads half a number.
-fn write_clock_offset(home: &Path, offset_us: i64) -> Result<(), ClusterError> {
-    let (path, new) = (clock_offset_file(home), home.join("clock-offset-us.new"));
-    let written = fs::write(&new, format!("{offset_us}\n")).and_then(|()| fs::rename(&new, &path));
-    written.map_err(|source| ClusterError::Io { path, source })
 }

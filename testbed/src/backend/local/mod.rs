@@ -1,12 +1,19 @@
-//! Real processes, real sockets and real disks on this machine, on loopback addresses.
+//! Real processes, real sockets and real disks on this machine: on loopback addresses, or, if the scenario asks for a
+//! network, in namespaces with an emulated one between them.
 
 pub mod audit;
+mod clocks;
 pub mod cluster;
+mod disk;
+mod faults;
 mod hosts;
 mod phases;
 pub mod process;
+mod seccomp;
+mod wan;
 
-pub use hosts::{Hosts, Receiver, ReceiverOptions};
+pub use disk::Disk;
+pub use hosts::{CacheOptions, Ending, Hosts, ReceiverOptions, Receivers};
 
 use super::{Backend, BackendError, Context};
 use crate::{

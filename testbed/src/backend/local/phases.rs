@@ -2,23 +2,30 @@
 
 use super::{
     audit::{audit_receiver, audit_storage_point, root},
-    cluster::{ClusterError, ClusterOptions, LocalCluster},
-    hosts::{Hosts, ReceiverOptions},
+    clocks::{self, Clocks},
+    cluster::{ClusterError, ClusterOptions, LocalCluster, PUBLISH_PORT},
+    disk::Disk,
+    faults::{Injector, blocking, lock},
+    hosts::{CacheOptions, Hosts, ReceiverOptions},
     process::ProcessError,
+    wan::Wan,
 };
 use crate::{
-    backend::{BackendError, Context},
+    backend::{BackendError, Context, clock::Clock},
     checks::DELIVERY_BOUND,
-    faults::{Step, plan},
+    faults::occurrences,
+    network::HostId,
     progress::Progress,
-    scenario::Scenario,
+    scenario::{Clocks as WrongClocks, Scenario, ScenarioError},
     trace::{Kind, Recorder, Template, Text, Trace, now_ns},
-    workload::{Contents, Published, Publisher, Updates},
+    workload::{Client, Contents, Published, Publisher, Updates},
 };
 use acms_engine::protocol::Hash;
 use std::{
+    collections::BTreeMap,
+    fs, io,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::task::JoinSet;
@@ -36,6 +43,9 @@ struct Run<'r> {
     hosts: Arc<Mutex<Hosts>>,
     publisher: Arc<Publisher>,
     authorities: Vec<String>,
+    wan: Option<Arc<Wan>>,
+    clocks: Arc<Clocks>,
+    disks: Arc<BTreeMap<String, Disk>>,
     notes: Vec<String>,
 }
 
@@ -47,23 +57,39 @@ pub(super) async fn run(
     let contents = Contents::of(&scenario.workload, scenario.seed)?;
     let recorder = Recorder::new();
     let testbed: Text = "testbed".into();
+    let mut notes = Vec::new();
+    let wan = start_wan(scenario, context, &mut notes)?;
+    let clocks = Arc::new(start_clocks(scenario, work, &recorder)?);
     context.progress.phase(&format!("starting {} storage points", scenario.fleet.storage_points));
-    let hosts = start_cluster(scenario, context, work, &recorder)?;
+    let disks = disks(scenario);
+    let hosts = start_cluster(scenario, context, work, &recorder, wan.as_deref(), &disks)?;
+    let authorities = hosts.cluster.authorities();
+    let places = authorities.iter().enumerate();
+    let places = places.filter_map(|(sp, to)| Some((to.clone(), wan.as_ref()?.publisher(sp)?.clone())));
+    let client = Client::from_places(places.collect());
     let mut run = Run {
         scenario,
         context,
         testbed,
-        authorities: hosts.cluster.authorities(),
+        authorities,
         hosts: Arc::new(Mutex::new(hosts)),
-        publisher: Arc::new(Publisher::new("publisher", recorder.clone())),
+        publisher: Arc::new(Publisher::with(client, "publisher", recorder.clone())),
+        wan,
+        clocks,
+        disks: Arc::new(disks),
         recorder,
-        notes: Vec::new(),
+        notes,
     };
+    let ticking = tokio::spawn(tick(Arc::clone(&run.clocks)));
     let result = run.all(&contents, work).await;
+    ticking.abort();
     let grace = if result.is_ok() { STOP_GRACE } else { INTERRUPTED_GRACE };
     let hosts = Arc::clone(&run.hosts);
     // Killed and reaped by the time this returns.
     blocking(move || lock(&hosts).stop(grace)).await;
+    if let Some(wan) = &run.wan {
+        wan.finish();
+    }
     result?;
     if run.recorder.bad_lines() > 0 {
         run.notes.push(format!("{} event lines of processes could not be read", run.recorder.bad_lines()));
@@ -71,12 +97,59 @@ pub(super) async fn run(
     Ok((run.recorder.finish(), run.notes))
 }
 
-fn lock(hosts: &Mutex<Hosts>) -> MutexGuard<'_, Hosts> {
-    hosts.lock().expect("nothing panics while it holds the hosts")
+/// Sets the clocks that move, for ever.
+async fn tick(clocks: Arc<Clocks>) {
+    loop {
+        tokio::time::sleep(clocks::TICK).await;
+        let clocks = Arc::clone(&clocks);
+        if let Err(error) = blocking(move || clocks.tick()).await {
+            tracing::warn!("a clock cannot be set: {error}");
+        }
+    }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("work on the hosts does not panic")
+/// The network that the scenario asks for, if it does and this machine lets us.
+fn start_wan(
+    scenario: &Scenario,
+    context: &Context,
+    notes: &mut Vec<String>,
+) -> Result<Option<Arc<Wan>>, BackendError> {
+    if !scenario.network.is_emulated() && !scenario.faults.iter().any(|fault| fault.kind.is_of_link()) {
+        return Ok(None);
+    }
+    context.progress.phase(&format!("making a network of {} hosts", scenario.hosts().len()));
+    match Wan::start(scenario) {
+        Ok(wan) => {
+            let control = wan.congestion_control();
+            notes.push(format!("hosts are in network namespaces, TCP's congestion control is {control}"));
+            Ok(Some(Arc::new(wan)))
+        }
+        Err(error) if [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound].contains(&error.kind()) => {
+            let what = format!(
+                "left out: the network between the hosts, who are all on loopback ({error}); it needs root, or user \
+                 namespaces, and a /dev/net/tun that may be written"
+            );
+            context.progress.note(&what);
+            notes.push(what);
+            Ok(None)
+        }
+        Err(source) => Err(BackendError::System { what: "making the network".to_owned(), source }),
+    }
+}
+
+/// The clocks that are wrong from the beginning, and those that faults will move.
+fn start_clocks(scenario: &Scenario, work: &Path, recorder: &Recorder) -> Result<Clocks, BackendError> {
+    let failed = |source| BackendError::System { what: "setting the hosts' clocks".to_owned(), source };
+    let clocks = Clocks::new();
+    if scenario.clocks == WrongClocks::default() && !scenario.faults.iter().any(|fault| fault.kind.is_of_clock()) {
+        return Ok(clocks);
+    }
+    let dir = work.join("clocks");
+    fs::create_dir_all(&dir).map_err(failed)?;
+    for host in scenario.hosts().into_iter().filter(|host| !host.starts_with("cache")) {
+        clocks.add(&host, Clock::of(scenario, &host), dir.join(&host), recorder).map_err(failed)?;
+    }
+    Ok(clocks)
 }
 
 fn start_cluster(
@@ -84,16 +157,37 @@ fn start_cluster(
     context: &Context,
     work: &Path,
     recorder: &Recorder,
+    wan: Option<&Wan>,
+    disks: &BTreeMap<String, Disk>,
 ) -> Result<Hosts, BackendError> {
+    let numbers = 1..=scenario.fleet.storage_points;
+    let clock = |sp: u8| Some(clocks::variable(&clock_of(work, &format!("sp{sp}"))?));
     let options = ClusterOptions {
         name: "testbed".to_owned(),
         dir: Some(work.join("cluster")),
         acms: scenario.acms.clone(),
         recorder: Some(recorder.clone()),
         stop: Some(context.stop.clone()),
+        env: numbers.clone().filter_map(|sp| Some((sp, vec![clock(sp)?]))).collect(),
+        disks: numbers.clone().filter_map(|sp| Some((sp, disks.get(&format!("sp{sp}"))?.clone()))).collect(),
+        namespaces: numbers.filter_map(|sp| wan?.namespace(&format!("sp{sp}")).cloned()).collect(),
         ..ClusterOptions::new(scenario.fleet.storage_points, context.program.clone())
     };
     Ok(Hosts::new(LocalCluster::start(options).map_err(interrupted)?))
+}
+
+/// The disks that will be in trouble.
+fn disks(scenario: &Scenario) -> BTreeMap<String, Disk> {
+    let hosts = scenario.hosts();
+    let faults = scenario.faults.iter().filter(|fault| fault.kind.is_of_calls());
+    let hit = faults.flat_map(|fault| fault.target.select(&hosts));
+    hit.map(|host| (host.to_owned(), Disk::default())).collect()
+}
+
+/// The file that a host's clock follows, if it may be wrong.
+fn clock_of(work: &Path, host: &str) -> Option<std::path::PathBuf> {
+    let file = work.join("clocks").join(host);
+    file.exists().then_some(file)
 }
 
 /// An interrupted wait is an interrupted run.
@@ -109,7 +203,8 @@ const ROOT_TIME: Duration = Duration::from_millis(500);
 
 impl Run<'_> {
     async fn all(&mut self, contents: &Contents, work: &Path) -> Result<(), BackendError> {
-        self.start_receivers(work).await?;
+        self.measure_network().await?;
+        self.start_fleet(work).await?;
         self.load(contents).await?;
         self.updates(contents).await?;
         self.quiesce().await?;
@@ -122,22 +217,72 @@ impl Run<'_> {
 
     fn phase(&self, name: &str) {
         self.recorder.note(&self.testbed, 0, Kind::Phase, Template { cause: Some(name), ..Template::default() });
+        if let Some(wan) = &self.wan {
+            wan.say_carried(&self.recorder, &self.testbed);
+        }
     }
 
-    async fn start_receivers(&mut self, work: &Path) -> Result<(), BackendError> {
-        let count = self.scenario.fleet.receivers;
-        self.progress().phase(&format!("starting {count} receivers"));
+    /// Measures each pair of hosts once, and goes on measuring.
+    async fn measure_network(&mut self) -> Result<(), BackendError> {
+        let Some(wan) = &self.wan else { return Ok(()) };
+        let (pairs, takes) = wan.first_round();
+        self.progress().phase(&format!("measuring {pairs} round trips"));
+        let failed = |source| BackendError::System { what: "measuring the network".to_owned(), source };
+        wan.measure(&self.recorder).map_err(failed)?;
+        self.context.stop.sleep(takes).await
+    }
+
+    /// Starts caches and receivers; at return all serve or follow a source.
+    async fn start_fleet(&mut self, work: &Path) -> Result<(), BackendError> {
+        let (caches, count) = (self.scenario.fleet.caches, self.scenario.fleet.receivers);
+        let with_caches = if caches > 0 { format!("{caches} caches and ") } else { String::new() };
+        self.progress().phase(&format!("starting {with_caches}{count} receivers"));
         self.phase("start");
-        let options = ReceiverOptions {
-            program: self.context.program.clone(),
-            sources: self.authorities.iter().map(|authority| format!("http://{authority}")).collect(),
-            subscriptions: self.scenario.subscriptions(),
-            poll: self.scenario.fleet.poll.map(|interval| interval.0),
-            env: Vec::new(),
+        let wrong = |error: ScenarioError| BackendError::Load(error.to_string());
+        let asked = self.scenario.sources(&self.scenario.network().map_err(wrong)?);
+        let names = self.scenario.hosts();
+        let first_cache = usize::from(self.scenario.fleet.storage_points);
+        let mut listening = self.authorities.clone();
+        for number in 0..caches {
+            let address = match &self.wan {
+                Some(wan) => wan.address(&names[first_cache + number as usize]),
+                None => Some(lock(&self.hosts).cluster.address_beside(number)),
+            };
+            listening.extend(address.map(|address| format!("{address}:{PUBLISH_PORT}")));
+        }
+        let url = move |host: &HostId| Some(format!("http://{}", listening.get(host.0 as usize)?));
+        let sources: BTreeMap<String, Vec<String>> =
+            names.iter().cloned().zip(asked.iter().map(|sources| sources.iter().filter_map(&url).collect())).collect();
+        let listens = |number: u32| url(&HostId(first_cache as u32 + number)).and_then(|url| url[7..].parse().ok());
+        let listens: Vec<_> = (0..caches).filter_map(listens).collect();
+        let fleet = self.scenario.fleet.clone();
+        let (hosts, wan, work) = (Arc::clone(&self.hosts), self.wan.clone(), work.to_owned());
+        let (recorder, stop, disks) = (self.recorder.clone(), self.context.stop.clone(), Arc::clone(&self.disks));
+        let (program, subscriptions) = (self.context.program.clone(), self.scenario.subscriptions());
+        let started = move || {
+            let mut hosts = lock(&hosts);
+            let place = |name: &str| wan.as_ref()?.namespace(name).cloned();
+            for (number, listen) in listens.into_iter().enumerate() {
+                let name = format!("cache{}", number + 1);
+                let (program, sources) = (program.clone(), sources[&name].clone());
+                let options = CacheOptions { program, sources, listen, namespace: place(&name) };
+                hosts.start_cache(&work.join("caches"), options, &recorder, &stop)?;
+            }
+            let options = |number: u32| {
+                let name = format!("receiver{number}");
+                ReceiverOptions {
+                    program: program.clone(),
+                    sources: sources[&name].clone(),
+                    subscriptions: subscriptions.clone(),
+                    poll: fleet.poll.map(|interval| interval.0),
+                    env: clock_of(&work, &name).iter().map(|file| clocks::variable(file)).collect(),
+                    namespace: place(&name),
+                    disk: disks.get(&name).cloned(),
+                }
+            };
+            let (count, per_process, home) = (fleet.receivers, fleet.receivers_per_process, work.join("receivers"));
+            hosts.start_receivers(count, per_process, &home, options, &recorder, &stop)
         };
-        let (hosts, home) = (Arc::clone(&self.hosts), work.join("receivers"));
-        let (recorder, stop) = (self.recorder.clone(), self.context.stop.clone());
-        let started = move || lock(&hosts).start_receivers(count, &home, &options, &recorder, &stop);
         blocking(started).await.map_err(interrupted)
     }
 
@@ -221,23 +366,38 @@ impl Run<'_> {
             while under_way.join_next().await.is_some() {}
         };
         let both = async { tokio::join!(faults, publish).0 };
-        self.context.stop.unless(both).await?
+        let notes = self.context.stop.unless(both).await??;
+        self.notes.extend(notes);
+        Ok(())
     }
 
-    async fn faults(&self, begun: tokio::time::Instant) -> Result<(), BackendError> {
-        for step in plan(&self.scenario.faults, &self.scenario.hosts(), self.scenario.duration.0) {
-            tokio::time::sleep_until(begun + step.at).await;
-            self.progress().note(&format!(
-                "{} {} {}",
-                if step.begins { "fault:" } else { "undone:" },
-                step.kind,
-                step.host
-            ));
-            let (hosts, recorder, testbed) =
-                (Arc::clone(&self.hosts), self.recorder.clone(), Text::clone(&self.testbed));
-            blocking(move || take_step(&hosts, &recorder, &testbed, &step)).await?;
+    /// Each fault has its own time.
+    async fn faults(&self, begun: tokio::time::Instant) -> Result<Vec<String>, BackendError> {
+        let injector = Arc::new(Injector {
+            hosts: Arc::clone(&self.hosts),
+            wan: self.wan.clone(),
+            clocks: Arc::clone(&self.clocks),
+            disks: Arc::clone(&self.disks),
+            publisher: Arc::clone(&self.publisher),
+            authorities: self.authorities.clone(),
+            program: self.context.program.clone(),
+            seed: self.scenario.seed,
+            recorder: self.recorder.clone(),
+            testbed: Text::clone(&self.testbed),
+            progress: self.context.progress.clone(),
+            notes: Mutex::default(),
+        });
+        let faults: Arc<[_]> = self.scenario.faults.clone().into();
+        let mut under_way = JoinSet::new();
+        let all = occurrences(&faults, &self.scenario.hosts(), self.scenario.duration.0);
+        for (number, occurrence) in all.into_iter().enumerate() {
+            let (injector, faults) = (Arc::clone(&injector), Arc::clone(&faults));
+            under_way.spawn(async move { injector.inject(number, &faults, &occurrence, begun).await });
         }
-        Ok(())
+        while let Some(ended) = under_way.join_next().await {
+            ended.expect("a fault does not panic")?;
+        }
+        Ok(std::mem::take(&mut injector.notes.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Waits until all storage points serve the same index and all receivers hold the latest of every path.
@@ -310,8 +470,10 @@ impl Run<'_> {
         }
         let receivers: Vec<_> = {
             let hosts = lock(&self.hosts);
-            let live = hosts.receivers.iter().filter(|receiver| receiver.process.is_running());
-            live.map(|receiver| (Text::clone(receiver.process.name()), receiver.dir.clone())).collect()
+            let live = hosts.receivers.iter().filter(|receivers| receivers.process.is_running());
+            let named =
+                live.flat_map(|receivers| receivers.process.names().iter().cloned().zip(receivers.dirs.clone()));
+            named.collect()
         };
         let total = receivers.len() as u64;
         for (done, (name, dir)) in receivers.into_iter().enumerate() {
@@ -321,21 +483,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-fn take_step(hosts: &Mutex<Hosts>, recorder: &Recorder, testbed: &Text, step: &Step) -> Result<(), ProcessError> {
-    let kind = step.kind.to_string();
-    let about = Template { cause: Some(&step.host), outcome: Some(&kind), ..Template::default() };
-    if step.begins {
-        lock(hosts).begin(step.kind, &step.host)?;
-        recorder.note(testbed, 0, Kind::Fault, about);
-        return Ok(());
-    }
-    let readiness = lock(hosts).undo(step.kind, &step.host)?;
-    if let Some(readiness) = readiness {
-        // Without the lock: other faults have their own times.
-        readiness.wait(Duration::from_secs(30), None)?;
-    }
-    recorder.note(testbed, 0, Kind::FaultUndone, about);
-    Ok(())
 }

@@ -1,7 +1,8 @@
 //! Child processes that tell events: started, stopped, killed and paused, each with proof.
 
-use super::super::Stop;
+use super::{super::Stop, disk::Disk};
 use crate::{
+    network::router::Namespace,
     system::Program,
     trace::{Kind, Recorder, Template, Text, parse_line},
 };
@@ -71,6 +72,8 @@ pub enum ProcessError {
 pub struct Launch {
     /// Its name in the trace.
     pub name: Text,
+    /// The names of the receivers in it, if it is several.
+    pub members: Vec<Text>,
     /// How to start `acms`.
     pub program: Program,
     /// Arguments of `acms`.
@@ -79,6 +82,10 @@ pub struct Launch {
     pub env: Vec<(OsString, OsString)>,
     /// Where its standard error goes.
     pub log: PathBuf,
+    /// The network that it is on, if not this process's own.
+    pub namespace: Option<Namespace>,
+    /// Its disk, if that may be in trouble.
+    pub disk: Option<Disk>,
 }
 
 /// A process that may be started, ended and started again.
@@ -211,16 +218,21 @@ impl Process {
         command.envs(self.launch.env.iter().map(|(name, value)| (name, value)));
         // Of a process group of its own: Ctrl-C reaches the testbed alone, which then stops all in order.
         command.process_group(0);
+        self.launch.namespace.iter().for_each(|namespace| namespace.enter(&mut command));
+        let hook = self.launch.disk.as_ref().map(|_| Disk::prepare(&mut command)).transpose().map_err(failed)?;
         let mut child = spawn(command).map_err(failed)?;
+        if let Some((disk, hook)) = self.launch.disk.as_ref().zip(hook) {
+            disk.serve(&name, hook).map_err(failed)?;
+        }
         let incarnation = self.starts;
         self.starts += 1;
-        self.note(incarnation, Kind::Start, Template::default());
+        self.note_of_all(incarnation, Kind::Start, Template::default());
         let state = Arc::default();
         let ready = Readiness { name: Text::clone(&name), log: self.launch.log.clone(), state };
         let events = child.stdout.take();
-        let (recorder, watch) = (self.recorder.clone(), ready.clone());
+        let (recorder, watch, names) = (self.recorder.clone(), ready.clone(), self.names().to_vec());
         let reader = std::thread::Builder::new().name(format!("{name} events")).stack_size(256 << 10);
-        let reader = reader.spawn(move || read_events(events, &watch, incarnation, recorder.as_ref()));
+        let reader = reader.spawn(move || read_events(events, &watch, &names, incarnation, recorder.as_ref()));
         match reader {
             Ok(reader) => {
                 self.running = Some(Running { child, reader, ready: ready.clone() });
@@ -286,8 +298,13 @@ impl Process {
 
     /// Whether it ended though nobody told it to; then that is recorded.
     pub fn note_if_ended(&mut self) -> bool {
+        self.note_if_ended_as("unexpected")
+    }
+
+    /// The same, of a process that had a reason to end.
+    pub(super) fn note_if_ended_as(&mut self, outcome: &str) -> bool {
         let ended = self.running.as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(Some(_))));
-        ended && self.reap("unexpected").is_ok()
+        ended && self.reap(outcome).is_ok()
     }
 
     fn signal_if_running(&self, signal: Signal) {
@@ -340,7 +357,7 @@ impl Process {
         }
         let cause = status.to_string();
         let template = Template { outcome: Some(outcome), cause: Some(&cause), ..Template::default() };
-        self.note(self.starts - 1, Kind::Exit, template);
+        self.note_of_all(self.starts - 1, Kind::Exit, template);
         Ok(status)
     }
 
@@ -350,6 +367,19 @@ impl Process {
 
     fn no_effect(&self, what: String) -> ProcessError {
         ProcessError::NoEffect { name: self.launch.name.to_string(), what }
+    }
+
+    /// The names in the trace that it speaks under.
+    pub fn names(&self) -> &[Text] {
+        if self.launch.members.is_empty() { std::slice::from_ref(&self.launch.name) } else { &self.launch.members }
+    }
+
+    fn note_of_all(&self, incarnation: u32, kind: Kind, template: Template<'_>) {
+        if let Some(recorder) = &self.recorder {
+            for name in self.names() {
+                recorder.note(name, incarnation, kind, template);
+            }
+        }
     }
 
     fn note(&self, incarnation: u32, kind: Kind, template: Template<'_>) {
@@ -389,10 +419,17 @@ pub fn stop_all<'p>(processes: impl IntoIterator<Item = &'p mut Process>, grace:
     }
 }
 
-fn read_events(events: Option<ChildStdout>, ready: &Readiness, incarnation: u32, recorder: Option<&Recorder>) {
+fn read_events(
+    events: Option<ChildStdout>,
+    ready: &Readiness,
+    names: &[Text],
+    incarnation: u32,
+    recorder: Option<&Recorder>,
+) {
     let mut events = events.map(|events| BufReader::with_capacity(64 << 10, events));
     let mut line = Vec::new();
     let parser = Recorder::new();
+    let mut unready = names.len();
     while let Some(events) = &mut events {
         line.clear();
         if !matches!(events.read_until(b'\n', &mut line), Ok(read) if read > 0) {
@@ -400,10 +437,11 @@ fn read_events(events: Option<ChildStdout>, ready: &Readiness, incarnation: u32,
         }
         // A last line without its end was cut off by a kill: not all of it was said.
         let Some(line) = line.strip_suffix(b"\n") else { break };
-        match parse_line(line, &ready.name, incarnation, recorder.unwrap_or(&parser)) {
+        match parse_line(line, names, incarnation, recorder.unwrap_or(&parser)) {
             Ok(event) => {
                 if event.kind == Kind::Ready {
-                    ready.set(|state| state.ready = true);
+                    unready = unready.saturating_sub(1);
+                    ready.set(|state| state.ready = unready == 0);
                 }
                 if let Some(recorder) = recorder {
                     recorder.record(event);
@@ -474,7 +512,8 @@ mod tests {
     fn script(dir: &std::path::Path, text: &str, recorder: &Recorder) -> Process {
         let program = Program { command: vec!["sh".into(), "-c".into(), text.into()] };
         let (args, env) = (Vec::new(), vec![("WORD".into(), "hello".into())]);
-        let launch = Launch { name: "sp1".into(), program, args, env, log: dir.join("log") };
+        let (members, log) = (Vec::new(), dir.join("log"));
+        let launch = Launch { name: "sp1".into(), members, program, args, env, log, namespace: None, disk: None };
         Process::new(launch, Some(recorder.clone()))
     }
 

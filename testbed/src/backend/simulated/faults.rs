@@ -4,7 +4,6 @@
 
 use super::{
     cache::Misbehaviour,
-    clock::Skew,
     directory::Faults,
     host::{HostId, Input, Process, Role},
     queue::Happening,
@@ -13,9 +12,10 @@ use super::{
     world::{Kill, World},
 };
 use crate::{
-    faults::{FaultKind, Step},
-    network::{Disturbance, Hosts, PPM},
-    scenario::{Direction, Fault, Span},
+    backend::clock::Skew,
+    faults::{FaultKind, Step, links},
+    network::PPM,
+    scenario::{Fault, Span},
     trace::{Kind, Template},
     workload::Random,
 };
@@ -293,34 +293,8 @@ impl World<'_> {
 
     fn disturb(&mut self, number: usize) {
         let Entry { fault, host, end_ns, .. } = &self.faults.entries[number];
-        let mut disturbance = Disturbance::default();
-        match fault.kind {
-            FaultKind::Loss => {
-                disturbance.loss_ppm = fault.loss.map_or(0, |loss| loss.0);
-                disturbance.loss_until_ns = *end_ns;
-            }
-            FaultKind::SlowLink => {
-                disturbance.rate = fault.rate.map(|rate| rate.0);
-                disturbance.delay_ns = fault.delay.map_or(0, |Span(delay)| nanos(delay));
-            }
-            _ => disturbance = Disturbance::CUT,
-        }
-        let here = Hosts::one(*host);
-        let there = match &fault.peer {
-            None => Hosts::All,
-            Some(peer) => {
-                let names: Vec<String> = self.shared.hosts.iter().map(|host| host.name.to_string()).collect();
-                Hosts::Of(peer.select(&names).into_iter().filter_map(|name| self.find(name)).collect())
-            }
-        };
-        let direction = fault.direction();
-        let disturbances = self.shared.network.disturbances();
-        if direction != Direction::In {
-            disturbances.begin(number as u64, here.clone(), there.clone(), disturbance);
-        }
-        if direction != Direction::Out {
-            disturbances.begin(number as u64, there, here, disturbance);
-        }
+        let names: Vec<String> = self.shared.hosts.iter().map(|host| host.name.to_string()).collect();
+        links::disturb(self.shared.network.disturbances(), number as u64, fault, *host, &names, *end_ns);
     }
 
     // ---- Clocks ---------------------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ use super::{
     cache::CacheHost,
     directory::{ContentPool, Directory},
     host::{HostId, Role},
-    phases::{Run, clock},
+    phases::Run,
     receiver::{ReceiverHost, Subscription},
     world::World,
 };
 use crate::{
+    backend::clock::Clock,
     scenario::Scenario,
     trace::{Kind, Template, Text},
     workload::Random,
@@ -17,48 +18,32 @@ use acms_engine::protocol::{Hash, Uid};
 use bytes::Bytes;
 use std::{collections::BTreeMap, rc::Rc};
 
-/// Where there are caches, who is behind asks so many of the nearest.
-const NEAREST: usize = 3;
-
 /// Adds all caches and receivers, in the order in which the network knows them.
 pub(super) fn add_fleet(scenario: &Scenario, world: &mut World<'_>) {
     let fleet = &scenario.fleet;
     let pool = ContentPool::default();
     let flush_ns = u64::try_from(scenario.disk.flush.0.as_nanos()).unwrap_or(u64::MAX);
-    let storage_points: Vec<(HostId, String)> =
-        world.ids().map(|id| (id, world.shared.host(id).name.to_string())).collect();
-    let mut tiers: Vec<Vec<(HostId, String)>> = vec![storage_points];
+    let sources = scenario.sources(&world.shared.network);
+    let sources = |world: &World<'_>| -> Vec<(HostId, String)> {
+        let all = sources[world.roles.len()].iter();
+        all.map(|host| (*host, world.shared.host(*host).name.to_string())).collect()
+    };
     for number in 1..=fleet.caches {
-        let (name, tier) = (format!("cache{number}"), scenario.cache_tier(number));
-        tiers.resize_with(tiers.len().max(tier as usize + 2), Vec::new);
-        let id = HostId(world.roles.len() as u32);
-        let upstream = nearest(world, id, &tiers[tier as usize], NEAREST);
+        let name = format!("cache{number}");
         let random = Random::new(scenario.seed, &format!("replies of {name}"));
-        let cache = CacheHost::new(&name, upstream, tier, pool.clone(), random);
-        world.add(&name, clock(scenario, &name), Role::Cache(Box::new(cache)));
-        tiers[tier as usize + 1].push((id, name));
+        let cache = CacheHost::new(&name, sources(world), scenario.cache_tier(number), pool.clone(), random);
+        world.add(&name, Clock::of(scenario, &name), Role::Cache(Box::new(cache)));
     }
-    let last = tiers.pop().unwrap_or_default();
-    let count = if fleet.caches > 0 { NEAREST } else { last.len() };
     for number in 1..=fleet.receivers {
         let name = format!("receiver{number}");
-        let id = HostId(world.roles.len() as u32);
-        let (sources, names) = nearest(world, id, &last, count).into_iter().unzip();
+        let (sources, names) = sources(world).into_iter().unzip();
         let subscription =
             Subscription { sources, names, prefixes: scenario.subscriptions(), poll: fleet.poll.map(|poll| poll.0) };
         let random = Random::new(scenario.seed, &format!("disk of {name}"));
         let directory = Directory::new(pool.clone(), flush_ns, random);
         let receiver = ReceiverHost::new(Rc::new(subscription), directory);
-        world.add(&name, clock(scenario, &name), Role::Receiver(Box::new(receiver)));
+        world.add(&name, Clock::of(scenario, &name), Role::Receiver(Box::new(receiver)));
     }
-}
-
-/// The `count` hosts among `hosts` that are nearest to `from`.
-fn nearest(world: &World<'_>, from: HostId, hosts: &[(HostId, String)], count: usize) -> Vec<(HostId, String)> {
-    let mut hosts = hosts.to_vec();
-    hosts.sort_by_key(|(host, _)| (world.shared.network.round_trip_ns(from, *host), *host));
-    hosts.truncate(count);
-    hosts
 }
 
 /// Whether every receiver that runs holds the latest of all that it subscribes to. `last_behind`: who did not when it

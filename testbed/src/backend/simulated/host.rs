@@ -2,14 +2,13 @@
 
 use super::{
     cache::CacheHost,
-    clock::Clock,
     connection::{ConnectionId, Segment, Service},
     publisher::Publisher,
     receiver::ReceiverHost,
     storage_point::{Done, StoragePointHost},
 };
 pub(super) use crate::network::HostId;
-use crate::trace::Text;
+use crate::{backend::clock::Clock, trace::Text};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Whether a host's process runs.

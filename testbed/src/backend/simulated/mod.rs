@@ -7,7 +7,6 @@
 
 mod cache;
 mod client;
-mod clock;
 mod connection;
 mod directory;
 mod disk;

@@ -2,21 +2,20 @@
 
 use super::{
     Observer, Summary,
-    clock::{Clock, WALL_START_US},
     disk::Disk,
     fleet::{add_fleet, receivers_hold_the_latest},
     host::{HostId, Process, Role},
     publisher::Publisher,
     record::Record,
+    shared::WALL_START_US,
     storage_point::StoragePointHost,
     world::{Kill, World},
 };
 use crate::{
-    backend::BackendError,
+    backend::{BackendError, clock::Clock},
     checks::DELIVERY_BOUND,
     faults::plan,
-    network::{self, LinkSettings, Network, Queue},
-    scenario::{Delivery, Scenario, ScenarioError},
+    scenario::{Delivery, Scenario},
     trace::{Kind, Sink, Template, preamble},
     workload::{Attempt, Contents, Random, attempts, load},
 };
@@ -62,35 +61,13 @@ pub(super) fn run<'s>(
     })
 }
 
-/// The network of a scenario: its hosts in the order of [`Scenario::hosts`], then the publishers beside each storage
-/// point.
-fn network_of(scenario: &Scenario) -> Result<Network, BackendError> {
-    let wrong = |error: ScenarioError| BackendError::Simulated(error.to_string());
-    let settings = &scenario.network;
-    let table = scenario.table().map_err(wrong)?;
-    let places = scenario.regions(&table).map_err(wrong)?;
-    let publishers = places.iter().take(usize::from(scenario.fleet.storage_points)).enumerate();
-    let publishers: Vec<_> = publishers.map(|(sp, place)| (format!("publisher at sp{}", sp + 1), *place)).collect();
-    let hosts = scenario.hosts().into_iter().zip(places).chain(publishers);
-    let hosts = hosts.map(|(name, region)| network::Host { name: name.into(), region }).collect();
-    let settings = LinkSettings {
-        jitter_ppm: settings.jitter.0,
-        loss_ppm: settings.loss.0,
-        duplicate_ppm: settings.duplicate.0,
-        reorder_ppm: settings.reorder.0,
-        rate: settings.rate.map(|rate| rate.0),
-        queue: Queue::DropTail(settings.queue.0),
-    };
-    Ok(Network::new(scenario.seed, table, hosts, settings))
-}
-
 /// The world of a scenario, nothing of which runs yet.
 fn make<'s>(
     scenario: &Scenario,
     sink: &'s mut dyn Sink,
     observer: Option<&'s mut dyn Observer>,
 ) -> Result<World<'s>, BackendError> {
-    let network = network_of(scenario)?;
+    let network = scenario.network().map_err(|error| BackendError::Simulated(error.to_string()))?;
     let datagrams = scenario.network.delivery == Delivery::Datagram;
     let mut world = World::new(scenario.seed, network, datagrams, Record::new(sink), observer);
     let config = config(scenario);
@@ -101,7 +78,7 @@ fn make<'s>(
         let disk = Disk::new(&scenario.disk, Random::new(scenario.seed, &format!("disk of {name}")));
         let host = StoragePointHost::new(sp, Arc::clone(&config), others, disk);
         let host = host.map_err(|error| BackendError::Simulated(error.to_string()))?;
-        world.add(&name, clock(scenario, &name), Role::StoragePoint(Box::new(host)));
+        world.add(&name, Clock::of(scenario, &name), Role::StoragePoint(Box::new(host)));
     }
     add_fleet(scenario, &mut world);
     Ok(world)
@@ -121,17 +98,6 @@ fn config(scenario: &Scenario) -> Arc<Config> {
         max_drift: scenario.acms.max_drift.map_or(Duration::from_secs(3_600), |span| span.0),
         limits: Limits::default(),
     })
-}
-
-/// A clock as far off as the scenario says, or draws.
-pub(super) fn clock(scenario: &Scenario, name: &str) -> Clock {
-    let clocks = &scenario.clocks;
-    let mut random = Random::new(scenario.seed, &format!("clock of {name}"));
-    let mut within = |bound: u64| random.below(2 * bound + 1).cast_signed() - bound.cast_signed();
-    let skew_us = u64::try_from(clocks.skew.0.as_micros()).unwrap_or(u64::MAX / 4);
-    let (drawn_us, drift_ppm) = (within(skew_us), within(clocks.drift_ppm.into()));
-    let offset_us = clocks.offsets.get(name).map_or(drawn_us, |offset| offset.0);
-    Clock::new(offset_us, drift_ppm)
 }
 
 pub(super) struct Run<'s> {

@@ -108,7 +108,7 @@ fn standing_still(world: &World<'_>) -> Option<Text> {
     let shared = &world.shared;
     let ahead_us = world.storage_points().map(|(id, _)| shared.host(id).clock.ahead_us(shared.now_ns));
     let slow_us = ahead_us.min().unwrap_or(0).min(0).unsigned_abs();
-    let end_us = super::clock::WALL_START_US + shared.record.faults_end_ns() / 1_000;
+    let end_us = super::shared::WALL_START_US + shared.record.faults_end_ns() / 1_000;
     let wanted_us = (end_us + MARGIN_US).saturating_sub(slow_us);
     let storage_points = world.storage_points().map(|(id, _)| id);
     let all = storage_points.chain(world.receivers().map(|(id, _)| id));

@@ -12,11 +12,14 @@ use crate::{
     network::Network,
     workload::{Attempt, Random},
 };
-use acms_engine::protocol::{Instant, Now, StoreId, Uid};
+use acms_engine::protocol::{Instant, Micros, Now, StoreId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Monotonic clocks of hosts begin here, so that no interval reaches back to before them.
 const INSTANT_START_NS: u64 = 1_000_000_000;
+
+/// True wall clock at the beginning of a run: microseconds since 1970.
+pub(super) const WALL_START_US: u64 = 1_700_000_000_000_000;
 
 /// What all hosts share.
 pub(super) struct Shared<'s> {
@@ -73,7 +76,9 @@ impl Shared<'_> {
 
     /// Both clocks of a host.
     pub(super) fn now_at(&self, id: HostId) -> Now {
-        Now { instant: self.instant(), wall: self.host(id).clock.wall(self.now_ns) }
+        let true_us = (WALL_START_US + self.now_ns / 1_000).cast_signed();
+        let shown_us = (true_us + self.host(id).clock.ahead_us(self.now_ns)).max(0);
+        Now { instant: self.instant(), wall: Micros(shown_us.cast_unsigned()) }
     }
 
     pub(super) fn instant(&self) -> Instant {

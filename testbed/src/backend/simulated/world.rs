@@ -2,7 +2,6 @@
 
 use super::{
     Observer, Step,
-    clock::Clock,
     faults::Ledger,
     host::{Host, HostId, Input, Process, Role},
     queue::{Happening, Queue},
@@ -12,6 +11,7 @@ use super::{
     storage_point::{BOOT_NS, StoragePointHost},
 };
 use crate::{
+    backend::clock::Clock,
     network::Network,
     trace::{Kind, Template, Text},
     workload::Random,
@@ -315,8 +315,7 @@ impl<'s> World<'s> {
     /// Says how far the host's clock is off, if it is.
     pub(super) fn note_clock(&mut self, id: HostId) {
         let clock = &self.shared.host(id).clock;
-        let (ahead_us, rate_ppm) = (clock.ahead_us(self.shared.now_ns), clock.rate_ppm());
-        let cause = if rate_ppm == 0 { ahead_us.to_string() } else { format!("{ahead_us} {rate_ppm}") };
+        let cause = clock.told(self.shared.now_ns);
         self.shared.say(id, Kind::Clock, Template { cause: Some(&cause), ..Template::default() });
     }
 

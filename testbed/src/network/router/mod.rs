@@ -5,14 +5,20 @@
 //! any help from the kernel's traffic control.
 //!
 //! The router tells how late it was: a machine that is too busy makes the network slower than the model, and a run on it means
-//! nothing ([`RouterStats::lateness_ns`]).
+//! nothing ([`RouterStats::lateness_ns`]). A [`Prober`] measures round trips as the hosts' kernels see them, beside what the
+//! model wanted them to be.
 
+mod echo;
 mod namespace;
 mod packets;
+mod priority;
+mod prober;
 
+pub use echo::ping;
 pub use namespace::{InterfaceSettings, Namespace};
+pub use prober::{Probe, Prober};
 
-use super::{HostId, Network};
+use super::{Burst, HostId, Network};
 use crate::trace::now_ns;
 use hdrhistogram::Histogram;
 use nix::sys::{
@@ -21,8 +27,9 @@ use nix::sys::{
     time::TimeSpec,
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
-use packets::{InFlight, destination};
+use packets::{Cut, HEAD_LEN, InFlight, destination, echo_key};
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, ErrorKind, Read as _, Write as _},
     net::Ipv4Addr,
@@ -31,27 +38,39 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 /// Addresses of hosts follow this one, in their order.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-/// The router looks so long before a packet is due, and then waits awake: a thread that sleeps wakes up late.
-const AWAKE_NS: u64 = 120_000;
-/// The greatest packet that an interface may send.
-const PACKET_LEN_MAX: usize = 65_535;
+/// The router wakes up so long before a packet is due, and then waits awake: a thread that sleeps wakes up late.
+const AWAKE_NS: u64 = 20_000;
+/// While there is much to do it looks no more often than this: waking up for each packet would cost more than carrying it.
+const PAUSE_NS: u64 = 200_000;
+/// So many packets at a time are much.
+const BUSY: usize = 4;
+/// The greatest packet that an interface may send, and its head.
+const PACKET_LEN_MAX: usize = 65_535 + HEAD_LEN;
 /// Packets of one host before the others have their turn.
 const PACKETS_MAX: usize = 32;
+/// A wait that is shorter was none: what was there had been there before.
+const SLEPT_NS_MIN: u64 = 10_000;
 const STOP: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 /// The greatest lateness that is told apart.
 const LATENESS_NS_MAX: u64 = 60_000_000_000;
+
+/// How far a packet, or a round trip, of this length may be off: 2 ms or 2 %.
+pub fn tolerance_ns(length_ns: u64) -> u64 {
+    (length_ns / 50).max(2_000_000)
+}
 
 /// What the router did so far.
 #[derive(Clone, Debug)]
 pub struct RouterStats {
     /// Packets that have arrived.
     pub arrived: u64,
-    /// Their bytes, with all headers.
+    /// Their bytes, with all headers, those of packets that travel together once.
     pub arrived_bytes: u64,
     /// Packets that the model lost, or that found no room in its queue.
     pub lost: u64,
@@ -64,18 +83,22 @@ pub struct RouterStats {
     /// How much later than the model says packets arrived, in nanoseconds: behind their time, and at most so long unseen
     /// before.
     pub lateness_ns: Histogram<u64>,
+    /// Packets that were later than is tolerated.
+    pub late: u64,
 }
 
 impl RouterStats {
     fn new() -> RouterStats {
         let lateness_ns = Histogram::new_with_max(LATENESS_NS_MAX, 3).expect("the bounds are good");
-        RouterStats { arrived: 0, arrived_bytes: 0, lost: 0, cut: 0, stray: 0, refused: 0, lateness_ns }
+        RouterStats { arrived: 0, arrived_bytes: 0, lost: 0, cut: 0, stray: 0, refused: 0, lateness_ns, late: 0 }
     }
 }
 
 struct Shared {
     network: Mutex<Network>,
     stats: Mutex<RouterStats>,
+    /// How long the packets of each awaited echo have been on their way so far, as the model wants it.
+    echoes: Mutex<BTreeMap<u32, u64>>,
     stop: AtomicBool,
     wake: EventFd,
 }
@@ -102,6 +125,7 @@ impl Router {
         let shared = Arc::new(Shared {
             network: Mutex::new(network),
             stats: Mutex::new(RouterStats::new()),
+            echoes: Mutex::default(),
             stop: AtomicBool::new(false),
             wake: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         });
@@ -178,9 +202,12 @@ impl Carrier {
     }
 
     fn run(mut self) {
+        // Without it packets are late when other processes want the processors: that is counted.
+        priority::go_first();
         let mut events = vec![EpollEvent::empty(); 256];
         while !self.shared.stop.load(Ordering::Acquire) {
-            let next = self.deliver();
+            let (delivered, next) = self.deliver();
+            let mut taken = 0;
             let before_ns = now_ns();
             let waits = match next {
                 Some(due_ns) if due_ns <= before_ns + AWAKE_NS => false,
@@ -190,12 +217,16 @@ impl Carrier {
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             let now_ns = now_ns();
             // While it slept there was nothing to see.
-            let unseen_ns = if waits { 0 } else { now_ns - self.looked_ns };
+            let slept = waits && now_ns - before_ns > SLEPT_NS_MIN;
+            let unseen_ns = if slept { 0 } else { now_ns - self.looked_ns };
             self.looked_ns = now_ns;
             for event in &events[..count] {
                 if event.data() < TIMER {
-                    self.take(HostId(event.data() as u32), unseen_ns);
+                    taken += self.take(HostId(event.data() as u32), unseen_ns);
                 }
+            }
+            if delivered + taken >= BUSY {
+                std::thread::sleep(Duration::from_nanos(PAUSE_NS));
             }
         }
     }
@@ -205,58 +236,77 @@ impl Carrier {
         match due_ns {
             None => self.timer.unset(),
             Some(due_ns) => {
-                let at = TimeSpec::from(std::time::Duration::from_nanos(due_ns - AWAKE_NS));
+                let at = TimeSpec::from(Duration::from_nanos(due_ns - AWAKE_NS));
                 self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
             }
         }
     }
 
-    /// Takes what a host sends.
-    fn take(&mut self, from: HostId, unseen_ns: u64) {
+    /// Takes what a host sends. How many packets.
+    fn take(&mut self, from: HostId, unseen_ns: u64) -> usize {
         let mut network = lock(&self.shared.network);
         let mut stats = lock(&self.shared.stats);
-        for _ in 0..PACKETS_MAX {
+        for taken in 0..PACKETS_MAX {
             let len = match (&self.tuns[from.0 as usize]).read(&mut self.packet) {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return,
+                Err(_) => return taken,
             };
-            let packet = &self.packet[..len];
+            let Some(packet) = self.packet[..len].get(HEAD_LEN..) else { continue };
             let Some(to) = destination(packet).and_then(|to| host_at(to, self.tuns.len())) else {
                 stats.stray += 1;
                 continue;
             };
-            let (now_ns, len) = (now_ns(), len as u64);
-            if !network.has_room(now_ns, from, to, len) {
-                stats.lost += 1;
+            let cut = Cut::of(&self.packet[..len]);
+            let count = cut.map_or(1, |cut| cut.count);
+            let (now_ns, wire_len) = (now_ns(), cut.map_or(packet.len(), |cut| cut.wire_len(packet.len())) as u64);
+            if !network.has_room(now_ns, from, to, wire_len) {
+                stats.lost += u64::from(count);
                 continue;
             }
-            let Some(sent_ns) = network.hand_over(now_ns, from, to, len) else {
-                stats.cut += 1;
+            let Some(sent_ns) = network.hand_over(now_ns, from, to, wire_len) else {
+                stats.cut += u64::from(count);
                 continue;
             };
-            let arrivals = network.datagram(from, to, sent_ns);
-            stats.lost += u64::from(arrivals.count() == 0);
-            self.in_flight.add(to, arrivals, unseen_ns, packet);
+            let Burst { arrivals, lost } = network.burst(from, to, sent_ns, count);
+            stats.lost += u64::from(lost.count_ones());
+            let frame = &self.packet[..len];
+            match cut.filter(|_| lost != 0) {
+                None => self.in_flight.add(now_ns, to, arrivals, unseen_ns, count, frame),
+                Some(cut) => cut.survivors(frame, lost, |frame| {
+                    let count = Cut::of(frame).map_or(1, |cut| cut.count);
+                    self.in_flight.add(now_ns, to, arrivals, unseen_ns, count, frame);
+                }),
+            }
+            if let (Some(key), Some(due_ns)) = (echo_key(packet), arrivals.into_iter().next())
+                && let Some(asked_ns) = lock(&self.shared.echoes).get_mut(&key)
+            {
+                *asked_ns += due_ns - now_ns;
+            }
         }
+        PACKETS_MAX
     }
 
-    /// Delivers what is due. When the next is.
-    fn deliver(&mut self) -> Option<u64> {
+    /// Delivers what is due. How many packets, and when the next is.
+    fn deliver(&mut self) -> (usize, Option<u64>) {
         let mut stats = lock(&self.shared.stats);
-        loop {
+        for delivered in 0.. {
             let now_ns = now_ns();
-            let Some(packet) = self.in_flight.pop(now_ns) else { return self.in_flight.next_due_ns() };
+            let Some(packet) = self.in_flight.pop(now_ns) else { return (delivered, self.in_flight.next_due_ns()) };
             match (&self.tuns[packet.to.0 as usize]).write(&packet.bytes) {
                 Ok(_) => {
-                    stats.arrived += 1;
-                    stats.arrived_bytes += packet.bytes.len() as u64;
-                    stats.lateness_ns.saturating_record(now_ns - packet.due_ns + packet.unseen_ns);
+                    let count = u64::from(packet.count);
+                    stats.arrived += count;
+                    stats.arrived_bytes += (packet.bytes.len() - HEAD_LEN) as u64;
+                    let late_ns = now_ns - packet.due_ns + packet.unseen_ns;
+                    stats.lateness_ns.saturating_record_n(late_ns, count);
+                    stats.late += if late_ns > packet.tolerated_ns { count } else { 0 };
                 }
-                Err(_) => stats.refused += 1,
+                Err(_) => stats.refused += u64::from(packet.count),
             }
             self.in_flight.give_back(packet.bytes);
         }
+        unreachable!("there are fewer packets than numbers")
     }
 }
 

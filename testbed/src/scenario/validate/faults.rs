@@ -3,7 +3,7 @@
 use super::{Checked, no_host, refuse};
 use crate::{
     faults::{FaultKind, Role},
-    scenario::{Direction, Fault, Scenario, Target},
+    scenario::{BackendName, Direction, Fault, Scenario, Target},
 };
 
 /// A key of the fault, and what is wrong with it.
@@ -36,6 +36,13 @@ fn fault(scenario: &Scenario, hosts: &[String], fault: &Fault) -> Result<(), Wro
     if let Some(wrong) = targets.iter().find(|host| Role::of(host).is_none_or(|role| !fault.kind.may_hit(role))) {
         let role = Role::of(wrong).map_or("that".to_owned(), |role| role.to_string());
         return Err(("target", format!("cannot hit {role}, such as {wrong}")));
+    }
+    let is_shared = scenario.backend == BackendName::Local && scenario.fleet.receivers_per_process > 1;
+    if let (true, Some(host)) = (is_shared, targets.iter().find(|host| Role::of(host) == Some(Role::Receiver))) {
+        return Err((
+            "target",
+            format!("{host} shares its process (fleet.receivers_per_process): it cannot be hit alone"),
+        ));
     }
     let last = format!("sp{}", scenario.fleet.storage_points);
     if fault.kind == FaultKind::StoreReplaced && targets.contains(&&*last) {

@@ -1,36 +1,35 @@
-//! Wall clocks of hosts: true time, off by a constant, drifting, and moved when a fault says so.
+//! How far the wall clocks of hosts are off true time: by a constant, drifting, and moved when a fault says so.
+//!
+//! All times are in nanoseconds since the beginning of the run.
 
-use acms_engine::protocol::Micros;
-
-/// True wall clock at the beginning of a run: microseconds since 1970.
-pub(super) const WALL_START_US: u64 = 1_700_000_000_000_000;
+use crate::{scenario::Scenario, workload::Random};
 
 /// A host's clock.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     /// Ahead of true time by this.
-    pub(super) offset_us: i64,
+    pub(crate) offset_us: i64,
     /// Runs fast by this many millionths.
-    pub(super) drift_ppm: i64,
+    pub(crate) drift_ppm: i64,
     /// How it moves away while faults last.
-    pub(super) skews: Vec<Skew>,
+    pub(crate) skews: Vec<Skew>,
 }
 
 /// An even movement of a clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Skew {
+pub(crate) struct Skew {
     /// The fault's number.
-    pub(super) fault: usize,
+    pub(crate) fault: usize,
     /// From here.
-    pub(super) from_ns: u64,
+    pub(crate) from_ns: u64,
     /// To here.
-    pub(super) to_ns: u64,
+    pub(crate) to_ns: u64,
     /// By this much.
-    pub(super) by_us: i64,
+    pub(crate) by_us: i64,
 }
 
 impl Skew {
-    pub(super) fn at(self, now_ns: u64) -> i64 {
+    pub(crate) fn at(self, now_ns: u64) -> i64 {
         let length = i128::from(self.to_ns.saturating_sub(self.from_ns).max(1));
         let passed = i128::from(now_ns.saturating_sub(self.from_ns)).min(length);
         (i128::from(self.by_us) * passed / length) as i64
@@ -38,25 +37,33 @@ impl Skew {
 }
 
 impl Clock {
-    /// A clock that is off by a constant and drifts.
-    pub(super) fn new(offset_us: i64, drift_ppm: i64) -> Clock {
+    /// A host's clock: as far off as the scenario says, or draws.
+    pub(crate) fn of(scenario: &Scenario, name: &str) -> Clock {
+        let clocks = &scenario.clocks;
+        let mut random = Random::new(scenario.seed, &format!("clock of {name}"));
+        let mut within = |bound: u64| random.below(2 * bound + 1).cast_signed() - bound.cast_signed();
+        let skew_us = u64::try_from(clocks.skew.0.as_micros()).unwrap_or(u64::MAX / 4);
+        let (drawn_us, drift_ppm) = (within(skew_us), within(clocks.drift_ppm.into()));
+        let offset_us = clocks.offsets.get(name).map_or(drawn_us, |offset| offset.0);
         Clock { offset_us, drift_ppm, skews: Vec::new() }
     }
 
     /// How far it is ahead of true time at `now_ns`.
-    pub(super) fn ahead_us(&self, now_ns: u64) -> i64 {
+    pub(crate) fn ahead_us(&self, now_ns: u64) -> i64 {
         let drift_us = i128::from(now_ns / 1_000) * i128::from(self.drift_ppm) / 1_000_000;
         self.offset_us + drift_us as i64 + self.skews.iter().map(|skew| skew.at(now_ns)).sum::<i64>()
     }
 
-    /// What it shows at `now_ns`.
-    pub(super) fn wall(&self, now_ns: u64) -> Micros {
-        let true_us = (WALL_START_US + now_ns / 1_000).cast_signed();
-        Micros((true_us + self.ahead_us(now_ns)).max(0).cast_unsigned())
+    /// What an event `clock` says of it at `now_ns`.
+    pub(crate) fn told(&self, now_ns: u64) -> String {
+        match (self.ahead_us(now_ns), self.rate_ppm()) {
+            (ahead_us, 0) => ahead_us.to_string(),
+            (ahead_us, rate_ppm) => format!("{ahead_us} {rate_ppm}"),
+        }
     }
 
     /// How fast it runs now, in millionths.
-    pub(super) fn rate_ppm(&self) -> i64 {
+    fn rate_ppm(&self) -> i64 {
         let rate_ppm = |skew: &Skew| {
             let length_us = i128::from(skew.to_ns.saturating_sub(skew.from_ns).max(1_000) / 1_000);
             (i128::from(skew.by_us) * 1_000_000 / length_us) as i64
@@ -73,10 +80,9 @@ mod tests {
 
     #[test]
     fn offset_drift_and_skew_add_up() {
-        let clock = Clock::new(-5, 100);
-        assert_eq!(clock.wall(0).0, WALL_START_US - 5);
-        assert_eq!(clock.wall(10 * S).0, WALL_START_US + 10_000_000 - 5 + 1_000);
-        assert_eq!(Clock::default().wall(7_000).0, WALL_START_US + 7);
+        let clock = Clock { offset_us: -5, drift_ppm: 100, skews: Vec::new() };
+        assert_eq!([0, 10].map(|s| clock.ahead_us(s * S)), [-5, 995]);
+        assert_eq!([clock.told(0), Clock::default().told(S)], ["-5 100", "0"]);
         let skew = Skew { fault: 0, from_ns: 10 * S, to_ns: 20 * S, by_us: -3_000_000 };
         let mut clock = Clock { skews: vec![skew], ..Clock::default() };
         let ahead: Vec<i64> = [5, 10, 15, 20, 30].map(|s| clock.ahead_us(s * S)).to_vec();

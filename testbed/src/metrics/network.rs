@@ -1,0 +1,188 @@
+//! How well the emulated network kept to its model.
+
+use crate::{
+    network::router::tolerance_ns,
+    trace::{Event, Kind, Text},
+};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// More than this part of pairs or packets out of tolerance makes a measurement invalid, in percent.
+const BAD_PCT_MAX: f64 = 1.0;
+
+/// The greatest error that is told apart.
+const ERROR_US_MAX: u64 = 60_000_000;
+
+/// What the emulated network did; without one there are no pairs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NetworkResult {
+    /// Pairs of hosts whose round trips were measured.
+    pub pairs: u64,
+    /// Pairs whose median round trip was off by more than 2 ms or 2 % of what the model wanted.
+    pub pairs_bad: u64,
+    /// Round trips that were measured since the first update.
+    #[serde(default)]
+    pub probes: u64,
+    /// Those of them that were off by more than 2 ms or 2 % of what the model wanted.
+    #[serde(default)]
+    pub probes_off_pct: Option<f64>,
+    /// Median error of these round trips, each against what the model wanted of its two packets.
+    pub rtt_error_ms_p50: Option<f64>,
+    /// 99th percentile of their errors.
+    pub rtt_error_ms_p99: Option<f64>,
+    /// Packets that were carried, from the first update to the end.
+    #[serde(default)]
+    pub packets: u64,
+    /// Packets that arrived later than the model says by more than 2 ms or 2 %.
+    pub late_packets_pct: Option<f64>,
+    /// Packets that the model lost.
+    #[serde(default)]
+    pub lost_packets: u64,
+    /// Whether the measurement is valid.
+    pub within_tolerance: bool,
+}
+
+impl Default for NetworkResult {
+    /// Loopback has nothing to be wrong about.
+    fn default() -> NetworkResult {
+        NetworkResult {
+            pairs: 0,
+            pairs_bad: 0,
+            probes: 0,
+            probes_off_pct: None,
+            rtt_error_ms_p50: None,
+            rtt_error_ms_p99: None,
+            packets: 0,
+            late_packets_pct: None,
+            lost_packets: 0,
+            within_tolerance: true,
+        }
+    }
+}
+
+fn is_off((asked_us, error_us): &(u64, u64)) -> bool {
+    error_us * 1000 > tolerance_ns(asked_us * 1000)
+}
+
+fn rounded(pct: f64) -> f64 {
+    (pct * 1000.0).round() / 1000.0
+}
+
+/// Collects what is measured of the network.
+#[derive(Debug, Default)]
+pub(super) struct NetworkMeter {
+    /// Of each pair: microseconds wanted, and the error.
+    pairs: BTreeMap<(Text, Text), Vec<(u64, u64)>>,
+    /// The same of all that were measured since the updates began.
+    loaded: Vec<(u64, u64)>,
+    /// Until the updates began, and until now.
+    carried: [BTreeMap<String, u64>; 2],
+    updates: bool,
+    has_begun: bool,
+}
+
+impl NetworkMeter {
+    pub(super) fn observe(&mut self, event: &Event) {
+        let words = event.cause.as_deref().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='));
+        let figures = words.filter_map(|(name, value)| Some((name, value.parse::<u64>().ok()?)));
+        match (event.kind, &event.outcome) {
+            (Kind::Probe, Some(to)) => {
+                let figures: BTreeMap<&str, u64> = figures.collect();
+                let (Some(asked), Some(got)) = (figures.get("asked_us"), figures.get("got_us")) else { return };
+                let pair = (Text::clone(&event.process), Text::clone(to));
+                let probe = (*asked, got.abs_diff(*asked));
+                self.pairs.entry(pair).or_default().push(probe);
+                self.loaded.extend(self.updates.then_some(probe));
+            }
+            (Kind::Phase, _) => self.updates |= event.cause.as_deref() == Some("updates"),
+            (Kind::Carried, _) => {
+                let figures: BTreeMap<_, _> = figures.map(|(name, value)| (name.to_owned(), value)).collect();
+                if !std::mem::replace(&mut self.has_begun, self.updates) {
+                    self.carried[0] = figures.clone();
+                }
+                self.carried[1] = figures;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn finish(mut self) -> NetworkResult {
+        let mut errors = Histogram::<u64>::new_with_max(ERROR_US_MAX, 3).expect("the bounds are good");
+        let mut pairs_bad = 0;
+        for probes in self.pairs.values_mut() {
+            probes.sort_unstable_by_key(|(_, error)| *error);
+            pairs_bad += u64::from(is_off(&probes[probes.len() / 2]));
+        }
+        self.loaded.iter().for_each(|(_, error_us)| errors.saturating_record(*error_us));
+        let off = self.loaded.iter().filter(|probe| is_off(probe)).count() as u64;
+        let of = |carried: &BTreeMap<String, u64>, name: &str| carried.get(name).copied().unwrap_or(0);
+        let carried =
+            |name: &str| of(&self.carried[1], name) - of(&self.carried[0], name).min(of(&self.carried[1], name));
+        let (pairs, packets) = (self.pairs.len() as u64, carried("arrived"));
+        let pct = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
+        let error_ms = |quantile| (!errors.is_empty()).then(|| errors.value_at_quantile(quantile) as f64 / 1e3);
+        let late_pct = pct(carried("late"), packets);
+        NetworkResult {
+            pairs,
+            pairs_bad,
+            probes: errors.len(),
+            probes_off_pct: (!errors.is_empty()).then(|| rounded(pct(off, errors.len()))),
+            rtt_error_ms_p50: error_ms(0.5),
+            rtt_error_ms_p99: error_ms(0.99).filter(|_| errors.len() >= 1000),
+            packets,
+            late_packets_pct: (packets > 0).then(|| rounded(late_pct)),
+            lost_packets: carried("lost"),
+            within_tolerance: late_pct <= BAD_PCT_MAX && pct(pairs_bad, pairs) <= BAD_PCT_MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metrics::Metrics, trace::Trace};
+
+    fn network(lines: &[(&str, Kind, &str, &str)]) -> NetworkResult {
+        let event = |(at, (process, kind, outcome, cause)): (usize, &(&str, Kind, &str, &str))| Event {
+            outcome: Some((*outcome).into()),
+            cause: Some((*cause).into()),
+            ..Event::new(at as u64, &Text::from(*process), 0, *kind)
+        };
+        Metrics::of(&Trace::new(lines.iter().enumerate().map(event).collect())).network
+    }
+
+    #[test]
+    fn pairs_are_judged_by_their_median_and_by_what_each_packet_was_to_take() {
+        let got = network(&[
+            ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=20001"),
+            ("testbed", Kind::Carried, "", "arrived=500 late=500 lost=1"),
+            ("testbed", Kind::Phase, "", "updates"),
+            ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=20100"),
+            ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=90000"),
+            ("sp1", Kind::Probe, "sp2", "asked_us=25000 got_us=25300"),
+            ("sp1", Kind::Probe, "sp3", "asked_us=200000 got_us=203900"),
+            ("testbed", Kind::Carried, "", "arrived=900 late=800 lost=2"),
+            ("testbed", Kind::Carried, "", "arrived=1900 late=809 lost=9"),
+        ]);
+        assert_eq!((got.pairs, got.pairs_bad, got.probes, got.packets, got.lost_packets), (2, 0, 4, 1000, 7));
+        assert_eq!((got.rtt_error_ms_p50, got.late_packets_pct), (Some(0.3), Some(0.9)));
+        assert_eq!(got.probes_off_pct, Some(25.0));
+        assert_eq!(got.rtt_error_ms_p99, None, "too few");
+        assert!(got.within_tolerance);
+    }
+
+    #[test]
+    fn a_network_out_of_tolerance_is_said_to_be() {
+        let slow = [("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=22100")];
+        let got = network(&slow);
+        assert_eq!((got.pairs_bad, got.within_tolerance), (1, false));
+        let late = [
+            ("testbed", Kind::Phase, "", "updates"),
+            ("testbed", Kind::Carried, "", "arrived=0 late=0"),
+            ("testbed", Kind::Carried, "", "arrived=1000 late=11"),
+        ];
+        assert!(!network(&late).within_tolerance);
+        assert_eq!(network(&[]), NetworkResult::default());
+    }
+}
