@@ -8,10 +8,11 @@ mod hunt;
 use crate::{
     backend::Stop,
     judge::{Judge, Verdict},
+    network::router::become_root,
     progress::Progress,
     report::{CheckResult, RunResult, check_lines, compare, summary},
     run::{RunError, RunOptions, run},
-    scenario::{Scenario, builtin_names},
+    scenario::{BackendName, Scenario, builtin_names},
     system::Program,
     trace::{self, History},
 };
@@ -180,6 +181,10 @@ fn run_scenario(args: Run, program: Program) -> u8 {
         Ok(scenario) => scenario,
         Err(error) => return fail(error),
     };
+    if scenario.backend == BackendName::Local && scenario.needs_network() && !nix::unistd::geteuid().is_root() {
+        // Before there are threads. What does not work without it is left out later, with a word.
+        let _ = become_root();
+    }
     let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
     let stop = Stop::new();
     if let Err(error) = stop_on_signals(stop.clone()) {

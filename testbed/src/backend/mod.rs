@@ -63,6 +63,19 @@ pub enum BackendError {
     /// The scenario cannot be simulated.
     #[error("it cannot be simulated: {0}")]
     Simulated(String),
+    /// The fleet needs more open files than this process may have.
+    #[error(
+        "{processes} processes need {needed} open files here, and only {most} are allowed: raise the hard limit (ulimit -Hn), \
+         or put more receivers into each process with fleet.receivers_per_process"
+    )]
+    Limits {
+        /// Open files that are needed.
+        needed: u64,
+        /// Open files that are allowed.
+        most: u64,
+        /// Processes that would be started.
+        processes: u64,
+    },
     /// The operating system refused something.
     #[error("{what}: {source}")]
     System {

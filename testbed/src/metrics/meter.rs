@@ -116,6 +116,7 @@ impl Meter {
         let event = seen.event;
         self.begin_ns.get_or_insert(event.time_ns);
         self.network.observe(event);
+        self.usages.observe_machine(event);
         match event.kind {
             Kind::Phase if event.cause.as_deref() == Some("updates") && self.updates_ns.is_none() => {
                 self.updates_ns = Some(event.time_ns);

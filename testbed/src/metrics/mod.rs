@@ -5,6 +5,7 @@
 //! with the publications that have not reached all of it, and with the seconds of the run.
 
 mod convergence;
+mod growth;
 mod meter;
 mod network;
 mod quantiles;
@@ -160,6 +161,20 @@ pub struct Resources {
     pub cache: RoleUsage,
     /// Receivers.
     pub receiver: RoleUsage,
+    /// Everything on the machine, from the first update to the end, where it is real.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineUsage>,
+}
+
+/// What a machine's processors spent their time on.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MachineUsage {
+    /// How many it has.
+    pub processors: u64,
+    /// The part of their time in which they worked.
+    pub busy_pct: f64,
+    /// The part in which they were wanted, and lent to other machines.
+    pub stolen_pct: f64,
 }
 
 /// Processor and memory of all processes of a role.
@@ -265,6 +280,7 @@ mod tests {
              2 publisher invoke key=k1 path=a
              3 publisher outcome key=k1 uid=10.1.0 outcome=accepted
              10 testbed phase cause=updates
+             10 testbed machine cause=processors=2;busy=100;idle=0;stolen=0
              10 publisher scheduled key=k2
              11 publisher invoke key=k2 path=a
              12 publisher outcome key=k2 uid=11.1.0 outcome=accepted
@@ -279,6 +295,7 @@ mod tests {
              18 sp2 usage cause=cpu_us=500000
              18 sp2 usage cause=rss_kib_max=2048
              19 sp2 usage cause=bytes_out=7
+             20 testbed machine cause=processors=2;busy=190;idle=6;stolen=4
              20 publisher invoke key=k5 path=a
              21 publisher outcome key=k5 outcome=undetermined",
         );
@@ -295,6 +312,8 @@ mod tests {
         assert_eq!(metrics.timeline[2].accepted, 1);
         let usage = &metrics.resources.storage_point;
         assert_eq!((usage.cpu_s, usage.rss_mib_max, usage.bytes_out), (Some(2.0), Some(2.0), Some(7)));
+        let machine = metrics.resources.machine.unwrap();
+        assert_eq!((machine.processors, machine.busy_pct, machine.stolen_pct), (2, 90.0, 4.0));
         assert_eq!(publish.generator_late_ms.max.map(f64::round), Some(1000.0));
         assert_eq!(metrics.wall_s, 20.0);
         assert_eq!(metrics.value("longest_gap_ms"), Some(Some(5000.0)));

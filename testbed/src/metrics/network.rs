@@ -1,5 +1,6 @@
 //! How well the emulated network kept to its model.
 
+use super::growth::Growth;
 use crate::{
     network::router::tolerance_ns,
     trace::{Event, Kind, Text},
@@ -76,33 +77,43 @@ pub(super) struct NetworkMeter {
     pairs: BTreeMap<(Text, Text), Vec<(u64, u64)>>,
     /// The same of all that were measured since the updates began.
     loaded: Vec<(u64, u64)>,
-    /// Until the updates began, and until now.
-    carried: [BTreeMap<String, u64>; 2],
-    updates: bool,
-    has_begun: bool,
+    carried: Growth,
+    stage: Stage,
+}
+
+/// What counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stage {
+    /// Before the fleet is there, round trips do.
+    #[default]
+    Before,
+    /// While it starts and is loaded, as fast as it can be, nothing does.
+    Starting,
+    /// From the first update on everything does.
+    Updates,
 }
 
 impl NetworkMeter {
     pub(super) fn observe(&mut self, event: &Event) {
-        let words = event.cause.as_deref().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='));
-        let figures = words.filter_map(|(name, value)| Some((name, value.parse::<u64>().ok()?)));
+        let cause = event.cause.as_deref().unwrap_or_default();
         match (event.kind, &event.outcome) {
             (Kind::Probe, Some(to)) => {
-                let figures: BTreeMap<&str, u64> = figures.collect();
+                let words = cause.split(' ').filter_map(|word| word.split_once('='));
+                let figures: BTreeMap<&str, u64> =
+                    words.filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect();
                 let (Some(asked), Some(got)) = (figures.get("asked_us"), figures.get("got_us")) else { return };
+                if self.stage == Stage::Starting {
+                    return;
+                }
                 let pair = (Text::clone(&event.process), Text::clone(to));
                 let probe = (*asked, got.abs_diff(*asked));
                 self.pairs.entry(pair).or_default().push(probe);
-                self.loaded.extend(self.updates.then_some(probe));
+                self.loaded.extend((self.stage == Stage::Updates).then_some(probe));
             }
-            (Kind::Phase, _) => self.updates |= event.cause.as_deref() == Some("updates"),
-            (Kind::Carried, _) => {
-                let figures: BTreeMap<_, _> = figures.map(|(name, value)| (name.to_owned(), value)).collect();
-                if !std::mem::replace(&mut self.has_begun, self.updates) {
-                    self.carried[0] = figures.clone();
-                }
-                self.carried[1] = figures;
+            (Kind::Phase, _) if self.stage != Stage::Updates => {
+                self.stage = if cause == "updates" { Stage::Updates } else { Stage::Starting };
             }
+            (Kind::Carried, _) => self.carried.take(cause, self.stage == Stage::Updates),
             _ => {}
         }
     }
@@ -112,13 +123,11 @@ impl NetworkMeter {
         let mut pairs_bad = 0;
         for probes in self.pairs.values_mut() {
             probes.sort_unstable_by_key(|(_, error)| *error);
-            pairs_bad += u64::from(is_off(&probes[probes.len() / 2]));
+            pairs_bad += u64::from(is_off(&probes[(probes.len() - 1) / 2]));
         }
         self.loaded.iter().for_each(|(_, error_us)| errors.saturating_record(*error_us));
         let off = self.loaded.iter().filter(|probe| is_off(probe)).count() as u64;
-        let of = |carried: &BTreeMap<String, u64>, name: &str| carried.get(name).copied().unwrap_or(0);
-        let carried =
-            |name: &str| of(&self.carried[1], name) - of(&self.carried[0], name).min(of(&self.carried[1], name));
+        let carried = |name: &str| self.carried.of(name);
         let (pairs, packets) = (self.pairs.len() as u64, carried("arrived"));
         let pct = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
         let error_ms = |quantile| (!errors.is_empty()).then(|| errors.value_at_quantile(quantile) as f64 / 1e3);
@@ -157,6 +166,8 @@ mod tests {
         let got = network(&[
             ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=20001"),
             ("testbed", Kind::Carried, "", "arrived=500 late=500 lost=1"),
+            ("testbed", Kind::Phase, "", "load"),
+            ("sp1", Kind::Probe, "sp4", "asked_us=20000 got_us=90000"),
             ("testbed", Kind::Phase, "", "updates"),
             ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=20100"),
             ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=90000"),

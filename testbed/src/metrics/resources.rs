@@ -1,6 +1,6 @@
 //! Who took part, what it cost, and what went wrong on purpose.
 
-use super::{FaultRecord, HostCounts, Resources, RoleUsage};
+use super::{FaultRecord, HostCounts, MachineUsage, Resources, RoleUsage, growth::Growth};
 use crate::{
     facts::{Facts, ProcessId, Role},
     trace::{Event, Kind},
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub(super) struct Usages {
     lives: BTreeMap<ProcessId, (u32, BTreeMap<String, u64>)>,
     sums: [RoleUsage; 3],
+    machine: Growth,
+    in_updates: bool,
 }
 
 impl Usages {
@@ -26,6 +28,23 @@ impl Usages {
                 readings.insert(name.to_owned(), value);
             }
         }
+    }
+
+    /// The machine as a whole, told at the beginning of each phase.
+    pub(super) fn observe_machine(&mut self, event: &Event) {
+        let cause = event.cause.as_deref().unwrap_or_default();
+        match event.kind {
+            Kind::Phase => self.in_updates |= cause == "updates",
+            Kind::Machine => self.machine.take(cause, self.in_updates),
+            _ => {}
+        }
+    }
+
+    fn machine(&self) -> Option<MachineUsage> {
+        let [busy, idle, stolen] = ["busy", "idle", "stolen"].map(|name| self.machine.of(name));
+        let all = Some(busy + idle + stolen).filter(|all| *all > 0)?;
+        let pct = |part: u64| (part as f64 * 1000.0 / all as f64).round() / 10.0;
+        Some(MachineUsage { processors: self.machine.last("processors"), busy_pct: pct(busy), stolen_pct: pct(stolen) })
     }
 
     fn end(&mut self, process: ProcessId, facts: &Facts) {
@@ -57,8 +76,9 @@ impl Usages {
                 *figure = (*figure * 100.0).round() / 100.0;
             }
         }
+        let machine = self.machine();
         let [storage_point, cache, receiver] = self.sums;
-        Resources { storage_point, cache, receiver }
+        Resources { storage_point, cache, receiver, machine }
     }
 }
 

@@ -112,6 +112,7 @@ impl RunResult {
         mut notes: Vec<String>,
     ) -> RunResult {
         notes.extend(lateness(metrics));
+        notes.extend(saturation(metrics));
         let expectations = scenario.expect.iter().map(|(name, at_most)| expectation(metrics, name, *at_most)).collect();
         RunResult {
             schema: SCHEMA,
@@ -170,6 +171,17 @@ fn lateness(metrics: &Metrics) -> Option<String> {
     let worst = late.p99.or(late.max).filter(|worst| *worst > LATE_MS)?;
     let most = if late.p99.is_some() { "99 % of" } else { "the" };
     Some(format!("the generator was saturated: {most} attempts began up to {worst:.0} ms after they were due"))
+}
+
+/// A machine without time to spare measures itself.
+fn saturation(metrics: &Metrics) -> Option<String> {
+    const BUSY_PCT: f64 = 90.0;
+    let machine = metrics.resources.machine.filter(|machine| machine.busy_pct + machine.stolen_pct > BUSY_PCT)?;
+    Some(format!(
+        "the machine was saturated: its {} processors were busy {:.0} % of the time, and {:.0} % was not theirs; times are \
+         those of this machine, not of the system",
+        machine.processors, machine.busy_pct, machine.stolen_pct
+    ))
 }
 
 fn expectation(metrics: &Metrics, name: &str, at_most: f64) -> Expectation {

@@ -183,6 +183,11 @@ impl Scenario {
         validate::validate(self).map_err(|refusal| refusal.error)
     }
 
+    /// Whether its hosts stand apart on a network of their own, for what lies between them or what becomes of it.
+    pub fn needs_network(&self) -> bool {
+        self.network.is_emulated() || self.faults.iter().any(|fault| fault.kind.is_of_link())
+    }
+
     /// Names of all storage points, caches and receivers, in this order.
     pub fn hosts(&self) -> Vec<String> {
         let storage_points = (1..=self.fleet.storage_points).map(|i| format!("sp{i}"));

@@ -46,6 +46,15 @@ impl Scenario {
         Ok(network)
     }
 
+    /// The same with one receiver in place of each process of several: what has a place of its own on a real network.
+    pub fn by_process(&self) -> Scenario {
+        let per_process = self.fleet.receivers_per_process.max(1);
+        let mut scenario = self.clone();
+        (scenario.fleet.receivers, scenario.fleet.receivers_per_process) =
+            (self.fleet.receivers.div_ceil(per_process), 1);
+        scenario
+    }
+
     /// The publisher beside a storage point, which is counted from 0.
     pub fn publisher(&self, sp: u8) -> HostId {
         let fleet = &self.fleet;

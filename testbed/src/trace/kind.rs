@@ -121,6 +121,9 @@ kinds! {
     /// What the emulated network has done with packets until a phase began: `cause`, such as `arrived=900 late=1 lost=7
     /// cut=0 refused=0`.
     Carried = "carried",
+    /// What the machine's processors have spent their time on until a phase began: `cause`, such as `processors=2 busy=700
+    /// idle=90 stolen=3`, in ticks.
+    Machine = "machine",
     /// Processor time and memory of a process.
     Usage = "usage",
     /// An entry of a storage point's index at the end.

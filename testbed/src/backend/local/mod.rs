@@ -5,6 +5,7 @@ pub mod audit;
 mod clocks;
 pub mod cluster;
 mod disk;
+mod events;
 mod faults;
 mod hosts;
 mod phases;
@@ -36,6 +37,7 @@ impl Backend for LocalBackend {
 
     fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
         let system = |what: &'static str| move |source| BackendError::System { what: what.to_owned(), source };
+        check_limits(scenario)?;
         let work = tempfile::Builder::new().prefix("acms-testbed-").tempdir();
         let mut work = work.map_err(system("making a temporary directory"))?;
         work.disable_cleanup(context.keep);
@@ -63,6 +65,25 @@ impl Backend for LocalBackend {
         }
         Ok(notes)
     }
+}
+
+/// Takes all the open files that this process may have, and refuses a fleet that would need more.
+fn check_limits(scenario: &Scenario) -> Result<(), BackendError> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    /// Of each process: its events, its log; of each host on a network: its namespace, its interface, what measures it.
+    const EACH: u64 = 5;
+    /// Publishers' connections, the testbed itself.
+    const BESIDE: u64 = 1_000;
+    let failed = |error: nix::Error| BackendError::System { what: "reading limits".to_owned(), source: error.into() };
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(failed)?;
+    let fleet = &scenario.by_process().fleet;
+    let processes = u64::from(fleet.storage_points) + u64::from(fleet.caches) + u64::from(fleet.receivers);
+    let needed = processes * EACH + BESIDE;
+    if needed > most {
+        return Err(BackendError::Limits { needed, most, processes });
+    }
+    Ok(())
 }
 
 /// Removes what hosts have left, many at once: some file systems wait for the disk at each file that was flushed.

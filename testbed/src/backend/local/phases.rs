@@ -83,6 +83,7 @@ pub(super) async fn run(
     let ticking = tokio::spawn(tick(Arc::clone(&run.clocks)));
     let result = run.all(&contents, work).await;
     ticking.abort();
+    context.progress.phase("stopping all processes");
     let grace = if result.is_ok() { STOP_GRACE } else { INTERRUPTED_GRACE };
     let hosts = Arc::clone(&run.hosts);
     // Killed and reaped by the time this returns.
@@ -108,13 +109,24 @@ async fn tick(clocks: Arc<Clocks>) {
     }
 }
 
+/// What the machine's processors have spent their time on so far (`/proc/stat`).
+fn machine() -> Option<String> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let figures = text.lines().next()?.split_whitespace().skip(1).map(|word| word.parse::<u64>().unwrap_or(0));
+    let [user, nice, system, idle, waiting, irq, softirq, stolen] =
+        figures.take(8).collect::<Vec<_>>().try_into().ok()?;
+    let (busy, idle) = (user + nice + system + irq + softirq, idle + waiting);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Some(format!("processors={processors} busy={busy} idle={idle} stolen={stolen}"))
+}
+
 /// The network that the scenario asks for, if it does and this machine lets us.
 fn start_wan(
     scenario: &Scenario,
     context: &Context,
     notes: &mut Vec<String>,
 ) -> Result<Option<Arc<Wan>>, BackendError> {
-    if !scenario.network.is_emulated() && !scenario.faults.iter().any(|fault| fault.kind.is_of_link()) {
+    if !scenario.needs_network() {
         return Ok(None);
     }
     context.progress.phase(&format!("making a network of {} hosts", scenario.hosts().len()));
@@ -220,6 +232,10 @@ impl Run<'_> {
         if let Some(wan) = &self.wan {
             wan.say_carried(&self.recorder, &self.testbed);
         }
+        if let Some(spent) = machine() {
+            let about = Template { cause: Some(&spent), ..Template::default() };
+            self.recorder.note(&self.testbed, 0, Kind::Machine, about);
+        }
     }
 
     /// Measures each pair of hosts once, and goes on measuring.
@@ -239,8 +255,9 @@ impl Run<'_> {
         self.progress().phase(&format!("starting {with_caches}{count} receivers"));
         self.phase("start");
         let wrong = |error: ScenarioError| BackendError::Load(error.to_string());
-        let asked = self.scenario.sources(&self.scenario.network().map_err(wrong)?);
-        let names = self.scenario.hosts();
+        let by_process = self.scenario.by_process();
+        let asked = by_process.sources(&by_process.network().map_err(wrong)?);
+        let names = by_process.hosts();
         let first_cache = usize::from(self.scenario.fleet.storage_points);
         let mut listening = self.authorities.clone();
         for number in 0..caches {
@@ -269,15 +286,16 @@ impl Run<'_> {
                 hosts.start_cache(&work.join("caches"), options, &recorder, &stop)?;
             }
             let options = |number: u32| {
-                let name = format!("receiver{number}");
+                let own = format!("receiver{number}");
+                let name = format!("receiver{}", (number - 1) / fleet.receivers_per_process + 1);
                 ReceiverOptions {
                     program: program.clone(),
                     sources: sources[&name].clone(),
                     subscriptions: subscriptions.clone(),
                     poll: fleet.poll.map(|interval| interval.0),
-                    env: clock_of(&work, &name).iter().map(|file| clocks::variable(file)).collect(),
+                    env: clock_of(&work, &own).iter().map(|file| clocks::variable(file)).collect(),
                     namespace: place(&name),
-                    disk: disks.get(&name).cloned(),
+                    disk: disks.get(&own).cloned(),
                 }
             };
             let (count, per_process, home) = (fleet.receivers, fleet.receivers_per_process, work.join("receivers"));

@@ -1,21 +1,23 @@
 //! Child processes that tell events: started, stopped, killed and paused, each with proof.
 
-use super::{super::Stop, disk::Disk};
+use super::{
+    super::Stop,
+    disk::Disk,
+    events::{self, Told},
+};
 use crate::{
     network::router::Namespace,
     system::Program,
-    trace::{Kind, Recorder, Template, Text, parse_line},
+    trace::{Kind, Recorder, Template, Text},
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
     ffi::OsString,
-    fs,
-    io::{self, BufRead, BufReader},
+    fs, io,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::PathBuf,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, OnceLock, mpsc},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -100,7 +102,6 @@ pub struct Process {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    reader: JoinHandle<()>,
     ready: Readiness,
 }
 
@@ -156,11 +157,20 @@ impl Readiness {
     }
 
     /// Waits until no event can come any more.
-    fn wait_closed(&self, within: Duration) -> bool {
+    fn wait_closed(&self, within: Duration) {
         let (state, changed) = &*self.state;
         let state = state.lock().expect("nothing panics while it holds this");
-        let waited = changed.wait_timeout_while(state, within, |state| !state.closed);
-        waited.expect("nothing panics while it holds this").0.closed
+        drop(changed.wait_timeout_while(state, within, |state| !state.closed));
+    }
+
+    /// It is.
+    pub(super) fn set_ready(&self) {
+        self.set(|state| state.ready = true);
+    }
+
+    /// No event can come any more.
+    pub(super) fn close(&self) {
+        self.set(|state| state.closed = true);
     }
 
     fn set(&self, change: impl FnOnce(&mut State)) {
@@ -229,22 +239,17 @@ impl Process {
         self.note_of_all(incarnation, Kind::Start, Template::default());
         let state = Arc::default();
         let ready = Readiness { name: Text::clone(&name), log: self.launch.log.clone(), state };
-        let events = child.stdout.take();
-        let (recorder, watch, names) = (self.recorder.clone(), ready.clone(), self.names().to_vec());
-        let reader = std::thread::Builder::new().name(format!("{name} events")).stack_size(256 << 10);
-        let reader = reader.spawn(move || read_events(events, &watch, &names, incarnation, recorder.as_ref()));
-        match reader {
-            Ok(reader) => {
-                self.running = Some(Running { child, reader, ready: ready.clone() });
-                Ok(ready)
-            }
-            Err(source) => {
-                // Without a reader it would block on a full pipe; it has not told anything yet.
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(failed(source))
-            }
+        let events = child.stdout.take().expect("it is a pipe");
+        let names = self.names().to_vec();
+        let told = Told { events, ready: ready.clone(), names, incarnation, recorder: self.recorder.clone() };
+        if let Err(source) = events::follow(told) {
+            // Without a reader it would block on a full pipe; it has not told anything yet.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(failed(source));
         }
+        self.running = Some(Running { child, ready: ready.clone() });
+        Ok(ready)
     }
 
     /// Waits until the running process is ready.
@@ -352,9 +357,7 @@ impl Process {
         let mut running = self.running.take().ok_or(ProcessError::NotRunning(name.clone()))?;
         let status = running.child.wait().map_err(|error| self.no_effect(format!("cannot be waited for: {error}")))?;
         // What it told before it ended is in the pipe; only a child of its own could keep that open.
-        if running.ready.wait_closed(Duration::from_secs(2)) {
-            let _ = running.reader.join();
-        }
+        running.ready.wait_closed(Duration::from_secs(2));
         let cause = status.to_string();
         let template = Template { outcome: Some(outcome), cause: Some(&cause), ..Template::default() };
         self.note_of_all(self.starts - 1, Kind::Exit, template);
@@ -417,43 +420,6 @@ pub fn stop_all<'p>(processes: impl IntoIterator<Item = &'p mut Process>, grace:
         // Fails only for a process that is already gone.
         let _ = process.reap(if ended { "stopped" } else { "killed" });
     }
-}
-
-fn read_events(
-    events: Option<ChildStdout>,
-    ready: &Readiness,
-    names: &[Text],
-    incarnation: u32,
-    recorder: Option<&Recorder>,
-) {
-    let mut events = events.map(|events| BufReader::with_capacity(64 << 10, events));
-    let mut line = Vec::new();
-    let parser = Recorder::new();
-    let mut unready = names.len();
-    while let Some(events) = &mut events {
-        line.clear();
-        if !matches!(events.read_until(b'\n', &mut line), Ok(read) if read > 0) {
-            break;
-        }
-        // A last line without its end was cut off by a kill: not all of it was said.
-        let Some(line) = line.strip_suffix(b"\n") else { break };
-        match parse_line(line, names, incarnation, recorder.unwrap_or(&parser)) {
-            Ok(event) => {
-                if event.kind == Kind::Ready {
-                    unready = unready.saturating_sub(1);
-                    ready.set(|state| state.ready = unready == 0);
-                }
-                if let Some(recorder) = recorder {
-                    recorder.record(event);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(process = %ready.name, line = %String::from_utf8_lossy(line), "{error}");
-                recorder.inspect(|recorder| recorder.count_bad_line());
-            }
-        }
-    }
-    ready.set(|state| state.closed = true);
 }
 
 struct Stat {

@@ -36,8 +36,9 @@ pub(super) struct Wan {
 }
 
 impl Wan {
-    /// The hosts of a scenario and what lies between them.
+    /// The hosts of a scenario, a receiver for each process of several, and what lies between them.
     pub(super) fn start(scenario: &Scenario) -> io::Result<Wan> {
+        let scenario = &scenario.by_process();
         let network = scenario.network().map_err(io::Error::other)?;
         let pairs = pairs(scenario, &network);
         let names: Vec<Text> = network.hosts().iter().map(|host| Text::clone(&host.name)).collect();

@@ -15,7 +15,7 @@ mod priority;
 mod prober;
 
 pub use echo::ping;
-pub use namespace::{InterfaceSettings, Namespace};
+pub use namespace::{InterfaceSettings, Namespace, become_root};
 pub use prober::{Probe, Prober};
 
 use super::{Burst, HostId, Network};

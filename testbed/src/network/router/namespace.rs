@@ -58,7 +58,7 @@ impl Namespace {
     /// Makes a namespace with a host at `address`. Gives also the router's end of its interface, non-blocking: each read is
     /// what the host sends, each write what it receives: a packet behind a `virtio_net_hdr`.
     ///
-    /// Needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, which an unprivileged user has in a user namespace, and write permission
+    /// Needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, which an unprivileged user has in a user namespace ([`become_root`]), and write permission
     /// on `/dev/net/tun`.
     pub fn make(address: Ipv4Addr, settings: &InterfaceSettings) -> io::Result<(Namespace, File)> {
         Namespace::fresh(|| {
@@ -66,6 +66,10 @@ impl Namespace {
             let kind = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
             // SAFETY: the descriptor is open, and the kernel reads one `ifreq`.
             unsafe { ioctl::attach(tun.as_raw_fd(), &request(INTERFACE, |it| it.ifru_flags = kind)) }?;
+            // It goes when the namespace does, with those of all others at once. At the close of this descriptor it would go alone,
+            // for which the kernel waits until no processor looks at it any more.
+            // SAFETY: the descriptor is a TUN device's, and the argument is a number.
+            unsafe { ioctl::set_persistent(tun.as_raw_fd(), 1) }?;
             let offload = if settings.offload { (libc::TUN_F_CSUM | libc::TUN_F_TSO4) as libc::c_int } else { 0 };
             // SAFETY: the descriptor is a TUN device's, and the argument is a number.
             unsafe { ioctl::set_offload(tun.as_raw_fd(), offload) }?;
@@ -113,6 +117,16 @@ impl Namespace {
     }
 }
 
+/// Makes this process the root of a user namespace of its own, in which it may make network namespaces without being root.
+/// Only while it has one thread.
+pub fn become_root() -> io::Result<()> {
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
+}
+
 /// A thread's namespace ends with it, so that no other thread is moved.
 fn on_a_thread<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
@@ -131,8 +145,9 @@ fn set_up(address: Ipv4Addr, settings: &InterfaceSettings) -> io::Result<()> {
         ioctl::set_address(fd, &request(INTERFACE, |it| it.ifru_addr = socket_address(address)))?;
         ioctl::set_netmask(fd, &request(INTERFACE, |it| it.ifru_netmask = socket_address(NETMASK)))?;
         ioctl::set_mtu(fd, &request(INTERFACE, |it| it.ifru_mtu = settings.mtu.into()))?;
-        // The queue's length has the place of the metric.
-        ioctl::set_queue_len(fd, &request(INTERFACE, |it| it.ifru_metric = QUEUE_LEN))?;
+        // The queue's length has the place of the metric. Only the machine's own root may set it; others keep the kernel's
+        // default of 500 packets.
+        let _ = ioctl::set_queue_len(fd, &request(INTERFACE, |it| it.ifru_metric = QUEUE_LEN));
         ioctl::set_flags(fd, &request(INTERFACE, |it| it.ifru_flags = up))?;
         ioctl::set_flags(fd, &request("lo", |it| it.ifru_flags = up))?;
     }
@@ -162,6 +177,7 @@ fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
 mod ioctl {
     use nix::libc;
 
+    nix::ioctl_write_int_bad!(set_persistent, libc::TUNSETPERSIST);
     nix::ioctl_write_int_bad!(set_offload, libc::TUNSETOFFLOAD);
     nix::ioctl_write_ptr_bad!(attach, libc::TUNSETIFF, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_address, libc::SIOCSIFADDR, libc::ifreq);
