@@ -6,7 +6,7 @@
 mod hunt;
 
 use crate::{
-    backend::Stop,
+    backend::{Stop, local},
     judge::{Judge, Verdict},
     network::router::become_root,
     progress::Progress,
@@ -52,6 +52,8 @@ enum Command {
     Check(Check),
     /// Show results of runs side by side.
     Report(Report),
+    /// Undo what runs left behind that were killed: processes and directories.
+    Clean,
     /// Print a script that completes commands and options in a shell.
     Completion(completion::Args),
     /// Write the manual pages.
@@ -155,6 +157,7 @@ pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
         Command::Replay(args) => hunt::run_replay(&args),
         Command::Check(args) => check_trace(&args),
         Command::Report(args) => report(&args),
+        Command::Clean => clean(),
         Command::Completion(args) => {
             completion::print(Cli::command(), &args);
             PASSED
@@ -271,6 +274,17 @@ fn judge_file(path: &Path, history: Option<&Path>) -> Result<(Verdict, Option<u6
     trace::stream(path, &mut both).map_err(|error| error.to_string())?;
     let lines = both.1.finish().map_err(in_history)?;
     Ok((both.0.finish(), Some(lines)))
+}
+
+/// Prints what was undone: what, a tab, and what it was done to.
+fn clean() -> u8 {
+    match local::clean() {
+        Ok(done) => {
+            done.iter().for_each(|line| print(line));
+            PASSED
+        }
+        Err(error) => fail(format!("not all could be undone: {error}")),
+    }
 }
 
 /// The command that makes a trace again, by what lies beside it: a bundle of a hunt, or the scenario of a run.

@@ -131,9 +131,12 @@ fn ctrl_c_tears_everything_down() {
 }
 
 #[test]
-fn no_process_survives_a_killed_testbed() {
+fn nothing_of_a_killed_testbed_is_left_once_it_is_cleaned_up() {
     let home = tempfile::tempdir().unwrap();
     let mut run = running(home.path());
+    let clean = || testbed().arg("clean").env("TMPDIR", home.path()).output().unwrap();
+    let text = String::from_utf8(clean().stdout).unwrap();
+    assert_eq!(text, "", "a run that goes on is left alone");
     run.testbed.kill().unwrap();
     run.testbed.wait().unwrap();
     let deadline = Instant::now() + Duration::from_secs(2);
@@ -141,4 +144,10 @@ fn no_process_survives_a_killed_testbed() {
         assert!(Instant::now() < deadline, "a child is left");
         std::thread::sleep(Duration::from_millis(20));
     }
+    assert!(home.path().join("results").exists());
+    let cleaned = clean();
+    let text = String::from_utf8(cleaned.stdout).unwrap();
+    assert!(cleaned.status.success() && text.lines().all(|line| line.starts_with("removed\t")), "{text}");
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -5,6 +5,7 @@ pub use crate::system::Program;
 use super::{
     clocks,
     disk::Disk,
+    ledger,
     process::{Launch, Process, ProcessError, stop_all},
 };
 use crate::{
@@ -154,7 +155,7 @@ impl LocalCluster {
         let (dir, temporary) = match options.dir {
             Some(ref dir) => (dir.clone(), None),
             None => {
-                let made = tempfile::Builder::new().prefix("acms-cluster-").tempdir();
+                let made = ledger::make_directory(ledger::Kind::Cluster, None);
                 let made = made.map_err(|source| ClusterError::Io { path: std::env::temp_dir(), source })?;
                 (made.path().to_owned(), Some(made))
             }

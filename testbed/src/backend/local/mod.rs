@@ -8,6 +8,7 @@ mod disk;
 mod events;
 mod faults;
 mod hosts;
+mod ledger;
 mod phases;
 pub mod process;
 mod seccomp;
@@ -15,6 +16,7 @@ mod wan;
 
 pub use disk::Disk;
 pub use hosts::{CacheOptions, Ending, Hosts, ReceiverOptions, Receivers};
+pub use ledger::clean;
 
 use super::{Backend, BackendError, Context};
 use crate::{
@@ -38,7 +40,8 @@ impl Backend for LocalBackend {
     fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
         let system = |what: &'static str| move |source| BackendError::System { what: what.to_owned(), source };
         check_limits(scenario)?;
-        let work = tempfile::Builder::new().prefix("acms-testbed-").tempdir();
+        let results = context.logs.as_deref().and_then(Path::parent);
+        let work = ledger::make_directory(ledger::Kind::Run, results);
         let mut work = work.map_err(system("making a temporary directory"))?;
         work.disable_cleanup(context.keep);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -1,0 +1,165 @@
+//! What a run has made outside of its own memory, written down where it is made, so that [`clean`] undoes what a run left
+//! behind that was killed.
+//!
+//! Processes end with the testbed, namespaces, interfaces and filters with the processes. What stays are directories, and, if
+//! the worst comes to the worst, a process that was killed so little ago that it is still there.
+
+use nix::{sys::signal::Signal, unistd::Pid};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+/// Every directory of a run begins with one of these.
+const PREFIXES: [&str; 2] = ["acms-testbed-", "acms-cluster-"];
+const LEDGER: &str = "ledger.json";
+/// What a run writes last: with it, results are complete.
+const LAST_RESULT: &str = "result.json";
+
+/// Who made a directory, and what else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Entry {
+    /// The testbed's process.
+    pid: u32,
+    /// When it was started, in ticks since the machine was: with the number, its name for good.
+    started: u64,
+    /// Where results go.
+    results: Option<PathBuf>,
+}
+
+/// A directory that goes away when it is dropped, or by [`clean`].
+pub(super) fn make_directory(kind: Kind, results: Option<&Path>) -> io::Result<TempDir> {
+    let made = tempfile::Builder::new().prefix(PREFIXES[kind as usize]).tempdir()?;
+    let pid = std::process::id();
+    let results = results.map(std::path::absolute).transpose()?;
+    let entry = Entry { pid, started: started(pid).unwrap_or(0), results };
+    fs::write(made.path().join(LEDGER), serde_json::to_vec(&entry).map_err(io::Error::other)?)?;
+    Ok(made)
+}
+
+/// Whose directory it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Of a run.
+    Run,
+    /// Of a cluster that somebody started by itself.
+    Cluster,
+}
+
+/// Undoes what runs left in the directory for temporary files whose testbed is gone. What was undone, a line for each.
+pub fn clean() -> io::Result<Vec<String>> {
+    clean_in(&std::env::temp_dir())
+}
+
+fn clean_in(place: &Path) -> io::Result<Vec<String>> {
+    let mut done = Vec::new();
+    for entry in fs::read_dir(place)? {
+        let dir = entry?.path();
+        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        // What has no ledger, or one that cannot be read, is not known to be ours.
+        let Ok(text) = fs::read(dir.join(LEDGER)) else { continue };
+        let Ok(entry) = serde_json::from_slice::<Entry>(&text) else { continue };
+        if started(entry.pid) == Some(entry.started) {
+            continue;
+        }
+        for pid in processes_of(&dir) {
+            match nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                Ok(()) => done.push(format!("killed\tprocess {pid}")),
+                // It has ended by itself.
+                Err(nix::Error::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(results) = entry.results.filter(|results| !results.join(LAST_RESULT).exists()) {
+            done.extend(remove_unfinished(&results)?);
+        }
+        fs::remove_dir_all(&dir)?;
+        done.push(format!("removed\t{}", dir.display()));
+    }
+    Ok(done)
+}
+
+/// Removes what a run writes before its results are complete, and the directory if nothing else is in it.
+fn remove_unfinished(results: &Path) -> io::Result<Option<String>> {
+    match fs::remove_file(results.join("events.arrow")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let _ = fs::remove_dir_all(results.join("logs"));
+    Ok(fs::remove_dir(results).is_ok().then(|| format!("removed\t{}", results.display())))
+}
+
+/// Processes that were started with a path in this directory.
+fn processes_of(dir: &Path) -> Vec<i32> {
+    let dir = dir.as_os_str().as_encoded_bytes();
+    let own = std::process::id().cast_signed();
+    let is_of_it = |pid: &i32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments
+            .split(|byte| *byte == 0)
+            .any(|argument| argument.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")))
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|pid| *pid != own && is_of_it(pid)).collect()
+}
+
+/// When a process was started, if it is there and not dead.
+fn started(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    (state != "Z").then(|| fields.nth(18)?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn what_a_dead_testbed_left_goes_and_what_a_living_one_has_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let within = |name: &str| {
+            let dir = place.path().join(name);
+            fs::create_dir_all(dir.join("sp1")).unwrap();
+            dir
+        };
+        let (dead, alive, other) =
+            (within("acms-testbed-dead"), within("acms-testbed-alive"), within("acms-testbed-x"));
+        let (unfinished, finished) = (within("unfinished"), within("finished"));
+        fs::remove_dir(unfinished.join("sp1")).unwrap();
+        fs::write(unfinished.join("events.arrow"), "").unwrap();
+        fs::write(finished.join(LAST_RESULT), "").unwrap();
+        let pid = std::process::id();
+        let write = |dir: &Path, started: u64, results: &Path| {
+            let entry = Entry { pid, started, results: Some(results.to_owned()) };
+            fs::write(dir.join(LEDGER), serde_json::to_vec(&entry).unwrap()).unwrap();
+        };
+        write(&dead, 1, &unfinished);
+        write(&alive, started(pid).unwrap(), &finished);
+        // Takes its arguments and does nothing with them.
+        let mut left = Command::new("sh");
+        left.args(["-c", "read line"]).arg(dead.join("sp1")).stdin(Stdio::piped());
+        let mut left = left.spawn().unwrap();
+        let done = clean_in(place.path()).unwrap();
+        assert_eq!(done.len(), 3, "{done:?}");
+        assert!(!left.wait().unwrap().success());
+        assert!(!dead.exists() && !unfinished.exists());
+        assert!(alive.exists() && other.exists() && finished.exists());
+        assert_eq!(clean_in(place.path()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_names_its_maker() {
+        let made = make_directory(Kind::Run, None).unwrap();
+        let entry: Entry = serde_json::from_slice(&fs::read(made.path().join(LEDGER)).unwrap()).unwrap();
+        assert_eq!((entry.pid, Some(entry.started)), (std::process::id(), started(std::process::id())));
+    }
+}
