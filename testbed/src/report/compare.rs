@@ -5,8 +5,9 @@ use super::{RunResult, summary::ms};
 /// A table with a row for each figure and a column for each run.
 pub fn compare(results: &[(String, RunResult)]) -> String {
     type Row = (&'static str, fn(&RunResult) -> String);
-    let rows: [Row; 17] = [
+    let rows: [Row; 22] = [
         ("scenario", |r| r.scenario.clone()),
+        ("backend", |r| r.backend.clone()),
         ("seed", |r| r.seed.to_string()),
         ("commit", |r| r.commit.clone()),
         ("wall s", |r| format!("{:.1}", r.wall_s)),
@@ -18,9 +19,15 @@ pub fn compare(results: &[(String, RunResult)]) -> String {
         ("rejected", |r| r.publish.rejected.to_string()),
         ("acceptance p50", |r| ms(r.publish.latency_ms.p50)),
         ("acceptance p99", |r| ms(r.publish.latency_ms.p99)),
+        ("acceptance p90", |r| ms(r.publish.latency_ms.p90)),
         ("receiver p50", |r| ms(r.propagation.per_receiver_ms.p50)),
+        ("receiver p90", |r| ms(r.propagation.per_receiver_ms.p90)),
         ("receiver p99", |r| ms(r.propagation.per_receiver_ms.p99)),
         ("to 100 % p50", |r| ms(r.propagation.convergence_ms.get("100").and_then(|quantiles| quantiles.p50))),
+        ("round trips off", |r| r.network.probes_off_pct.map_or("-".to_owned(), |pct| format!("{pct:.2} %"))),
+        ("machine busy", |r| {
+            r.resources.machine.map_or("-".to_owned(), |machine| format!("{:.0} %", machine.busy_pct))
+        }),
         ("longest gap", |r| ms(r.availability.longest_gap_ms)),
         ("checks", |r| if r.passed() { "held".to_owned() } else { format!("BROKEN {}", r.failures().join(" ")) }),
     ];

@@ -60,7 +60,11 @@ pub fn page(result: &RunResult, metrics: &Metrics) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>"
     ));
-    let (class, verdict) = if result.passed() { ("held", "passed") } else { ("broken", "failed") };
+    let (class, verdict) = match result.passed() {
+        false => ("broken", "failed"),
+        true if result.invalid().is_some() => ("void", "invalid"),
+        true => ("held", "passed"),
+    };
     let _ = write!(
         page.0,
         "<p><b class=\"{class}\">{verdict}</b> on {}, seed {}, {:.1} s, {} storage points, {} receivers, commit <code>{}</code></p>",
@@ -71,6 +75,9 @@ pub fn page(result: &RunResult, metrics: &Metrics) -> String {
         result.hosts.receivers,
         escape(&result.commit)
     );
+    if let Some(why) = result.invalid() {
+        let _ = write!(page.0, "<p class=\"void\">{}</p>", escape(&why));
+    }
     checks(&mut page, result);
     outcomes(&mut page, result);
     page.0.push_str("<h2>Latency</h2>");
@@ -90,6 +97,7 @@ pub fn page(result: &RunResult, metrics: &Metrics) -> String {
         let _ =
             write!(page.0, "<h2>Updates and faults</h2>{chart}<p>accepted blue, undetermined amber, rejected red</p>");
     }
+    network(&mut page, result);
     faults_and_usage(&mut page, result);
     if !result.notes.is_empty() {
         page.0.push_str("<h2>Notes</h2><ul>");
@@ -159,6 +167,22 @@ fn outcomes(page: &mut Page, result: &RunResult) {
     );
 }
 
+/// What the network was asked to be, and was.
+fn network(page: &mut Page, result: &RunResult) {
+    let network = &result.network;
+    if network.pairs == 0 {
+        return;
+    }
+    page.0.push_str("<h2>Network</h2>");
+    page.head(&["", "all", "off by more than 2 ms or 2 %", "error p50", "error p99"]);
+    let off = |pct: Option<f64>| pct.map_or("-".to_owned(), |pct| format!("{pct:.2} %"));
+    let (p50, p99) = (ms(network.rtt_error_ms_p50), ms(network.rtt_error_ms_p99));
+    page.row(&["pairs of hosts", &count(network.pairs), &count(network.pairs_bad), "", ""]);
+    page.row(&["round trips", &count(network.probes), &off(network.probes_off_pct), &p50, &p99]);
+    page.row(&["packets", &count(network.packets), &off(network.late_packets_pct), "", ""]);
+    let _ = write!(page.0, "</table><p>{} packets were lost on the way, as asked</p>", count(network.lost_packets));
+}
+
 fn faults_and_usage(page: &mut Page, result: &RunResult) {
     if !result.faults.is_empty() {
         page.0.push_str("<h2>Faults</h2>");
@@ -172,9 +196,13 @@ fn faults_and_usage(page: &mut Page, result: &RunResult) {
     }
     page.0.push_str("<h2>Resources</h2>");
     page.head(&["role", "processor, all together", "most memory of one", "served"]);
-    for (name, usage) in
-        [("storage points", &result.resources.storage_point), ("receivers", &result.resources.receiver)]
-    {
+    let resources = &result.resources;
+    let roles = [
+        ("storage points", &resources.storage_point),
+        ("caches", &resources.cache),
+        ("receivers", &resources.receiver),
+    ];
+    for (name, usage) in roles {
         let cpu = usage.cpu_s.map_or("-".to_owned(), |cpu_s| format!("{cpu_s:.1} s"));
         let rss = usage.rss_mib_max.map_or("-".to_owned(), |rss_mib| format!("{rss_mib:.1} MiB"));
         let bytes = usage.bytes_out.map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0));
