@@ -189,7 +189,9 @@ fn reads_that_wait() {
     // A list of preferences, of which one is understood.
     let started = Instant::now();
     let answer = request(&addr, "GET", "/v1/config/a", &[&etag, "Prefer: respond-async, Wait=1"], b"");
-    assert!(answer.status() == 304 && started.elapsed() >= Duration::from_secs(1));
+    // It counts from when it last looked at its clock, which may be a little before the request came.
+    let took = started.elapsed();
+    assert!(answer.status() == 304 && took >= Duration::from_millis(900), "{} after {took:?}", answer.status());
     let started = Instant::now();
     let answer = request(&addr, "GET", "/v1/config/a", &[&etag, "Prefer: wait=soon"], b"");
     assert!(answer.status() == 304 && started.elapsed() < Duration::from_secs(20));
