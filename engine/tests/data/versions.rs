@@ -63,7 +63,7 @@ fn the_last_versions_are_kept_and_one_of_them_is_published_again() {
 #[test]
 fn what_nothing_needs_any_more_leaves_the_disks_of_a_cluster_that_is_idle() {
     let dir = tempfile::tempdir().unwrap();
-    let config = "\n[limits]\npublish = \"2s\"\n[retention]\nversions = 2\nroots = \"2s\"\n";
+    let config = "\n[limits]\npublish = \"2s\"\n[retention]\nversions = 2\nroots = \"6s\"\n";
     let cluster = Cluster::start(1, &dir.path().join("c"), &[], config);
     for number in 0..6 {
         cluster.publish(1, "large", &noise(number, LARGE));
