@@ -27,6 +27,8 @@ pub(super) type Outcome = (RequestId, Result<(u16, Body), Failure>);
 #[derive(Debug)]
 pub(super) struct Connections {
     upstream: Upstream<Answers>,
+    /// Most requests at once that sources hold.
+    feeds: usize,
     /// Most requests at once beside those that a source holds.
     unheld_max: usize,
     waiting: VecDeque<Request>,
@@ -62,7 +64,7 @@ impl Connections {
         let sockets_max = feeds + unheld_max;
         assert!(sockets_max <= TOKENS, "each connection has a token");
         let upstream = Upstream::new(first_token, sockets_max, Answers { staging, outcomes: Vec::new() });
-        Connections { upstream, unheld_max, waiting: VecDeque::new() }
+        Connections { upstream, feeds, unheld_max, waiting: VecDeque::new() }
     }
 
     /// When [`expire`](Connections::expire) is due.
@@ -104,7 +106,8 @@ impl Connections {
         let mut room = self.unheld_max.saturating_sub(unheld);
         let mut at = 0;
         while let Some(request) = self.waiting.get(at) {
-            if !is_held(request.kind) {
+            let held = is_held(request.kind);
+            if !held {
                 if room == 0 {
                     at += 1;
                     continue;
@@ -112,12 +115,27 @@ impl Connections {
                 room -= 1;
             }
             if let Some(request) = self.waiting.remove(at) {
+                if held {
+                    self.make_room_for_a_feed();
+                }
                 self.begin(io, now, &request);
             }
         }
         if self.waiting.is_empty() {
             // That is nearly always: thousands of receivers keep no room for what may come.
             self.waiting = VecDeque::new();
+        }
+    }
+
+    /// Drops what the receiver awaits no more: when it begins a walk in the middle of a session, all its feeds begin anew, and
+    /// what it asked before is of the past. It awaits no more of them than it has feeds, so the oldest beyond are such.
+    fn make_room_for_a_feed(&mut self) {
+        let held = self.upstream.incoming().filter(|incoming| is_held(incoming.kind)).map(|incoming| incoming.id);
+        let mut held: Vec<RequestId> = held.collect();
+        held.sort_unstable();
+        let beyond = (held.len() + 1).saturating_sub(self.feeds);
+        for id in held.into_iter().take(beyond) {
+            self.upstream.cancel(|incoming| incoming.id == id);
         }
     }
 
@@ -231,5 +249,38 @@ impl From<UpstreamError> for Failure {
             UpstreamError::Broken(why) => Failure::Broken(why),
             UpstreamError::Disk(why) => Failure::Disk(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use mio::{Poll, Token, Waker};
+    use std::{net::TcpListener, sync::Arc};
+
+    /// A walk in the middle of a session makes all feeds begin anew, while what they asked before is still held.
+    #[test]
+    fn feeds_that_begin_anew_take_the_places_of_the_old_ones() {
+        let now = Instant(1_000_000_000);
+        let source = TcpListener::bind("127.0.0.1:0").unwrap();
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let url = format!("http://{}", source.local_addr().unwrap()).parse().unwrap();
+        let mut io = Io::new(vec![url], None, poll.registry().try_clone().unwrap(), waker);
+        let mut connections = Connections::new(1, 2, 1, StagingArea::new(None));
+        let mut ask = |id: u64, kind: RequestKind| {
+            let (id, timeout) = (RequestId(id), Duration::from_secs(30));
+            connections.ask(Request { id, source: 0, target: "/x".into(), kind, body_len_max: 100, timeout });
+            connections.begin_waiting(&mut io, now);
+            connections.upstream.incoming().map(|incoming| incoming.id.0).collect::<Vec<_>>()
+        };
+        for (id, kind) in [(1, RequestKind::Changes), (2, RequestKind::Changes), (3, RequestKind::Content)] {
+            ask(id, kind);
+        }
+        assert_eq!(ask(4, RequestKind::Changes), [4, 2, 3]);
+        assert_eq!(ask(5, RequestKind::Changes), [4, 5, 3]);
+        assert_eq!(ask(6, RequestKind::Content), [4, 5, 3], "it waits");
     }
 }

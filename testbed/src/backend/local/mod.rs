@@ -21,7 +21,7 @@ pub use ledger::clean;
 use super::{Backend, BackendError, Context};
 use crate::{
     scenario::Scenario,
-    trace::{Sink, now_ns, preamble},
+    trace::{Kind, Sink, Trace, now_ns, preamble},
 };
 use std::{
     path::Path,
@@ -51,9 +51,9 @@ impl Backend for LocalBackend {
         let result = runtime.block_on(phases::run(scenario, context, work.path()));
         // Whatever is still going on there cannot matter any more.
         runtime.shutdown_background();
-        if result.is_err()
-            && let Some(logs) = &context.logs
-        {
+        let fell = |trace: &Trace| trace.of(Kind::Exit).any(|exit| exit.outcome.as_deref() == Some("unexpected"));
+        let has_fallen = result.as_ref().is_ok_and(|(trace, _)| fell(trace));
+        if let Some(logs) = context.logs.as_ref().filter(|_| result.is_err() || has_fallen) {
             keep_logs(work.path(), logs);
         }
         if !context.keep {
@@ -61,6 +61,9 @@ impl Backend for LocalBackend {
             remove_all(work.path());
         }
         let (trace, mut notes) = result?;
+        if let Some(logs) = context.logs.as_ref().filter(|_| has_fallen) {
+            notes.push(format!("logs of the processes, some of which ended by themselves, are in {}", logs.display()));
+        }
         preamble.into_iter().for_each(|event| sink.record(event));
         trace.feed(sink);
         if context.keep {
