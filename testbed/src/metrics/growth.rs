@@ -2,6 +2,12 @@
 
 use std::collections::BTreeMap;
 
+/// The figures of a cause such as `arrived=900 late=1`.
+pub(super) fn figures(cause: &str) -> impl Iterator<Item = (&str, u64)> {
+    let words = cause.split(' ').filter_map(|word| word.split_once('='));
+    words.filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+}
+
 /// How much each has grown since the updates began.
 #[derive(Debug, Default)]
 pub(super) struct Growth {
@@ -13,9 +19,7 @@ pub(super) struct Growth {
 impl Growth {
     /// Takes figures such as `arrived=900 late=1`, told before the updates or, from the moment of their beginning, since.
     pub(super) fn take(&mut self, figures: &str, in_updates: bool) {
-        let words = figures.split(' ').filter_map(|word| word.split_once('='));
-        let figures = words.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
-        self.last = figures.collect();
+        self.last = self::figures(figures).map(|(name, value)| (name.to_owned(), value)).collect();
         if !std::mem::replace(&mut self.has_begun, in_updates) {
             self.first = self.last.clone();
         }

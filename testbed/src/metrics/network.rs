@@ -1,6 +1,6 @@
 //! How well the emulated network kept to its model.
 
-use super::growth::Growth;
+use super::growth::{Growth, figures};
 use crate::{
     network::router::tolerance_ns,
     trace::{Event, Kind, Text},
@@ -98,9 +98,7 @@ impl NetworkMeter {
         let cause = event.cause.as_deref().unwrap_or_default();
         match (event.kind, &event.outcome) {
             (Kind::Probe, Some(to)) => {
-                let words = cause.split(' ').filter_map(|word| word.split_once('='));
-                let figures: BTreeMap<&str, u64> =
-                    words.filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect();
+                let figures: BTreeMap<&str, u64> = figures(cause).collect();
                 let (Some(asked), Some(got)) = (figures.get("asked_us"), figures.get("got_us")) else { return };
                 if self.stage == Stage::Starting {
                     return;

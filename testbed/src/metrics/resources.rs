@@ -1,6 +1,9 @@
 //! Who took part, what it cost, and what went wrong on purpose.
 
-use super::{FaultRecord, HostCounts, MachineUsage, Resources, RoleUsage, growth::Growth};
+use super::{
+    FaultRecord, HostCounts, MachineUsage, Resources, RoleUsage,
+    growth::{Growth, figures},
+};
 use crate::{
     facts::{Facts, ProcessId, Role},
     trace::{Event, Kind},
@@ -22,11 +25,8 @@ impl Usages {
             self.end(process, facts);
         }
         let (_, readings) = self.lives.entry(process).or_insert_with(|| (event.incarnation, BTreeMap::new()));
-        let figures = event.cause.as_deref().unwrap_or_default().split(' ').filter_map(|word| word.split_once('='));
-        for (name, value) in figures {
-            if let Ok(value) = value.parse() {
-                readings.insert(name.to_owned(), value);
-            }
+        for (name, value) in figures(event.cause.as_deref().unwrap_or_default()) {
+            readings.insert(name.to_owned(), value);
         }
     }
 

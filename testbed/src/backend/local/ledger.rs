@@ -4,6 +4,7 @@
 //! Processes end with the testbed, namespaces, interfaces and filters with the processes. What stays are directories, and, if
 //! the worst comes to the worst, a process that was killed so little ago that it is still there.
 
+use super::process::stat;
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -111,11 +112,7 @@ fn processes_of(dir: &Path) -> Vec<i32> {
 
 /// When a process was started, if it is there and not dead.
 fn started(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = text.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    (state != "Z").then(|| fields.nth(18)?.parse().ok())?
+    stat(pid).filter(|stat| stat.state != 'Z').map(|stat| stat.started)
 }
 
 #[cfg(test)]

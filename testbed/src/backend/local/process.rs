@@ -422,19 +422,22 @@ pub fn stop_all<'p>(processes: impl IntoIterator<Item = &'p mut Process>, grace:
     }
 }
 
-struct Stat {
-    state: char,
+pub(super) struct Stat {
+    pub(super) state: char,
     ticks: u64,
+    /// When it was started, in ticks since the machine was.
+    pub(super) started: u64,
 }
 
 /// `/proc/<pid>/stat`, as far as it is needed.
-fn stat(pid: u32) -> Option<Stat> {
+pub(super) fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may contain anything, even parentheses.
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let number = |i: usize| fields.get(i)?.parse::<u64>().ok();
-    Some(Stat { state: fields.first()?.chars().next()?, ticks: number(11)? + number(12)? })
+    let state = fields.first()?.chars().next()?;
+    Some(Stat { state, ticks: number(11)? + number(12)?, started: number(19)? })
 }
 
 fn usage(pid: u32) -> Option<Usage> {
