@@ -3,10 +3,12 @@
 //! Exit codes: 0 every check held and every expectation was met, 1 one failed, 2 it could not be run or the measurement is
 //! invalid, 130 interrupted.
 
+mod around;
 mod hunt;
+mod sweep;
 
 use crate::{
-    backend::{Stop, local},
+    backend::{Stop, docker, local},
     judge::{Judge, Verdict},
     network::router::become_root,
     progress::Progress,
@@ -44,6 +46,12 @@ struct Cli {
 enum Command {
     /// Run a scenario on this machine, and judge it.
     Run(Run),
+    /// Start a scenario's hosts and stay, for people who want to look around.
+    Up(around::Up),
+    /// Run a command on the network of a host that `up` has started.
+    Exec(around::Exec),
+    /// Run a scenario with every combination of some values.
+    Sweep(sweep::Sweep),
     /// Run a scenario in virtual time for many seeds, and shrink what breaks a promise.
     Hunt(hunt::Hunt),
     /// Run a bundle of a hunt again.
@@ -52,7 +60,7 @@ enum Command {
     Check(Check),
     /// Show results of runs side by side.
     Report(Report),
-    /// Undo what runs left behind that were killed: processes and directories.
+    /// Undo what runs left behind that were killed: processes, directories, containers and images.
     Clean,
     /// Print a script that completes commands and options in a shell.
     Completion(completion::Args),
@@ -75,12 +83,15 @@ struct Run {
     /// All that is drawn by chance follows from it.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// What runs it: `local` or `simulated`.
+    /// What runs it: `local`, `docker` or `simulated`.
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Where results go [default: out/<name>-<time>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write the packets of a host on the emulated network to HOST.pcap among the results; may be given several times.
+    #[arg(long, value_name = "HOST")]
+    pcap: Vec<String>,
     /// Keep the stores and directories of all hosts.
     #[arg(long)]
     keep: bool,
@@ -143,6 +154,12 @@ pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
     if args.get(1).is_some_and(|first| first == "acms") {
         return acms_engine::cli::run_as(program.command, args.into_iter().skip(1).collect());
     }
+    // What an image runs as process 1, and nobody types.
+    if let [_, first, socket] = &args[..]
+        && first == "agent"
+    {
+        return docker::agent(Path::new(socket));
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -153,6 +170,9 @@ pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
     };
     ExitCode::from(match cli.command {
         Command::Run(args) => run_scenario(args, program),
+        Command::Up(args) => around::up(args, program),
+        Command::Exec(args) => around::exec(&args),
+        Command::Sweep(args) => sweep::sweep(args, &program),
         Command::Hunt(args) => hunt::run_hunt(args),
         Command::Replay(args) => hunt::run_replay(&args),
         Command::Check(args) => check_trace(&args),
@@ -176,24 +196,43 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
 }
 
+/// Keys of the scenario that the command line sets.
+fn overrides(mut set: Vec<(String, String)>, seed: Option<u64>, backend: Option<String>) -> Vec<(String, String)> {
+    set.extend(seed.map(|seed| ("seed".to_owned(), seed.to_string())));
+    set.extend(backend.map(|backend| ("backend".to_owned(), backend)));
+    set
+}
+
+/// Gets this process ready to run `scenario`: only while it has one thread.
+fn prepare(scenario: &Scenario, stop: Stop) -> std::io::Result<()> {
+    if scenario.backend == BackendName::Local && scenario.needs_network() && !nix::unistd::geteuid().is_root() {
+        // What does not work without it is left out later, with a word.
+        let _ = become_root();
+    }
+    stop_on_signals(stop)
+}
+
+/// The exit code that a run's results call for.
+fn verdict(result: &RunResult) -> u8 {
+    match result {
+        result if result.checks.iter().any(|check| !check.held) => FAILED,
+        result if result.invalid().is_some() => COULD_NOT,
+        result if result.passed() => PASSED,
+        _ => FAILED,
+    }
+}
+
 fn run_scenario(args: Run, program: Program) -> u8 {
-    let mut overrides = args.set;
-    overrides.extend(args.seed.map(|seed| ("seed".to_owned(), seed.to_string())));
-    overrides.extend(args.backend.map(|backend| ("backend".to_owned(), backend)));
-    let scenario = match Scenario::load(&args.scenario, &overrides) {
+    let scenario = match Scenario::load(&args.scenario, &overrides(args.set, args.seed, args.backend)) {
         Ok(scenario) => scenario,
         Err(error) => return fail(error),
     };
-    if scenario.backend == BackendName::Local && scenario.needs_network() && !nix::unistd::geteuid().is_root() {
-        // Before there are threads. What does not work without it is left out later, with a word.
-        let _ = become_root();
-    }
-    let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
     let stop = Stop::new();
-    if let Err(error) = stop_on_signals(stop.clone()) {
+    if let Err(error) = prepare(&scenario, stop.clone()) {
         return fail(error);
     }
-    let options = RunOptions { out: args.out, program, progress, stop, keep: args.keep };
+    let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
+    let options = RunOptions { out: args.out, program, progress, stop, keep: args.keep, pcap: args.pcap };
     match run(&scenario, options) {
         Ok(finished) => {
             if args.json {
@@ -201,17 +240,7 @@ fn run_scenario(args: Run, program: Program) -> u8 {
             } else if !args.quiet {
                 print(&summary(&finished.result, &finished.dir));
             }
-            match &finished.result {
-                result if result.checks.iter().any(|check| !check.held) => FAILED,
-                result if result.invalid().is_some() => COULD_NOT,
-                result => {
-                    if result.passed() {
-                        PASSED
-                    } else {
-                        FAILED
-                    }
-                }
-            }
+            verdict(&finished.result)
         }
         Err(error @ RunError::Interrupted) => {
             eprintln!("acms-testbed: {error}");

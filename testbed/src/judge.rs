@@ -4,9 +4,10 @@ use crate::{
     checks::{CheckReport, Checks},
     facts::Facts,
     metrics::{Meter, Metrics},
-    trace::{Event, Sink, Trace, TraceHasher},
+    trace::{Event, Sink, Text, Trace, TraceHasher},
 };
 use acms_engine::protocol::Hash;
+use std::collections::BTreeMap;
 
 /// Takes the events of a run in the order of time, and judges them.
 #[derive(Debug)]
@@ -74,6 +75,13 @@ impl Judge {
     #[must_use]
     pub fn replayed_by(mut self, command: impl Into<String>) -> Judge {
         self.replay = Some(command.into());
+        self
+    }
+
+    /// Hosts stand in these regions, which a trace does not tell.
+    #[must_use]
+    pub fn in_regions(mut self, regions: BTreeMap<Text, Text>) -> Judge {
+        self.meter = Meter::in_regions(regions);
         self
     }
 

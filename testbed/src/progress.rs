@@ -70,13 +70,13 @@ impl Progress {
     }
 
     /// So much of the phase is done.
-    pub fn at(&self, done: u64, total: u64, text: &'static str) {
+    pub fn at(&self, done: u64, total: u64, text: &str) {
         match self.0.as_deref() {
             None => {}
             Some(Shown::Bar(bar)) => {
                 bar.set_length(total);
                 bar.set_position(done);
-                bar.set_message(text);
+                bar.set_message(text.to_owned());
             }
             Some(Shown::Lines(lines)) => {
                 let mut lines = lines.lock().expect("printing does not panic");

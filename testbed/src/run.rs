@@ -1,7 +1,9 @@
 //! A run from scenario to results on disk.
 
 use crate::{
-    backend::{Backend, BackendError, Context, Stop, local::LocalBackend, simulated::SimulatedBackend},
+    backend::{
+        Backend, BackendError, Context, Stop, docker::DockerBackend, local::LocalBackend, simulated::SimulatedBackend,
+    },
     judge::{Judge, Verdict},
     metrics::hgrm,
     progress::Progress,
@@ -29,12 +31,14 @@ pub struct RunOptions {
     pub stop: Stop,
     /// Keep the stores and directories of all hosts.
     pub keep: bool,
+    /// Hosts of an emulated network whose packets are written to `<host>.pcap` among the results.
+    pub pcap: Vec<String>,
 }
 
 impl RunOptions {
     /// A silent run.
     pub fn new(program: Program) -> RunOptions {
-        RunOptions { out: None, program, progress: Progress::silent(), stop: Stop::new(), keep: false }
+        RunOptions { out: None, program, progress: Progress::silent(), stop: Stop::new(), keep: false, pcap: Vec::new() }
     }
 }
 
@@ -90,14 +94,13 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         stop: options.stop,
         keep: options.keep,
         logs: Some(logs.clone()),
+        captures: options.pcap.into_iter().map(|host| (host.clone(), dir.join(format!("{host}.pcap")))).collect(),
+        linger: None,
     };
-    let Some(backend) = backend(scenario.backend) else {
-        remove_if_empty(&dir);
-        return Err(RunError::Backend { error: BackendError::Unavailable(scenario.backend), logs: None });
-    };
+    let backend = backend(scenario.backend);
     let trace = dir.join("events.arrow");
     let again = dir.join("scenario.toml");
-    let judge = Judge::new().replayed_by(format!("acms-testbed run {}", again.display()));
+    let judge = Judge::new().replayed_by(repeat(&again)).in_regions(scenario.region_names());
     let mut judged = Judged { judge, writer: TraceWriter::create(&trace)? };
     let notes = backend.run(scenario, &context, &mut judged).map_err(|error| {
         options.progress.finish();
@@ -122,11 +125,16 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
     for (name, histogram) in &metrics.histograms {
         file(&format!("{name}.hgrm"), hgrm(histogram))?;
     }
-    file("report.html", page(&result, &metrics))?;
+    file("report.html", page(&result, &metrics, &scenario.to_toml(), &repeat(&again)))?;
     let json = serde_json::to_string_pretty(&result).expect("results have only texts as keys");
     file("result.json", json + "\n")?;
     options.progress.finish();
     Ok(Finished { result, dir })
+}
+
+/// The command that runs a scenario's file again.
+fn repeat(scenario: &Path) -> String {
+    format!("acms-testbed run {}", scenario.display())
 }
 
 /// Judges events and writes them down as they come.
@@ -142,12 +150,12 @@ impl Sink for Judged {
     }
 }
 
-/// What runs scenarios under this name, in this version.
-fn backend(name: BackendName) -> Option<Box<dyn Backend>> {
+/// What runs scenarios under this name.
+pub(crate) fn backend(name: BackendName) -> Box<dyn Backend> {
     match name {
-        BackendName::Local => Some(Box::new(LocalBackend)),
-        BackendName::Simulated => Some(Box::new(SimulatedBackend)),
-        BackendName::Docker => None,
+        BackendName::Local => Box::new(LocalBackend),
+        BackendName::Simulated => Box::new(SimulatedBackend),
+        BackendName::Docker => Box::new(DockerBackend),
     }
 }
 

@@ -9,8 +9,17 @@ use acms_testbed::{
     report::RunResult,
     trace::{self, Kind},
 };
-use common::{Ran, run};
-use std::fs;
+use common::{Ran, run, testbed};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::Duration,
+};
 
 /// Runs a scenario of the test's own, all of whose promises must be kept.
 fn run_text(text: &str) -> Ran {
@@ -168,6 +177,56 @@ fn disks_clocks_and_processes_fail_as_asked() {
 }
 
 #[test]
+fn replies_of_caches_go_wrong_as_asked_and_receivers_are_not_fooled() {
+    let ran = run_text(
+        r#"
+        name = "replies"
+        duration = "22s"
+        fleet = { storage_points = 3, caches = 4, receivers = 8 }
+        workload = { files = 10, size = "200..40KiB", updates_per_s = 10 }
+        [[faults]]
+        kind = "cache-corrupt"
+        target = "cache1"
+        part = 0.5
+        at = "1s"
+        for = "4s"
+        [[faults]]
+        kind = "cache-truncate"
+        target = "cache2"
+        at = "3s"
+        for = "3s"
+        [[faults]]
+        kind = "cache-stale"
+        target = "cache*"
+        at = "7s"
+        for = "5s"
+        [[faults]]
+        kind = "cache-rollback"
+        target = "cache*"
+        at = "14s"
+        for = "5s"
+        # Receivers that begin anew read the snapshot, which is what an old reply is of.
+        [[faults]]
+        kind = "restart"
+        target = "receiver*"
+        at = "9s"
+        for = "500ms"
+        [[faults]]
+        kind = "restart"
+        target = "receiver*"
+        at = "16s"
+        for = "500ms"
+        "#,
+    );
+    let result = ran.expect_passed();
+    for kind in ["cache-corrupt", "cache-truncate", "cache-stale", "cache-rollback"] {
+        let mut of_kind = result.faults.iter().filter(|fault| fault.kind == kind).peekable();
+        assert!(of_kind.peek().is_some(), "{kind} did no harm: {:?}", result.notes);
+        assert!(of_kind.all(|fault| fault.undone), "{:?}", result.faults);
+    }
+}
+
+#[test]
 fn many_receivers_share_a_process() {
     let ran = run_text(
         r#"
@@ -183,4 +242,83 @@ fn many_receivers_share_a_process() {
     let trace = trace::read(&ran.dir.join("events.arrow")).unwrap();
     let audited = trace.of(Kind::AuditEnd).filter(|event| event.process.starts_with("receiver"));
     assert_eq!(audited.count(), 50);
+}
+
+/// A machine that stops the testbed now and then: publications begin late, and so do packets.
+#[test]
+fn a_run_that_measured_a_starved_testbed_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("scenario.toml");
+    let text = r#"
+        name = "starved"
+        duration = "8s"
+        fleet = { storage_points = 3, receivers = 3 }
+        network = { rtt = "azure-50" }
+        workload = { files = 5, size = "1KiB", updates_per_s = 40 }
+        expect = { publish_latency_ms_p999 = 60000 }
+    "#;
+    fs::write(&file, text).unwrap();
+    let mut command = testbed();
+    command.arg("run").arg(&file).arg("--out").arg(home.path().join("results"));
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(running.id().cast_signed());
+    let mut said = BufReader::new(running.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("updates a second")), "it never got so far");
+    let reader = std::thread::spawn(move || said.for_each(drop));
+    for _ in 0..8 {
+        kill(pid, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+        kill(pid, Signal::SIGCONT).unwrap();
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let output = running.wait_with_output().unwrap();
+    reader.join().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let result = fs::read(home.path().join("results/result.json")).unwrap();
+    let result: RunResult = serde_json::from_slice(&result).unwrap();
+    assert!(result.notes.iter().any(|note| note.contains("the generator was saturated")), "{:?}", result.notes);
+    // Some hundred publications do not tell the slowest of a thousand.
+    assert!(text.contains("too few samples") && !result.expectations[0].met, "{text}");
+    if has_network(&result) {
+        assert!(text.contains("INVALID: the network was not what it was to be"), "{text}");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+    }
+}
+
+#[test]
+fn people_may_look_around_in_a_fleet() {
+    let home = tempfile::tempdir().unwrap();
+    let with = |args: &[&str]| {
+        let mut command = testbed();
+        command.args(args).env("TMPDIR", home.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let none = with(&["exec", "sp1", "true"]).output().unwrap();
+    assert_eq!(none.status.code(), Some(2));
+    let sizes = ["--set", "fleet.receivers=2", "--set", "fleet.caches=1", "--set", "network.rtt=azure-50"];
+    let mut up = with(&[&["up", "smoke"][..], &sizes].concat()).spawn().unwrap();
+    let mut said = BufReader::new(up.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let is_up = said.any(|line| line.contains("all hosts are there"));
+    assert!(is_up);
+    let exec = |args: &[&str]| {
+        let output = with(&[&["exec"][..], args].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, _, why) = exec(&["sp9", "true"]);
+    assert!(code == Some(2) && why.contains("no host is called sp9"), "{why}");
+    assert_eq!(exec(&["sp1", "sh", "-c", "exit 7"]).0, Some(7));
+    let interfaces = |host: &str| exec(&[host, "cat", "/proc/net/dev"]).1;
+    let is_on_network = interfaces("sp1").contains("wan:");
+    assert_eq!(interfaces("receiver2").contains("wan:"), is_on_network);
+    kill(Pid::from_raw(up.id().cast_signed()), Signal::SIGINT).unwrap();
+    said.for_each(drop);
+    let output = up.wait_with_output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{table}");
+    let names: Vec<&str> = table.lines().filter_map(|line| line.split('\t').next()).collect();
+    for name in ["host", "sp1", "sp3", "cache1", "receiver2"] {
+        assert!(names.contains(&name), "{table}");
+    }
+    assert_eq!(names.contains(&"publisher1"), is_on_network, "{table}");
+    assert!(fs::read_dir(home.path()).unwrap().next().is_none(), "something is left");
 }

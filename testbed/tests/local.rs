@@ -62,7 +62,6 @@ fn what_cannot_be_run_says_why_and_exits_2() {
     for (args, why) in [
         (&["run", "smoke", "--set", "fleet.recievers=3"][..], "did you mean `receivers`"),
         (&["run", "no-such-scenario"], "no scenario is called"),
-        (&["run", "smoke", "--backend", "docker"], "not available in this version"),
         (&["run", "quickstart", "--set", "workload.tree=/no/such/tree"], "cannot read the tree"),
         (&["check", "/no/such/trace"], "No such file"),
     ] {

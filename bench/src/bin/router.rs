@@ -72,7 +72,7 @@ impl Way {
         router.network().disturbances().begin(1, Hosts::All, Hosts::All, longer);
         let end = |at: usize| {
             let host = HostId(at as u32);
-            (router.namespace(host).clone(), address(host))
+            (router.namespace(host), address(host))
         };
         let pairs = (0..flows).map(|flow| Pair { near: end(2 * flow), far: end(2 * flow + 1) }).collect();
         Ok((Way::Router(router), pairs))

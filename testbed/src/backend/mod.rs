@@ -1,12 +1,13 @@
 //! What runs a scenario and brings back its trace.
 
 pub(crate) mod clock;
+pub mod docker;
 pub mod local;
 pub mod simulated;
 
 use crate::{
     progress::Progress,
-    scenario::{BackendName, Scenario},
+    scenario::Scenario,
     system::Program,
     trace::Sink,
 };
@@ -36,6 +37,23 @@ pub struct Context {
     pub keep: bool,
     /// Where logs go if something goes wrong.
     pub logs: Option<PathBuf>,
+    /// Hosts of an emulated network whose packets are written to a file.
+    pub captures: Vec<(String, PathBuf)>,
+    /// Publish no updates: when all hosts are there and have all files, show them, and wait until the stop is requested.
+    pub linger: Option<fn(&[HostPlace])>,
+}
+
+/// Where a host of a run is, for people who want to look around.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostPlace {
+    /// Its name.
+    pub name: String,
+    /// Its address; receivers on loopback have none.
+    pub address: String,
+    /// The process, if it has one.
+    pub pid: Option<u32>,
+    /// A name of its network namespace, while the run lasts; none on loopback.
+    pub namespace: Option<PathBuf>,
 }
 
 /// Why a scenario could not be run to its end. Everything that was started has been stopped.
@@ -45,9 +63,12 @@ pub enum BackendError {
     /// Someone asked for it.
     #[error("interrupted")]
     Interrupted,
-    /// A backend that this version lacks.
-    #[error("the backend `{0}` is not available in this version")]
-    Unavailable(BackendName),
+    /// The container engine did not do what it was asked for.
+    #[error(transparent)]
+    Engine(#[from] docker::EngineError),
+    /// Containers' networks belong to root.
+    #[error("the backend `docker` needs root, who alone may reach into containers' networks: use sudo, or the backend `local`")]
+    NotRoot,
     /// There is nothing to publish.
     #[error(transparent)]
     Files(#[from] crate::workload::FilesError),

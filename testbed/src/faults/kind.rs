@@ -168,11 +168,17 @@ impl FaultKind {
         matches!(self, FaultKind::DiskFull | FaultKind::DiskSlow | FaultKind::DiskFail)
     }
 
-    /// Whether the local backend can bring it about.
-    pub fn is_local(self) -> bool {
+    /// Whether it shows in what caches answer.
+    pub fn is_of_replies(self) -> bool {
+        use FaultKind::*;
+        matches!(self, CacheCorrupt | CacheTruncate | CacheStale | CacheRollback)
+    }
+
+    /// Whether it can be brought about with real processes.
+    pub fn is_real(self) -> bool {
         use FaultKind::*;
         let is_of_process = matches!(self, Kill | Pause | Restart | CrashLoop | DiskLost);
-        is_of_process || self.is_of_link() || self.is_of_clock() || self.is_of_calls()
+        is_of_process || self.is_of_link() || self.is_of_clock() || self.is_of_calls() || self.is_of_replies()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod kind;
 pub(crate) mod links;
+pub(crate) mod replies;
 
 pub use kind::{BadFault, FaultKind, Parameter, Role};
 

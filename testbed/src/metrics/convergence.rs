@@ -5,15 +5,21 @@
 use super::{Propagation, Quantiles, histogram, record_ns};
 use crate::{
     facts::{Facts, Held, PathId, ProcessId, Seen, VersionId},
-    trace::Kind,
+    trace::{Kind, Text},
 };
 use acms_engine::protocol::Uid;
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 
-/// Parts of the fleet whose time is measured, in thousandths, and how many receivers that needs.
-pub(super) const FRACTIONS: [(&str, u64, usize); 5] =
-    [("50", 500, 1), ("90", 900, 10), ("99", 990, 100), ("99.9", 999, 1000), ("100", 1000, 1)];
+/// Parts of the fleet whose time is measured, in thousandths, how many receivers that needs, and what their distribution is
+/// called.
+pub(super) const FRACTIONS: [(&str, u64, usize, &str); 5] = [
+    ("50", 500, 1, "convergence-50"),
+    ("90", 900, 10, "convergence-90"),
+    ("99", 990, 100, "convergence-99"),
+    ("99.9", 999, 1000, "convergence-99.9"),
+    ("100", 1000, 1, "convergence-100"),
+];
 
 /// A publication on its way to the receivers that run since it was due.
 #[derive(Debug)]
@@ -35,8 +41,40 @@ pub(super) struct Convergence {
     per_receiver: Histogram<u64>,
     applied: Histogram<u64>,
     fractions: [Histogram<u64>; 5],
+    regions: Regions,
     expected: u64,
     made: u64,
+}
+
+/// Receivers by region, as far as that is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Regions {
+    /// The region of each host.
+    of: BTreeMap<Text, Text>,
+    /// Looked up once for each process.
+    found: BTreeMap<ProcessId, Option<Text>>,
+    per_receiver: BTreeMap<Text, Histogram<u64>>,
+}
+
+impl Regions {
+    /// Where hosts stand.
+    pub(super) fn new(of: BTreeMap<Text, Text>) -> Regions {
+        Regions { of, ..Regions::default() }
+    }
+
+    fn record(&mut self, facts: &Facts, receiver: ProcessId, ns: u64) {
+        if self.of.is_empty() {
+            return;
+        }
+        let of = &self.of;
+        let found = self.found.entry(receiver).or_insert_with(|| of.get(&facts.process(receiver).name).cloned());
+        if let Some(region) = found {
+            if !self.per_receiver.contains_key(region) {
+                self.per_receiver.insert(Text::clone(region), histogram());
+            }
+            record_ns(self.per_receiver.get_mut(region).expect("it is there"), ns);
+        }
+    }
 }
 
 impl Default for Convergence {
@@ -46,6 +84,7 @@ impl Default for Convergence {
             per_receiver: histogram(),
             applied: histogram(),
             fractions: FRACTIONS.map(|_| histogram()),
+            regions: Regions::default(),
             expected: 0,
             made: 0,
         }
@@ -53,6 +92,16 @@ impl Default for Convergence {
 }
 
 impl Convergence {
+    /// Has seen nothing, of receivers in these regions.
+    pub(super) fn within(regions: Regions) -> Convergence {
+        Convergence { regions, ..Convergence::default() }
+    }
+
+    /// The same hosts, of which nothing has been seen.
+    pub(super) fn afresh(&self) -> Convergence {
+        Convergence::within(Regions::new(self.regions.of.clone()))
+    }
+
     /// Begins to follow a publication that is agreed or accepted.
     pub(super) fn follow(&mut self, facts: &Facts, id: VersionId, due_ns: u64) {
         let version = facts.version(id);
@@ -69,8 +118,10 @@ impl Convergence {
             // It may have been overtaken before anybody told that it is agreed.
             let held = facts.held(receiver, version.path);
             if facts.uid(held.verified) >= Some(version.uid) {
-                new.latencies_ns.push(held.verified_ns.saturating_sub(due_ns));
-                record_ns(&mut self.per_receiver, held.verified_ns.saturating_sub(due_ns));
+                let ns = held.verified_ns.saturating_sub(due_ns);
+                new.latencies_ns.push(ns);
+                record_ns(&mut self.per_receiver, ns);
+                self.regions.record(facts, receiver, ns);
             } else {
                 new.outstanding += 1;
             }
@@ -101,6 +152,7 @@ impl Convergence {
             let ns = seen.event.time_ns.saturating_sub(publication.due_ns);
             if seen.event.kind == Kind::Verified {
                 record_ns(&mut self.per_receiver, ns);
+                self.regions.record(facts, seen.process, ns);
                 publication.latencies_ns.push(ns);
                 publication.outstanding = publication.outstanding.saturating_sub(1);
             } else {
@@ -149,7 +201,7 @@ impl Convergence {
         self.expected += expected;
         self.made += latencies_ns.len() as u64;
         latencies_ns.sort_unstable();
-        for ((_, thousandths, receivers_min), histogram) in FRACTIONS.iter().zip(&mut self.fractions) {
+        for ((_, thousandths, receivers_min, _), histogram) in FRACTIONS.iter().zip(&mut self.fractions) {
             let needed = (expected * thousandths).div_ceil(1000) as usize;
             if expected >= *receivers_min as u64
                 && let Some(ns) = needed.checked_sub(1).and_then(|i| latencies_ns.get(i))
@@ -159,8 +211,8 @@ impl Convergence {
         }
     }
 
-    /// Propagation, and its distribution over receivers.
-    pub(super) fn finish(mut self) -> (Propagation, Histogram<u64>) {
+    /// Propagation, and its distributions, by name.
+    pub(super) fn finish(mut self) -> (Propagation, Vec<(&'static str, Histogram<u64>)>) {
         let left: Vec<Spreading> = std::mem::take(&mut self.spreading).into_values().flatten().collect();
         left.into_iter().for_each(|publication| self.sum_up(publication));
         let named = FRACTIONS.iter().zip(&self.fractions);
@@ -168,12 +220,20 @@ impl Convergence {
             per_receiver_ms: Quantiles::of(&self.per_receiver),
             applied_ms: Quantiles::of(&self.applied),
             convergence_ms: named
-                .map(|((name, ..), histogram)| ((*name).to_owned(), Quantiles::of(histogram)))
+                .map(|((name, ..), histogram)| ((*name).to_owned(), Quantiles::with_intervals(histogram)))
+                .collect(),
+            by_region: self
+                .regions
+                .per_receiver
+                .iter()
+                .map(|(region, histogram)| (region.to_string(), Quantiles::of(histogram)))
                 .collect(),
             deliveries_expected: self.expected,
             deliveries_made: self.made,
         };
-        (propagation, self.per_receiver)
+        let all = [("propagation", self.per_receiver), ("applied", self.applied)];
+        let convergence = FRACTIONS.iter().map(|(.., file)| *file).zip(self.fractions);
+        (propagation, all.into_iter().chain(convergence).collect())
     }
 }
 

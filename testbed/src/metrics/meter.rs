@@ -2,7 +2,7 @@
 
 use super::{
     Availability, Freshness, Metrics, PhasePublish, Publish, Quantiles, Second,
-    convergence::Convergence,
+    convergence::{Convergence, Regions},
     histogram,
     network::NetworkMeter,
     record_ns,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     checks::Measured,
     facts::{Clocks, Facts, Key, Seen},
-    trace::Kind,
+    trace::{Kind, Text},
 };
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ impl PhaseMeter {
         let seconds = self.last_outcome_ns.saturating_sub(self.first_due_ns) as f64 / 1e9;
         let per_s = if seconds > 0.0 { counts.accepted as f64 / seconds } else { 0.0 };
         counts.per_s = (per_s * 1000.0).round() / 1000.0;
-        counts.latency_ms = Quantiles::of(&self.latency);
+        counts.latency_ms = Quantiles::with_intervals(&self.latency);
         counts
     }
 
@@ -111,6 +111,11 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    /// Of hosts in these regions.
+    pub(crate) fn in_regions(regions: BTreeMap<Text, Text>) -> Meter {
+        Meter { convergence: Convergence::within(Regions::new(regions)), ..Meter::default() }
+    }
+
     /// The next event.
     pub(crate) fn observe(&mut self, seen: &Seen<'_>, facts: &Facts) {
         let event = seen.event;
@@ -120,7 +125,7 @@ impl Meter {
         match event.kind {
             Kind::Phase if event.cause.as_deref() == Some("updates") && self.updates_ns.is_none() => {
                 self.updates_ns = Some(event.time_ns);
-                self.convergence = Convergence::default();
+                self.convergence = self.convergence.afresh();
             }
             Kind::Invoke | Kind::Outcome => self.observe_attempt(seen, facts),
             Kind::Usage => self.usages.observe(seen.process, event, facts),
@@ -182,20 +187,22 @@ impl Meter {
             (publish.per_s, publish.latency_ms) = (counts.per_s, counts.latency_ms);
             publish.generator_late_ms = Quantiles::of(&chosen.late);
         }
-        let (propagation, per_receiver) = self.convergence.finish();
+        let (propagation, spread) = self.convergence.finish();
+        let (network, round_trips) = self.network.finish();
+        let mut histograms = vec![("publish-latency", chosen.latency.clone())];
+        histograms.extend(spread);
+        histograms.push(("staleness", measured.receivers.clone()));
+        histograms.retain(|(_, histogram)| !histogram.is_empty());
         Metrics {
             wall_s: (facts.now_ns - begin_ns) as f64 / 1e9,
             hosts: hosts(facts),
             availability: chosen.availability(),
             freshness: freshness(measured),
             resources: self.usages.finish(facts),
-            network: self.network.finish(),
+            network,
+            round_trips,
             faults: self.faults.finish(self.updates_ns.unwrap_or(begin_ns)),
-            histograms: vec![
-                ("publish-latency", chosen.latency),
-                ("propagation", per_receiver),
-                ("staleness", measured.receivers.clone()),
-            ],
+            histograms,
             timeline: chosen.timeline,
             publish,
             propagation,

@@ -14,7 +14,7 @@ mod resources;
 pub(crate) use meter::Meter;
 
 pub use network::NetworkResult;
-pub use quantiles::{Quantiles, hgrm};
+pub use quantiles::{Intervals, Quantiles, hgrm};
 
 use crate::trace::Trace;
 use hdrhistogram::Histogram;
@@ -42,7 +42,10 @@ pub struct Metrics {
     pub network: NetworkResult,
     /// What went wrong on purpose.
     pub faults: Vec<FaultRecord>,
-    /// Distributions in microseconds, by name.
+    /// Of each pair of hosts, one round trip as the model wanted it and as it was, in milliseconds: the one with the median
+    /// error.
+    pub round_trips: Vec<(f64, f64)>,
+    /// Distributions in microseconds, by name; none that is empty.
     pub histograms: Vec<(&'static str, Histogram<u64>)>,
     /// Outcomes of each second of the updates.
     pub timeline: Vec<Second>,
@@ -109,6 +112,9 @@ pub struct Propagation {
     pub applied_ms: Quantiles,
     /// Until 50, 90, 99, 99.9 and 100 % of the live receivers had a publication or a newer one, over publications.
     pub convergence_ms: BTreeMap<String, Quantiles>,
+    /// From due to verified, of the receivers in each region, where these are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_region: BTreeMap<String, Quantiles>,
     /// Pairs of a publication and a receiver that lived from its submission on.
     pub deliveries_expected: u64,
     /// How many of them were made.

@@ -62,8 +62,22 @@ impl Default for NetworkResult {
     }
 }
 
-fn is_off((asked_us, error_us): &(u64, u64)) -> bool {
-    error_us * 1000 > tolerance_ns(asked_us * 1000)
+/// A round trip in microseconds.
+#[derive(Clone, Copy, Debug)]
+struct RoundTrip {
+    /// As the model wanted it.
+    asked_us: u64,
+    got_us: u64,
+}
+
+impl RoundTrip {
+    fn error_us(self) -> u64 {
+        self.got_us.abs_diff(self.asked_us)
+    }
+
+    fn is_off(self) -> bool {
+        self.error_us() * 1000 > tolerance_ns(self.asked_us * 1000)
+    }
 }
 
 fn rounded(pct: f64) -> f64 {
@@ -73,10 +87,9 @@ fn rounded(pct: f64) -> f64 {
 /// Collects what is measured of the network.
 #[derive(Debug, Default)]
 pub(super) struct NetworkMeter {
-    /// Of each pair: microseconds wanted, and the error.
-    pairs: BTreeMap<(Text, Text), Vec<(u64, u64)>>,
-    /// The same of all that were measured since the updates began.
-    loaded: Vec<(u64, u64)>,
+    pairs: BTreeMap<(Text, Text), Vec<RoundTrip>>,
+    /// All that were measured since the updates began.
+    loaded: Vec<RoundTrip>,
     carried: Growth,
     stage: Stage,
 }
@@ -104,7 +117,7 @@ impl NetworkMeter {
                     return;
                 }
                 let pair = (Text::clone(&event.process), Text::clone(to));
-                let probe = (*asked, got.abs_diff(*asked));
+                let probe = RoundTrip { asked_us: *asked, got_us: *got };
                 self.pairs.entry(pair).or_default().push(probe);
                 self.loaded.extend((self.stage == Stage::Updates).then_some(probe));
             }
@@ -116,21 +129,24 @@ impl NetworkMeter {
         }
     }
 
-    pub(super) fn finish(mut self) -> NetworkResult {
+    /// What is said of it, and of each pair the round trip with the median error.
+    pub(super) fn finish(mut self) -> (NetworkResult, Vec<(f64, f64)>) {
         let mut errors = Histogram::<u64>::new_with_max(ERROR_US_MAX, 3).expect("the bounds are good");
-        let mut pairs_bad = 0;
-        for probes in self.pairs.values_mut() {
-            probes.sort_unstable_by_key(|(_, error)| *error);
-            pairs_bad += u64::from(is_off(&probes[(probes.len() - 1) / 2]));
-        }
-        self.loaded.iter().for_each(|(_, error_us)| errors.saturating_record(*error_us));
-        let off = self.loaded.iter().filter(|probe| is_off(probe)).count() as u64;
+        let median = |probes: &mut Vec<RoundTrip>| {
+            probes.sort_unstable_by_key(|probe| probe.error_us());
+            probes[(probes.len() - 1) / 2]
+        };
+        let medians: Vec<RoundTrip> = self.pairs.values_mut().map(median).collect();
+        let pairs_bad = medians.iter().filter(|probe| probe.is_off()).count() as u64;
+        self.loaded.iter().for_each(|probe| errors.saturating_record(probe.error_us()));
+        let off = self.loaded.iter().filter(|probe| probe.is_off()).count() as u64;
         let carried = |name: &str| self.carried.of(name);
         let (pairs, packets) = (self.pairs.len() as u64, carried("arrived"));
         let pct = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
         let error_ms = |quantile| (!errors.is_empty()).then(|| errors.value_at_quantile(quantile) as f64 / 1e3);
         let late_pct = pct(carried("late"), packets);
-        NetworkResult {
+        let round_trips = medians.iter().map(|probe| (probe.asked_us as f64 / 1e3, probe.got_us as f64 / 1e3)).collect();
+        let result = NetworkResult {
             pairs,
             pairs_bad,
             probes: errors.len(),
@@ -141,7 +157,8 @@ impl NetworkMeter {
             late_packets_pct: (packets > 0).then(|| rounded(late_pct)),
             lost_packets: carried("lost"),
             within_tolerance: late_pct <= BAD_PCT_MAX && pct(pairs_bad, pairs) <= BAD_PCT_MAX,
-        }
+        };
+        (result, round_trips)
     }
 }
 

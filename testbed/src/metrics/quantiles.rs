@@ -19,6 +19,23 @@ pub struct Quantiles {
     pub max: Option<f64>,
     /// How many samples.
     pub samples: u64,
+    /// Between what the percentiles lie with 95 % confidence, for distributions whose samples are not of one another's making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ci95: Option<Intervals>,
+}
+
+/// Confidence intervals of percentiles: from and to, in milliseconds. A percentile without enough samples for both ends has
+/// none.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Of the median.
+    pub p50: Option<[f64; 2]>,
+    /// Of the 90th percentile.
+    pub p90: Option<[f64; 2]>,
+    /// Of the 99th percentile.
+    pub p99: Option<[f64; 2]>,
+    /// Of the 99.9th percentile.
+    pub p999: Option<[f64; 2]>,
 }
 
 impl Quantiles {
@@ -36,7 +53,20 @@ impl Quantiles {
             p999: quantile(0.999, 1000),
             max: quantile(1.0, 1),
             samples,
+            ci95: None,
         }
+    }
+
+    /// The same with confidence intervals, for samples that are independent of one another, as far as they can be: those of
+    /// one stall are not, and the truth may lie further away then.
+    pub fn with_intervals(histogram: &Histogram<u64>) -> Quantiles {
+        let ci95 = Intervals {
+            p50: interval(histogram, 0.5),
+            p90: interval(histogram, 0.9),
+            p99: interval(histogram, 0.99),
+            p999: interval(histogram, 0.999),
+        };
+        Quantiles { ci95: (ci95 != Intervals::default()).then_some(ci95), ..Quantiles::of(histogram) }
     }
 
     /// The percentile called `p99` and so on; `None` if there is no such name.
@@ -50,6 +80,19 @@ impl Quantiles {
             _ => None,
         }
     }
+}
+
+/// The samples between which a quantile lies with 95 % confidence, whatever the distribution: how many samples lie below it
+/// follows the binomial law.
+fn interval(histogram: &Histogram<u64>, quantile: f64) -> Option<[f64; 2]> {
+    /// Standard deviations of a normal law that leave 2.5 % on each side.
+    const Z: f64 = 1.96;
+    let samples = histogram.len() as f64;
+    let (mean, deviation) = (samples * quantile, (samples * quantile * (1.0 - quantile)).sqrt());
+    let ranks = [(mean - Z * deviation).floor(), (mean + Z * deviation).ceil() + 1.0];
+    let is_there = ranks[0] >= 1.0 && ranks[1] <= samples;
+    // Half a rank less, so that rounding does not make it the next one.
+    is_there.then(|| ranks.map(|rank| histogram.value_at_quantile((rank - 0.5) / samples) as f64 / 1000.0))
 }
 
 /// A histogram of microseconds as the table, in milliseconds, that HdrHistogram's plotters read.
@@ -74,6 +117,26 @@ pub fn hgrm(histogram: &Histogram<u64>) -> String {
 mod tests {
     use super::*;
     use crate::metrics::histogram;
+
+    #[test]
+    fn intervals_hold_the_truth_as_often_as_they_say_and_need_samples() {
+        let mut random = crate::workload::Random::new(1, "intervals");
+        let (mut held, runs) = (0, 400);
+        for _ in 0..runs {
+            let mut drawn = histogram();
+            // Evenly from 1 to 1,000 ms: the 90th percentile is 900 ms.
+            (0..300).for_each(|_| drawn.record(1 + random.below(1_000_000)).unwrap());
+            let [from, to] = Quantiles::with_intervals(&drawn).ci95.unwrap().p90.unwrap();
+            held += u32::from((from..=to).contains(&900.0));
+        }
+        let part = f64::from(held) / f64::from(runs);
+        assert!((0.92..=0.99).contains(&part), "{part}");
+        let mut few = histogram();
+        (1..=100).for_each(|us| few.record(us).unwrap());
+        let intervals = Quantiles::with_intervals(&few).ci95.unwrap();
+        assert!(intervals.p90.is_some() && intervals.p99.is_none(), "{intervals:?}");
+        assert_eq!(Quantiles::of(&few).ci95, None);
+    }
 
     #[test]
     fn percentiles_need_samples() {

@@ -1,11 +1,14 @@
 //! Results of several runs side by side, as text.
 
-use super::{RunResult, summary::ms};
+use super::{
+    RunResult,
+    summary::{between, ms},
+};
 
 /// A table with a row for each figure and a column for each run.
 pub fn compare(results: &[(String, RunResult)]) -> String {
     type Row = (&'static str, fn(&RunResult) -> String);
-    let rows: [Row; 22] = [
+    let rows: [Row; 25] = [
         ("scenario", |r| r.scenario.clone()),
         ("backend", |r| r.backend.clone()),
         ("seed", |r| r.seed.to_string()),
@@ -18,12 +21,18 @@ pub fn compare(results: &[(String, RunResult)]) -> String {
         ("undetermined", |r| r.publish.undetermined.to_string()),
         ("rejected", |r| r.publish.rejected.to_string()),
         ("acceptance p50", |r| ms(r.publish.latency_ms.p50)),
-        ("acceptance p99", |r| ms(r.publish.latency_ms.p99)),
         ("acceptance p90", |r| ms(r.publish.latency_ms.p90)),
+        ("acceptance p99", |r| ms(r.publish.latency_ms.p99)),
+        ("  95 % sure", |r| between(r.publish.latency_ms.ci95.and_then(|intervals| intervals.p99))),
         ("receiver p50", |r| ms(r.propagation.per_receiver_ms.p50)),
         ("receiver p90", |r| ms(r.propagation.per_receiver_ms.p90)),
         ("receiver p99", |r| ms(r.propagation.per_receiver_ms.p99)),
+        ("receiver p99.9", |r| ms(r.propagation.per_receiver_ms.p999)),
         ("to 100 % p50", |r| ms(r.propagation.convergence_ms.get("100").and_then(|quantiles| quantiles.p50))),
+        ("  95 % sure", |r| {
+            let quantiles = r.propagation.convergence_ms.get("100");
+            between(quantiles.and_then(|quantiles| quantiles.ci95?.p50))
+        }),
         ("round trips off", |r| r.network.probes_off_pct.map_or("-".to_owned(), |pct| format!("{pct:.2} %"))),
         ("machine busy", |r| {
             r.resources.machine.map_or("-".to_owned(), |machine| format!("{:.0} %", machine.busy_pct))

@@ -14,6 +14,11 @@ pub(super) fn ms(value: Option<f64>) -> String {
     }
 }
 
+/// From where to where something lies with confidence, in milliseconds.
+pub(super) fn between(interval: Option<[f64; 2]>) -> String {
+    interval.map_or("-".to_owned(), |[from, to]| format!("{} to {}", ms(Some(from)), ms(Some(to))))
+}
+
 /// A count with separators.
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();

@@ -52,6 +52,9 @@ pub struct Scenario {
     /// How far their clocks are off.
     #[serde(default)]
     pub clocks: Clocks,
+    /// What each may use of the machine, where hosts are in containers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub containers: ContainerLimits,
     /// What their disks are like.
     #[serde(default)]
     pub disk: Disk,
@@ -73,6 +76,10 @@ pub struct Scenario {
     pub hunt: Option<Bounds>,
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn default_seed() -> u64 {
     1
 }
@@ -92,6 +99,13 @@ pub enum BackendName {
     Simulated,
     /// Containers.
     Docker,
+}
+
+impl BackendName {
+    /// Whether it runs real processes.
+    pub fn is_real(self) -> bool {
+        matches!(self, BackendName::Local | BackendName::Docker)
+    }
 }
 
 impl std::fmt::Display for BackendName {
@@ -117,6 +131,18 @@ pub struct AcmsOptions {
     /// How far ahead of a storage point's clock an unagreed publication may be; without it, the engine's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_drift: Option<Span>,
+}
+
+/// What each container may use of the machine.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContainerLimits {
+    /// Bytes of memory; without it, all that there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Processors, such as 0.5; without it, all that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
 }
 
 /// Who takes part.
@@ -229,11 +255,12 @@ mod tests {
             let error = Scenario::parse("x", &format!("name = \"x\"\n{text}"), &[]).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         };
-        refuse("backend = \"docker\"", "not available in this version");
-        refuse("[network]\ndelivery = \"datagram\"", "the local backend cannot do frames that are lost one by one");
+        refuse("[containers]\nmemory = \"1MiB\"", "containers.memory must be at least 16MiB");
+        refuse("[containers]\ncpus = 0.0", "containers.cpus must be from 0.01");
+        refuse("[network]\ndelivery = \"datagram\"", "real processes cannot do frames that are lost one by one");
         refuse("[network]\nloss = 7", "line 3: 7 is not a part");
         refuse("[fleet]\nreceivers = 5000", "fleet.receivers_per_process");
-        refuse("[disk]\nflush = \"1ms\"", "the local backend cannot do disks of a chosen speed");
+        refuse("[disk]\nflush = \"1ms\"", "real processes cannot do disks of a chosen speed");
         let shared = "[fleet]\nreceivers_per_process = 2\n[[faults]]\nat = \"1s\"\ntarget = \"receiver2\"\n";
         refuse(&format!("{shared}kind = \"kill\""), "receiver2 shares its process");
         refuse("[[workload.publications]]\nat = \"1s\"\nto = \"sp1\"\npath = \"a\"", "workload.publications");
@@ -255,7 +282,7 @@ mod tests {
             let error = Scenario::parse("x", text, &[]).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         };
-        refuse(text, "line 2: the local backend cannot do a comparison with the specification");
+        refuse(text, "line 2: real processes cannot do a comparison with the specification");
         let text = format!("{text}backend = \"simulated\"\n");
         refuse(&text, "line 2: the scenario is not valid: refine needs listed publications");
         refuse(&format!("{text}{one}{}", one.replace("\"a\"", "\"b\"")), "line 11: ");

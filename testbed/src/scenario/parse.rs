@@ -49,11 +49,8 @@ pub enum ScenarioError {
         error: Box<ScenarioError>,
     },
     /// A legal thing that other backends can do.
-    #[error("the local backend cannot do {0}; with `backend = \"simulated\"` it runs in virtual time")]
-    NotLocal(String),
-    /// A legal thing that this version cannot do.
-    #[error("{0}: not available in this version")]
-    Unavailable(String),
+    #[error("real processes cannot do {0}; with `backend = \"simulated\"` it runs in virtual time")]
+    NotReal(String),
 }
 
 /// The end of a message about an unknown name.

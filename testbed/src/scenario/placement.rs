@@ -1,7 +1,11 @@
 //! Which region each host stands in, what lies between them, and whom each asks.
 
 use super::{Scenario, ScenarioError};
-use crate::network::{Host, HostId, LinkSettings, Network, Placement, Queue, Region, Table};
+use crate::{
+    network::{Host, HostId, LinkSettings, Network, Placement, Queue, Region, Table},
+    trace::Text,
+};
+use std::collections::BTreeMap;
 
 /// Where there are caches, who is behind asks so many of the nearest.
 const NEAREST: usize = 3;
@@ -22,6 +26,26 @@ impl Scenario {
         replace(&mut placement.receivers, &named(table, "regions", &self.network.regions)?);
         replace(&mut placement.storage_points, &named(table, "sp_regions", &self.network.sp_regions)?);
         Ok([placement.storage_points, placement.caches, placement.receivers].concat())
+    }
+
+    /// The name of each host's region, of each receiver's, too, where several share a process and its place. None if there is no
+    /// wide area.
+    pub fn region_names(&self) -> BTreeMap<Text, Text> {
+        let by_process = if self.backend.is_real() { self.by_process() } else { self.clone() };
+        let Ok(table) = self.table() else { return BTreeMap::new() };
+        let Ok(regions) = by_process.regions(&table) else { return BTreeMap::new() };
+        if table.len() < 2 {
+            return BTreeMap::new();
+        }
+        let names: Vec<Text> = (0..table.len()).map(|at| table.name(Region(at as u16)).into()).collect();
+        let name = |region: &Region| Text::clone(&names[region.0 as usize]);
+        let others = regions.len() - by_process.fleet.receivers as usize;
+        let per_process = if self.backend.is_real() { self.fleet.receivers_per_process.max(1) as usize } else { 1 };
+        let place = |(at, host): (usize, String)| {
+            let at = if at < others { at } else { others + (at - others) / per_process };
+            Some((host.into(), name(regions.get(at)?)))
+        };
+        self.hosts().into_iter().enumerate().filter_map(place).collect()
     }
 
     /// The network between the hosts of [`hosts`](Scenario::hosts), in that order, and the publishers beside each storage

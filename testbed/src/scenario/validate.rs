@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// One machine has no room for more processes.
 const RECEIVERS_LOCAL_MAX: u32 = 2_000;
+/// What a container needs to begin.
+const MEMORY_MIN: u64 = 16 << 20;
 const RECEIVERS_MAX: u32 = 200_000;
 const CACHES_MAX: u32 = 10_000;
 /// What `acms receive` takes, too.
@@ -41,6 +43,7 @@ pub(super) fn validate(scenario: &Scenario) -> Checked {
     fleet(scenario)?;
     network(scenario)?;
     clocks(scenario)?;
+    containers(scenario)?;
     workload::workload(scenario)?;
     workload::publications(scenario)?;
     faults::faults(scenario)?;
@@ -51,17 +54,12 @@ pub(super) fn validate(scenario: &Scenario) -> Checked {
 
 /// What the backend cannot do is refused before anything is started.
 fn backend(scenario: &Scenario) -> Checked {
-    match scenario.backend {
-        BackendName::Simulated => return Ok(()),
-        BackendName::Docker => {
-            let error = ScenarioError::Unavailable("the backend `docker`".into());
-            return Err(Refusal { key: "backend".into(), error });
-        }
-        BackendName::Local => {}
+    if !scenario.backend.is_real() {
+        return Ok(());
     }
     let is_datagram = scenario.network.delivery == super::Delivery::Datagram;
     let workload = scenario.workload.simulated_only();
-    let fault = scenario.faults.iter().enumerate().find(|(_, fault)| !fault.kind.is_local());
+    let fault = scenario.faults.iter().enumerate().find(|(_, fault)| !fault.kind.is_real());
     let cannot = [
         is_datagram.then(|| ("network.delivery".into(), "frames that are lost one by one (network.delivery)".into())),
         (scenario.disk != super::Disk::default()).then(|| ("disk".into(), "disks of a chosen speed ([disk])".into())),
@@ -70,7 +68,7 @@ fn backend(scenario: &Scenario) -> Checked {
         fault.map(|(i, fault)| (format!("faults.{i}.kind"), format!("the fault `{}` (fault {})", fault.kind, i + 1))),
     ];
     match cannot.into_iter().flatten().next() {
-        Some((key, what)) => Err(Refusal { key, error: ScenarioError::NotLocal(what) }),
+        Some((key, what)) => Err(Refusal { key, error: ScenarioError::NotReal(what) }),
         None => Ok(()),
     }
 }
@@ -94,9 +92,8 @@ fn system(scenario: &Scenario) -> Checked {
 
 fn fleet(scenario: &Scenario) -> Checked {
     let fleet = &scenario.fleet;
-    let is_local = scenario.backend == BackendName::Local;
     let processes = fleet.receivers.div_ceil(fleet.receivers_per_process.max(1));
-    check(is_local && processes > RECEIVERS_LOCAL_MAX, "fleet.receivers", || {
+    check(scenario.backend.is_real() && processes > RECEIVERS_LOCAL_MAX, "fleet.receivers", || {
         format!(
             "= {}: {processes} processes are too many for one machine ({RECEIVERS_LOCAL_MAX}); put more into each with \
              fleet.receivers_per_process",
@@ -161,6 +158,17 @@ fn clocks(scenario: &Scenario) -> Checked {
         Some(host) => refuse(format!("clocks.offsets.{host}"), format!("clocks.offsets: {}", no_host(host, &hosts))),
         None => Ok(()),
     }
+}
+
+fn containers(scenario: &Scenario) -> Checked {
+    let limits = &scenario.containers;
+    // Less is refused by engines, which say so only when it is too late.
+    check(limits.memory.is_some_and(|memory| memory.0 < MEMORY_MIN), "containers.memory", || {
+        format!("must be at least {}MiB", MEMORY_MIN >> 20)
+    })?;
+    check(limits.cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)), "containers.cpus", || {
+        "must be from 0.01 to 1024".into()
+    })
 }
 
 fn no_host(name: &str, hosts: &[String]) -> String {

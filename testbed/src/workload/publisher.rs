@@ -19,7 +19,8 @@ use std::{
 };
 use tokio::net::{TcpSocket, TcpStream};
 
-type Sender = http1::SendRequest<Full<Bytes>>;
+/// A connection that takes requests.
+pub(crate) type Sender = http1::SendRequest<Full<Bytes>>;
 
 /// An HTTP client that keeps connections for later requests.
 #[derive(Default, Debug)]
@@ -115,7 +116,8 @@ impl Client {
     }
 }
 
-async fn connect(authority: &str, place: Option<&Namespace>) -> Result<Sender, ClientError> {
+/// Connects to a server, from a namespace if that is where it is reached.
+pub(crate) async fn connect(authority: &str, place: Option<&Namespace>) -> Result<Sender, ClientError> {
     let stream = match place {
         None => TcpStream::connect(authority).await,
         Some(place) => connect_from(place, authority).await,

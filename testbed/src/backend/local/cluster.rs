@@ -6,14 +6,11 @@ use super::{
     clocks,
     disk::Disk,
     ledger,
-    process::{Launch, Process, ProcessError, stop_all},
+    process::{Launch, Place, Process, ProcessError, stop_all},
 };
 use crate::{
     backend::Stop,
-    network::{
-        HostId,
-        router::{self, Namespace},
-    },
+    network::{HostId, router},
     scenario::AcmsOptions,
     system::{init_args, storage_point_args},
     trace::{Recorder, now_ns},
@@ -61,8 +58,8 @@ pub struct ClusterOptions {
     pub ready_within: Duration,
     /// Ends the start early.
     pub stop: Option<Stop>,
-    /// Where each SP stands, at the address that [`router::address`] gives to the host of that number; none: on loopback.
-    pub namespaces: Vec<Namespace>,
+    /// Where each SP runs, at the address that [`router::address`] gives to the host of that number; none: on loopback.
+    pub places: Vec<Place>,
     /// Disks of single SPs that may be in trouble.
     pub disks: BTreeMap<u8, Disk>,
 }
@@ -81,7 +78,7 @@ impl ClusterOptions {
             clock_offsets_us: BTreeMap::new(),
             ready_within: Duration::from_secs(20),
             stop: None,
-            namespaces: Vec::new(),
+            places: Vec::new(),
             disks: BTreeMap::new(),
         }
     }
@@ -160,7 +157,7 @@ impl LocalCluster {
                 (made.path().to_owned(), Some(made))
             }
         };
-        let base = match options.namespaces.is_empty() {
+        let base = match options.places.is_empty() {
             true => free_addresses(options.storage_points)?,
             false => Ipv4Addr::from(u32::from(router::address(HostId(0))) - 1),
         };
@@ -181,7 +178,7 @@ impl LocalCluster {
                 args: storage_point_args(&home.join("acms.toml")),
                 env,
                 log: dir.join(format!("sp{sp}.log")),
-                namespace: options.namespaces.get(usize::from(sp) - 1).cloned(),
+                place: options.places.get(usize::from(sp) - 1).cloned().unwrap_or_default(),
                 disk: options.disks.get(&sp).cloned(),
             };
             storage_points.push(Process::new(launch, options.recorder.clone()));
@@ -318,7 +315,7 @@ fn set_clock(file: &Path, offset_us: i64) -> Result<(), ClusterError> {
 
 /// Writes what differs from the defaults into a configuration that `acms init` made.
 fn configure(path: &Path, options: &ClusterOptions) -> Result<(), ClusterError> {
-    let is_alone = !options.namespaces.is_empty();
+    let is_alone = !options.places.is_empty();
     if options.acms == AcmsOptions::default() && !is_alone {
         return Ok(());
     }

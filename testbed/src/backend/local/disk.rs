@@ -1,12 +1,11 @@
 //! Disks that are full, slow or failing, as far as a process can see: what it asks of its file system is answered here.
 
-use super::seccomp::{Call, Hook, Intent, Listener, Seen, intercept};
+use super::seccomp::{Call, Intent, Listener, Seen};
 use nix::libc;
 use std::{
     collections::BTreeMap,
     fs, io,
     os::unix::fs::FileExt as _,
-    process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -49,14 +48,9 @@ struct State {
 }
 
 impl Disk {
-    /// Has `command` run on this disk.
-    pub(super) fn prepare(command: &mut Command) -> io::Result<Hook> {
-        intercept(command)
-    }
-
-    /// Answers the calls of the process that was started so, until it ends.
-    pub(super) fn serve(&self, name: &str, hook: Hook) -> io::Result<()> {
-        let (disk, listener) = (self.clone(), hook.listener()?);
+    /// Answers the calls of a process of this disk, until it ends.
+    pub(super) fn serve(&self, name: &str, listener: Listener) -> io::Result<()> {
+        let disk = self.clone();
         let thread = std::thread::Builder::new().name(format!("{name} disk")).stack_size(256 << 10);
         thread.spawn(move || disk.answer_all(&listener)).map(drop)
     }
@@ -189,18 +183,21 @@ fn is_blank(call: &Call) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::{path::Path, process::Stdio};
+    use super::{super::seccomp::intercept, *};
+    use std::{
+        path::Path,
+        process::{Command, Stdio},
+    };
 
     /// What a shell on the disk says.
     fn shell(disk: &Disk, dir: &Path, script: &str) -> (bool, String, Duration) {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script).current_dir(dir).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let hook = Disk::prepare(&mut command).unwrap();
+        let hook = intercept(&mut command).unwrap();
         let begun = Instant::now();
         let child = command.spawn().unwrap();
-        disk.serve("test", hook).unwrap();
+        disk.serve("test", hook.listener().unwrap()).unwrap();
         let output = child.wait_with_output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), begun.elapsed())
     }

@@ -10,15 +10,14 @@ use nix::{
 use std::{
     cell::OnceCell,
     collections::BTreeMap,
-    io::{self, ErrorKind, Read as _},
-    process::ChildStdout,
+    io::{self, ErrorKind, PipeReader, Read as _},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 /// What a process tells in one of its lives.
 #[derive(Debug)]
 pub(super) struct Told {
-    pub(super) events: ChildStdout,
+    pub(super) events: PipeReader,
     pub(super) ready: Readiness,
     /// Names of the receivers in it, or its only one.
     pub(super) names: Vec<Text>,

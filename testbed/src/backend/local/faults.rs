@@ -4,13 +4,15 @@
 use super::{
     clocks::Clocks,
     disk::{Disk, Trouble},
+    front::Front,
     hosts::{Ending, Hosts},
     process::ProcessError,
     wan::Wan,
 };
 use crate::{
     backend::BackendError,
-    faults::{FaultKind, Occurrence},
+    faults::{FaultKind, Occurrence, replies::Misbehaviour},
+    network::PPM,
     progress::Progress,
     scenario::{Fault, Span},
     system::{Program, replace_args},
@@ -18,7 +20,7 @@ use crate::{
     workload::{Publisher, Random},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,12 +39,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A link that works again answers within this, beyond its round trip.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const PINGS: u32 = 5;
-/// A disk that works again is used within this, or nobody needs it now.
-const DISK_WITHIN: Duration = Duration::from_secs(2);
+/// A disk that works again is used within this, or nobody needs it now. So is a cache whose replies are good again.
+const USED_WITHIN: Duration = Duration::from_secs(2);
 /// A clock that was moved shows it within this.
 const CLOCK_WITHIN: Duration = Duration::from_secs(5);
 /// So far off it may be when it is looked at: the answer travels, and the process reads its file every 100 ms.
 const CLOCK_ERROR_US: u64 = 1_000_000;
+
+/// Faults by name, for people to see.
+pub(super) type Active = Arc<Mutex<BTreeSet<String>>>;
 
 /// Brings faults about.
 pub(super) struct Injector {
@@ -50,6 +55,7 @@ pub(super) struct Injector {
     pub(super) wan: Option<Arc<Wan>>,
     pub(super) clocks: Arc<Clocks>,
     pub(super) disks: Arc<BTreeMap<String, Disk>>,
+    pub(super) fronts: Arc<BTreeMap<String, Front>>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) authorities: Vec<String>,
     pub(super) program: Program,
@@ -57,6 +63,8 @@ pub(super) struct Injector {
     pub(super) recorder: Recorder,
     pub(super) testbed: Text,
     pub(super) progress: Progress,
+    /// The faults that have begun to show and are not undone.
+    pub(super) active: Active,
     /// What a reader of the results should know.
     pub(super) notes: Mutex<Vec<String>>,
 }
@@ -105,6 +113,10 @@ impl Injector {
                 self.disk(&case, Trouble::Slow(by)).await
             }
             FaultKind::ClockJump | FaultKind::ClockSkew => self.clock(&case).await,
+            kind if kind.is_of_replies() => {
+                self.replies(&case).await;
+                Ok(())
+            }
             kind if kind.is_of_link() => match &self.wan {
                 Some(wan) => self.link(&case, wan).await,
                 None => {
@@ -197,7 +209,7 @@ impl Injector {
         if has_ended {
             self.up(case.host).await?;
         }
-        let given_up = Instant::now() + DISK_WITHIN;
+        let given_up = Instant::now() + USED_WITHIN;
         while is_sound && disk.passed().0 == passed_before && Instant::now() < given_up {
             sleep(LOOK_EVERY).await;
         }
@@ -249,6 +261,37 @@ impl Injector {
                 return Err(case.no_effect(format!("acms replace: {what}")));
             }
             sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    // ---- Replies of caches ----------------------------------------------------------------------------------------
+
+    async fn replies(&self, case: &Case<'_>) {
+        let Some(front) = self.fronts.get(case.host) else { return };
+        let fault = case.number as usize;
+        let part_ppm = case.fault.part.map_or(PPM, |part| part.0);
+        front.misbehave(Misbehaviour { kind: case.fault.kind, part_ppm, fault });
+        let mut has_shown = false;
+        while Instant::now() < case.ends {
+            if !has_shown && front.hits(fault) > 0 {
+                has_shown = true;
+                self.note(case, Kind::Fault);
+            }
+            sleep_until(case.ends.min(Instant::now() + LOOK_EVERY)).await;
+        }
+        front.behave(fault);
+        // A reply of the last moment.
+        if !has_shown && front.hits(fault) > 0 {
+            has_shown = true;
+            self.note(case, Kind::Fault);
+        }
+        let ((passed_before, is_good), given_up) = (front.passed(), Instant::now() + USED_WITHIN);
+        while is_good && front.passed().0 == passed_before && Instant::now() < given_up {
+            sleep(LOOK_EVERY).await;
+        }
+        match has_shown {
+            true => self.note(case, Kind::FaultUndone),
+            false => self.harmless(case),
         }
     }
 
@@ -378,8 +421,20 @@ impl Injector {
     }
 
     fn note(&self, case: &Case<'_>, kind: Kind) {
-        let word = if kind == Kind::Fault { "fault:" } else { "undone:" };
-        self.progress.note(&format!("{word} {} {}", case.fault.kind, case.host));
+        let name = format!("{} {}", case.fault.kind, case.host);
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let word = match kind {
+            Kind::Fault => {
+                active.insert(name.clone());
+                "fault:"
+            }
+            _ => {
+                active.remove(&name);
+                "undone:"
+            }
+        };
+        drop(active);
+        self.progress.note(&format!("{word} {name}"));
         let about = Template { cause: Some(case.host), outcome: Some(case.fault.kind.name()), ..Template::default() };
         self.recorder.note(&self.testbed, 0, kind, about);
     }

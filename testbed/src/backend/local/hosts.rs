@@ -3,11 +3,10 @@
 use super::{
     cluster::{ClusterError, LocalCluster},
     disk::Disk,
-    process::{Launch, Process, ProcessError, Readiness, stop_all},
+    process::{Launch, Place, Process, ProcessError, Readiness, stop_all},
 };
 use crate::{
     backend::Stop,
-    network::router::Namespace,
     system::{Program, cache_args, receive_args},
     trace::{Kind, Recorder, Template, Text},
 };
@@ -48,8 +47,8 @@ pub struct ReceiverOptions {
     pub poll: Option<Duration>,
     /// Variables beside the testbed's own.
     pub env: Vec<(OsString, OsString)>,
-    /// The network that they are on, if not this process's own.
-    pub namespace: Option<Namespace>,
+    /// Where they run.
+    pub place: Place,
     /// Their disk, if that may be in trouble.
     pub disk: Option<Disk>,
 }
@@ -57,8 +56,8 @@ pub struct ReceiverOptions {
 impl ReceiverOptions {
     /// Receivers that follow `sources`, with defaults.
     pub fn new(program: Program, sources: Vec<String>, subscriptions: Vec<Prefix>) -> ReceiverOptions {
-        let (poll, env, namespace, disk) = (None, Vec::new(), None, None);
-        ReceiverOptions { program, sources, subscriptions, poll, env, namespace, disk }
+        let (poll, env, place, disk) = (None, Vec::new(), Place::Here, None);
+        ReceiverOptions { program, sources, subscriptions, poll, env, place, disk }
     }
 }
 
@@ -71,8 +70,8 @@ pub struct CacheOptions {
     pub sources: Vec<String>,
     /// Where it serves.
     pub listen: SocketAddr,
-    /// The network that it is on, if not this process's own.
-    pub namespace: Option<Namespace>,
+    /// Where it runs.
+    pub place: Place,
 }
 
 impl Receivers {
@@ -92,7 +91,7 @@ impl Receivers {
         for dir in &dirs {
             fs::create_dir_all(dir).map_err(|source| ClusterError::Io { path: dir.clone(), source })?;
         }
-        let ReceiverOptions { program, sources, subscriptions, poll, env, namespace, disk } = options.clone();
+        let ReceiverOptions { program, sources, subscriptions, poll, env, place, disk } = options.clone();
         let count = (!is_one).then_some(members.len() as u32);
         let launch = Launch {
             args: receive_args(&name, &sources, &subscriptions, poll, count, &dir),
@@ -101,7 +100,7 @@ impl Receivers {
             members,
             program,
             env,
-            namespace,
+            place,
             disk,
         };
         let process = Process::new(launch, Some(recorder.clone()));
@@ -181,7 +180,7 @@ impl Hosts {
             members: Vec::new(),
             program: options.program,
             env: Vec::new(),
-            namespace: options.namespace,
+            place: options.place,
             disk: None,
         };
         let mut process = Process::new(launch, Some(recorder.clone()));

@@ -4,7 +4,7 @@
 //! Processes end with the testbed, namespaces, interfaces and filters with the processes. What stays are directories, and, if
 //! the worst comes to the worst, a process that was killed so little ago that it is still there.
 
-use super::process::stat;
+use super::{super::docker, process::stat};
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -51,21 +51,60 @@ pub(super) enum Kind {
 
 /// Undoes what runs left in the directory for temporary files whose testbed is gone. What was undone, a line for each.
 pub fn clean() -> io::Result<Vec<String>> {
-    clean_in(&std::env::temp_dir())
+    // While the directories are there that tell whose the containers are.
+    let mut done = docker::clean(is_over).map_err(io::Error::other)?;
+    done.extend(clean_in(&std::env::temp_dir())?);
+    Ok(done)
+}
+
+/// Runs whose testbed is alive: its process, and the directory.
+pub fn living() -> io::Result<Vec<(u32, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(std::env::temp_dir())? {
+        let dir = entry?.path();
+        let text = if is_ours(&dir) { fs::read(dir.join(LEDGER)).ok() } else { None };
+        let entry = text.and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+        found.extend(entry.filter(Entry::is_alive).map(|entry| (entry.pid, dir)));
+    }
+    Ok(found)
+}
+
+/// The directory of the run that this process is in the middle of, if it is.
+pub fn own_directory() -> Option<PathBuf> {
+    living().ok()?.into_iter().find_map(|(pid, dir)| (pid == std::process::id()).then_some(dir))
+}
+
+fn is_ours(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether the testbed is gone to which the directory of a run belongs.
+fn is_over(dir: &Path) -> bool {
+    match fs::read(dir.join(LEDGER)) {
+        Ok(text) => serde_json::from_slice::<Entry>(&text).is_ok_and(|entry| !entry.is_alive()),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+impl Entry {
+    /// Whether the testbed that wrote it still runs.
+    fn is_alive(&self) -> bool {
+        started(self.pid) == Some(self.started)
+    }
 }
 
 fn clean_in(place: &Path) -> io::Result<Vec<String>> {
     let mut done = Vec::new();
     for entry in fs::read_dir(place)? {
         let dir = entry?.path();
-        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+        if !is_ours(&dir) {
             continue;
         }
         // What has no ledger, or one that cannot be read, is not known to be ours.
         let Ok(text) = fs::read(dir.join(LEDGER)) else { continue };
         let Ok(entry) = serde_json::from_slice::<Entry>(&text) else { continue };
-        if started(entry.pid) == Some(entry.started) {
+        if entry.is_alive() {
             continue;
         }
         for pid in processes_of(&dir) {

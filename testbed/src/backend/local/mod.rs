@@ -7,6 +7,7 @@ pub mod cluster;
 mod disk;
 mod events;
 mod faults;
+mod front;
 mod hosts;
 mod ledger;
 mod phases;
@@ -14,17 +15,20 @@ pub mod process;
 mod seccomp;
 mod wan;
 
+pub(super) use seccomp::{Listener, intercept};
+pub(super) use wan::Wan;
 pub use disk::Disk;
 pub use hosts::{CacheOptions, Ending, Hosts, ReceiverOptions, Receivers};
-pub use ledger::clean;
+pub use ledger::{clean, living, own_directory};
 
-use super::{Backend, BackendError, Context};
+use super::{Backend, BackendError, Context, docker::Containers};
 use crate::{
     scenario::Scenario,
     trace::{Kind, Sink, Trace, now_ns, preamble},
 };
 use std::{
     path::Path,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -38,39 +42,58 @@ impl Backend for LocalBackend {
     }
 
     fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
-        let system = |what: &'static str| move |source| BackendError::System { what: what.to_owned(), source };
-        check_limits(scenario)?;
-        let results = context.logs.as_deref().and_then(Path::parent);
-        let work = ledger::make_directory(ledger::Kind::Run, results);
-        let mut work = work.map_err(system("making a temporary directory"))?;
-        work.disable_cleanup(context.keep);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.map_err(system("starting the testbed's threads"))?;
-        let wall_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-        let preamble = preamble(scenario, self.name(), now_ns(), wall_us);
-        let result = runtime.block_on(phases::run(scenario, context, work.path()));
-        // Whatever is still going on there cannot matter any more.
-        runtime.shutdown_background();
-        let fell = |trace: &Trace| trace.of(Kind::Exit).any(|exit| exit.outcome.as_deref() == Some("unexpected"));
-        let has_fallen = result.as_ref().is_ok_and(|(trace, _)| fell(trace));
-        if let Some(logs) = context.logs.as_ref().filter(|_| result.is_err() || has_fallen) {
-            keep_logs(work.path(), logs);
-        }
-        if !context.keep {
-            context.progress.phase("removing stores and directories");
-            remove_all(work.path());
-        }
-        let (trace, mut notes) = result?;
-        if let Some(logs) = context.logs.as_ref().filter(|_| has_fallen) {
-            notes.push(format!("logs of the processes, some of which ended by themselves, are in {}", logs.display()));
-        }
-        preamble.into_iter().for_each(|event| sink.record(event));
-        trace.feed(sink);
-        if context.keep {
-            notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
-        }
-        Ok(notes)
+        run_here(self.name(), scenario, context, sink, |_| Ok(None))
     }
+}
+
+/// Runs a scenario with real processes, in the containers that `contain` prepares for the directory of the run, or in none.
+/// With the containers comes what is to be said of them.
+pub(super) fn run_here(
+    backend: &str,
+    scenario: &Scenario,
+    context: &Context,
+    sink: &mut dyn Sink,
+    contain: impl FnOnce(&Path) -> Result<Option<(Containers, String)>, BackendError>,
+) -> Result<Vec<String>, BackendError> {
+    let system = |what: &'static str| move |source| BackendError::System { what: what.to_owned(), source };
+    check_limits(scenario)?;
+    let results = context.logs.as_deref().and_then(Path::parent);
+    let work = ledger::make_directory(ledger::Kind::Run, results);
+    let mut work = work.map_err(system("making a temporary directory"))?;
+    work.disable_cleanup(context.keep);
+    let (containers, said) = contain(work.path())?.unzip();
+    let containers = containers.map(Arc::new);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(system("starting the testbed's threads"))?;
+    let wall_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+    let preamble = preamble(scenario, backend, now_ns(), wall_us);
+    let result = runtime.block_on(phases::run(scenario, context, work.path(), containers.clone()));
+    // Whatever is still going on there cannot matter any more.
+    runtime.shutdown_background();
+    let fell = |trace: &Trace| trace.of(Kind::Exit).any(|exit| exit.outcome.as_deref() == Some("unexpected"));
+    let has_fallen = result.as_ref().is_ok_and(|(trace, _)| fell(trace));
+    if let Some(logs) = context.logs.as_ref().filter(|_| result.is_err() || has_fallen) {
+        keep_logs(work.path(), logs);
+    }
+    if let Some(containers) = containers {
+        context.progress.phase("removing the containers");
+        drop(containers);
+    }
+    if !context.keep {
+        context.progress.phase("removing stores and directories");
+        remove_all(work.path());
+    }
+    let (trace, mut notes) = result?;
+    notes.extend(said);
+    if let Some(logs) = context.logs.as_ref().filter(|_| has_fallen) {
+        notes.push(format!("logs of the processes, some of which ended by themselves, are in {}", logs.display()));
+    }
+    preamble.into_iter().for_each(|event| sink.record(event));
+    trace.feed(sink);
+    if context.keep {
+        notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
+    }
+    Ok(notes)
 }
 
 /// Takes all the open files that this process may have, and refuses a fleet that would need more.

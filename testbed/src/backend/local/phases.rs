@@ -5,26 +5,30 @@ use super::{
     clocks::{self, Clocks},
     cluster::{ClusterError, ClusterOptions, LocalCluster, PUBLISH_PORT},
     disk::Disk,
-    faults::{Injector, blocking, lock},
+    faults::{Active, Injector, blocking, lock},
+    front::{BEHIND_PORT, Front},
     hosts::{CacheOptions, Hosts, ReceiverOptions},
-    process::ProcessError,
+    process::{Place, ProcessError},
     wan::Wan,
 };
 use crate::{
-    backend::{BackendError, Context, clock::Clock},
+    backend::{BackendError, Context, HostPlace, clock::Clock, docker::Containers},
     checks::DELIVERY_BOUND,
     faults::occurrences,
     network::HostId,
     progress::Progress,
-    scenario::{Clocks as WrongClocks, Scenario, ScenarioError},
+    scenario::{Clocks as WrongClocks, ContainerLimits, Scenario, ScenarioError},
     trace::{Kind, Recorder, Template, Text, Trace, now_ns},
-    workload::{Client, Contents, Published, Publisher, Updates},
+    workload::{Client, Contents, Published, Publisher, Random, Updates},
 };
 use acms_engine::protocol::Hash;
 use std::{
-    collections::BTreeMap,
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fs, io,
-    path::Path,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -38,6 +42,7 @@ const INTERRUPTED_GRACE: Duration = Duration::from_millis(700);
 struct Run<'r> {
     scenario: &'r Scenario,
     context: &'r Context,
+    containers: Option<Arc<Containers>>,
     recorder: Recorder,
     testbed: Text,
     hosts: Arc<Mutex<Hosts>>,
@@ -46,6 +51,7 @@ struct Run<'r> {
     wan: Option<Arc<Wan>>,
     clocks: Arc<Clocks>,
     disks: Arc<BTreeMap<String, Disk>>,
+    fronts: Arc<BTreeMap<String, Front>>,
     notes: Vec<String>,
 }
 
@@ -53,23 +59,26 @@ pub(super) async fn run(
     scenario: &Scenario,
     context: &Context,
     work: &Path,
+    containers: Option<Arc<Containers>>,
 ) -> Result<(Trace, Vec<String>), BackendError> {
     let contents = Contents::of(&scenario.workload, scenario.seed)?;
     let recorder = Recorder::new();
     let testbed: Text = "testbed".into();
     let mut notes = Vec::new();
-    let wan = start_wan(scenario, context, &mut notes)?;
+    let wan = start_wan(scenario, context, containers.is_some(), &mut notes)?;
     let clocks = Arc::new(start_clocks(scenario, work, &recorder)?);
     context.progress.phase(&format!("starting {} storage points", scenario.fleet.storage_points));
     let disks = disks(scenario);
-    let hosts = start_cluster(scenario, context, work, &recorder, wan.as_deref(), &disks)?;
+    let places = Places { wan: wan.as_ref(), containers: containers.as_deref() };
+    let hosts = start_cluster(scenario, context, work, &recorder, places, &disks)?;
     let authorities = hosts.cluster.authorities();
     let places = authorities.iter().enumerate();
-    let places = places.filter_map(|(sp, to)| Some((to.clone(), wan.as_ref()?.publisher(sp)?.clone())));
+    let places = places.filter_map(|(sp, to)| Some((to.clone(), wan.as_ref()?.publisher(sp)?)));
     let client = Client::from_places(places.collect());
     let mut run = Run {
         scenario,
         context,
+        containers,
         testbed,
         authorities,
         hosts: Arc::new(Mutex::new(hosts)),
@@ -77,6 +86,7 @@ pub(super) async fn run(
         wan,
         clocks,
         disks: Arc::new(disks),
+        fronts: Arc::default(),
         recorder,
         notes,
     };
@@ -124,19 +134,33 @@ fn machine() -> Option<String> {
 fn start_wan(
     scenario: &Scenario,
     context: &Context,
+    is_contained: bool,
     notes: &mut Vec<String>,
 ) -> Result<Option<Arc<Wan>>, BackendError> {
-    if !scenario.needs_network() {
+    if !context.captures.is_empty() && !scenario.needs_network() && !is_contained {
+        notes.push("left out: packets in files, as there is no emulated network".to_owned());
+    }
+    let is_free = scenario.containers != ContainerLimits::default() && !is_contained;
+    if is_free {
+        notes.push("left out: the limits of containers, as there are none here".to_owned());
+    }
+    if !scenario.needs_network() && !is_contained {
         return Ok(None);
     }
     context.progress.phase(&format!("making a network of {} hosts", scenario.hosts().len()));
     match Wan::start(scenario) {
         Ok(wan) => {
             let control = wan.congestion_control();
-            notes.push(format!("hosts are in network namespaces, TCP's congestion control is {control}"));
+            notes.push(format!("hosts have network namespaces of their own, TCP's congestion control is {control}"));
+            for (host, file) in &context.captures {
+                let failed = |source| BackendError::System { what: format!("writing the packets of {host}"), source };
+                wan.capture(host, file).map_err(failed)?;
+            }
             Ok(Some(Arc::new(wan)))
         }
-        Err(error) if [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound].contains(&error.kind()) => {
+        Err(error)
+            if !is_contained && [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound].contains(&error.kind()) =>
+        {
             let what = format!(
                 "left out: the network between the hosts, who are all on loopback ({error}); it needs root, or user \
                  namespaces, and a /dev/net/tun that may be written"
@@ -169,23 +193,52 @@ fn start_cluster(
     context: &Context,
     work: &Path,
     recorder: &Recorder,
-    wan: Option<&Wan>,
+    places: Places<'_>,
     disks: &BTreeMap<String, Disk>,
 ) -> Result<Hosts, BackendError> {
     let numbers = 1..=scenario.fleet.storage_points;
     let clock = |sp: u8| Some(clocks::variable(&clock_of(work, &format!("sp{sp}"))?));
+    let dir = work.join("cluster");
+    let place = |sp: u8| {
+        let name = format!("sp{sp}");
+        places.place(&name, sees(work, dir.join(&name)))
+    };
     let options = ClusterOptions {
         name: "testbed".to_owned(),
-        dir: Some(work.join("cluster")),
         acms: scenario.acms.clone(),
         recorder: Some(recorder.clone()),
         stop: Some(context.stop.clone()),
         env: numbers.clone().filter_map(|sp| Some((sp, vec![clock(sp)?]))).collect(),
         disks: numbers.clone().filter_map(|sp| Some((sp, disks.get(&format!("sp{sp}"))?.clone()))).collect(),
-        namespaces: numbers.filter_map(|sp| wan?.namespace(&format!("sp{sp}")).cloned()).collect(),
+        places: if places.wan.is_some() { numbers.map(place).collect() } else { Vec::new() },
+        dir: Some(dir.clone()),
         ..ClusterOptions::new(scenario.fleet.storage_points, context.program.clone())
     };
     Ok(Hosts::new(LocalCluster::start(options).map_err(interrupted)?))
+}
+
+/// Where hosts are.
+#[derive(Clone, Copy)]
+struct Places<'p> {
+    wan: Option<&'p Arc<Wan>>,
+    containers: Option<&'p Containers>,
+}
+
+impl Places<'_> {
+    /// Of a host that sees these directories, if it does not see all.
+    fn place(&self, name: &str, sees: Vec<PathBuf>) -> Place {
+        match (self.wan, self.containers) {
+            (Some(wan), Some(containers)) => Place::In(containers.host(name, wan, sees)),
+            (Some(wan), None) => wan.namespace(name).map_or(Place::Here, Place::On),
+            (None, _) => Place::Here,
+        }
+    }
+}
+
+/// What a host sees in a container: its home, and the clocks that may be wrong.
+fn sees(work: &Path, home: PathBuf) -> Vec<PathBuf> {
+    let clocks = work.join("clocks");
+    [Some(home), clocks.is_dir().then_some(clocks)].into_iter().flatten().collect()
 }
 
 /// The disks that will be in trouble.
@@ -197,7 +250,7 @@ fn disks(scenario: &Scenario) -> BTreeMap<String, Disk> {
 }
 
 /// The file that a host's clock follows, if it may be wrong.
-fn clock_of(work: &Path, host: &str) -> Option<std::path::PathBuf> {
+fn clock_of(work: &Path, host: &str) -> Option<PathBuf> {
     let file = work.join("clocks").join(host);
     file.exists().then_some(file)
 }
@@ -218,9 +271,39 @@ impl Run<'_> {
         self.measure_network().await?;
         self.start_fleet(work).await?;
         self.load(contents).await?;
+        if let Some(show) = self.context.linger {
+            show(&self.places());
+            self.context.stop.requested().await;
+            return Err(BackendError::Interrupted);
+        }
         self.updates(contents).await?;
         self.quiesce().await?;
         self.audit().await
+    }
+
+    /// Where all hosts are.
+    fn places(&self) -> Vec<HostPlace> {
+        let scenario = self.scenario.by_process();
+        let processes: Vec<Option<u32>> = lock(&self.hosts).processes().map(|process| process.pid()).collect();
+        let first_receiver = usize::from(scenario.fleet.storage_points) + scenario.fleet.caches as usize;
+        let publishers = (0..scenario.fleet.storage_points).map(|sp| format!("publisher{}", sp + 1));
+        let publishers = publishers.take(if self.wan.is_some() { usize::MAX } else { 0 });
+        let names = scenario.hosts().into_iter().chain(publishers);
+        let place = |(at, name): (usize, String)| {
+            let host = HostId(at as u32);
+            let on_network = self.wan.as_ref().map(|wan| (wan.address_of(host).to_string(), wan.at(host).path()));
+            let (address, namespace) = match on_network {
+                Some((address, namespace)) => (address, Some(namespace)),
+                None if at < self.authorities.len() => (self.authorities[at].clone(), None),
+                None if at < first_receiver => {
+                    let number = (at - self.authorities.len()) as u32;
+                    (lock(&self.hosts).cluster.address_beside(number).to_string(), None)
+                }
+                None => ("-".to_owned(), None),
+            };
+            HostPlace { name, address, pid: processes.get(at).copied().flatten(), namespace }
+        };
+        names.enumerate().map(place).collect()
     }
 
     fn progress(&self) -> &Progress {
@@ -271,19 +354,22 @@ impl Run<'_> {
         let sources: BTreeMap<String, Vec<String>> =
             names.iter().cloned().zip(asked.iter().map(|sources| sources.iter().filter_map(&url).collect())).collect();
         let listens = |number: u32| url(&HostId(first_cache as u32 + number)).and_then(|url| url[7..].parse().ok());
-        let listens: Vec<_> = (0..caches).filter_map(listens).collect();
+        let mut listens: Vec<_> = (0..caches).filter_map(listens).collect();
+        self.fronts = Arc::new(self.stand_in_front(&names[first_cache..], &mut listens));
         let fleet = self.scenario.fleet.clone();
         let (hosts, wan, work) = (Arc::clone(&self.hosts), self.wan.clone(), work.to_owned());
+        let containers = self.containers.clone();
         let (recorder, stop, disks) = (self.recorder.clone(), self.context.stop.clone(), Arc::clone(&self.disks));
         let (program, subscriptions) = (self.context.program.clone(), self.scenario.subscriptions());
         let started = move || {
             let mut hosts = lock(&hosts);
-            let place = |name: &str| wan.as_ref()?.namespace(name).cloned();
+            let places = Places { wan: wan.as_ref(), containers: containers.as_deref() };
             for (number, listen) in listens.into_iter().enumerate() {
                 let name = format!("cache{}", number + 1);
                 let (program, sources) = (program.clone(), sources[&name].clone());
-                let options = CacheOptions { program, sources, listen, namespace: place(&name) };
-                hosts.start_cache(&work.join("caches"), options, &recorder, &stop)?;
+                let home = work.join("caches");
+                let place = places.place(&name, sees(&work, home.join(&name)));
+                hosts.start_cache(&home, CacheOptions { program, sources, listen, place }, &recorder, &stop)?;
             }
             let options = |number: u32| {
                 let own = format!("receiver{number}");
@@ -294,7 +380,7 @@ impl Run<'_> {
                     subscriptions: subscriptions.clone(),
                     poll: fleet.poll.map(|interval| interval.0),
                     env: clock_of(&work, &own).iter().map(|file| clocks::variable(file)).collect(),
-                    namespace: place(&name),
+                    place: places.place(&name, sees(&work, work.join("receivers").join(&own))),
                     disk: disks.get(&own).cloned(),
                 }
             };
@@ -302,6 +388,21 @@ impl Run<'_> {
             hosts.start_receivers(count, per_process, &home, options, &recorder, &stop)
         };
         blocking(started).await.map_err(interrupted)
+    }
+
+    /// Puts a proxy in front of each cache whose replies are to go wrong, which serves behind it then.
+    fn stand_in_front(&self, caches: &[String], listens: &mut [SocketAddr]) -> BTreeMap<String, Front> {
+        let faults = self.scenario.faults.iter().filter(|fault| fault.kind.is_of_replies());
+        let hit: BTreeSet<&str> = faults.flat_map(|fault| fault.target.select(caches)).collect();
+        let mut fronts = BTreeMap::new();
+        for (name, listen) in caches.iter().zip(listens).filter(|(name, _)| hit.contains(name.as_str())) {
+            let (wan, host) = (self.wan.clone(), name.clone());
+            let place = move || wan.as_ref()?.namespace(&host);
+            let random = Random::new(self.scenario.seed, &format!("replies of {name}"));
+            fronts.insert(name.clone(), Front::start(*listen, place, random));
+            listen.set_port(BEHIND_PORT);
+        }
+        fronts
     }
 
     /// Publishes every file, spread over the storage points, and waits until all receivers have them.
@@ -366,7 +467,16 @@ impl Run<'_> {
         let begun = tokio::time::Instant::now();
         let begun_ns = now_ns();
         let mut under_way = JoinSet::new();
-        let faults = self.faults(begun);
+        let (active, tally) = (Arc::default(), Cell::new([0_u64; 3]));
+        let faults = self.faults(begun, &active);
+        let count = |published: Option<Result<Published, tokio::task::JoinError>>| {
+            let Some(Ok(published)) = published else { return published.is_some() };
+            let at = ["accepted", "undetermined"].iter().position(|outcome| *outcome == published.outcome).unwrap_or(2);
+            let mut counts = tally.get();
+            counts[at] += 1;
+            tally.set(counts);
+            true
+        };
         let publish = async {
             for (i, update) in
                 Updates::new(&contents.files, &self.scenario.workload, duration, self.scenario.seed).enumerate()
@@ -376,26 +486,65 @@ impl Run<'_> {
                 let (publisher, authority) = (Arc::clone(&self.publisher), self.authority(i).to_owned());
                 under_way
                     .spawn(async move { publisher.publish(&authority, &update.path, update.content, due_ns).await });
-                while under_way.try_join_next().is_some() {}
-                self.progress().at(begun.elapsed().as_secs(), duration.as_secs(), "seconds of updates");
+                while count(under_way.try_join_next()) {}
             }
             tokio::time::sleep_until(begun + duration).await;
             // Every attempt has an outcome before the end is judged.
-            while under_way.join_next().await.is_some() {}
+            while count(under_way.join_next().await) {}
         };
-        let both = async { tokio::join!(faults, publish).0 };
+        let both = async {
+            tokio::select! {
+                (notes, ()) = async { tokio::join!(faults, publish) } => notes,
+                never = self.show(contents.files.len(), begun, &tally, &active) => match never {},
+            }
+        };
         let notes = self.context.stop.unless(both).await??;
         self.notes.extend(notes);
         Ok(())
     }
 
+    /// Shows how the updates go: outcomes so far, how many receivers are up to date, what goes wrong just now.
+    async fn show(
+        &self,
+        files: usize,
+        begun: tokio::time::Instant,
+        tally: &Cell<[u64; 3]>,
+        active: &Active,
+    ) -> Infallible {
+        /// Above so many pairs of a receiver and a path nobody counts them each time.
+        const PAIRS_MAX: usize = 200_000;
+        const EVERY: Duration = Duration::from_millis(500);
+        let (subscriptions, duration) = (self.scenario.subscriptions(), self.scenario.duration.0.as_secs());
+        let receivers = self.scenario.fleet.receivers as usize;
+        loop {
+            let [accepted, undetermined, rejected] = tally.get();
+            let mut text = format!("s, {accepted} accepted");
+            for (count, outcome) in [(undetermined, "undetermined"), (rejected, "rejected")] {
+                text += &if count > 0 { format!(", {count} {outcome}") } else { String::new() };
+            }
+            if receivers.saturating_mul(files) <= PAIRS_MAX {
+                let live = lock(&self.hosts).live_receivers();
+                let (behind, pairs) = self.recorder.behind(&live, &subscriptions);
+                let part = (pairs - behind) as f64 * 100.0 / pairs.max(1) as f64;
+                text += &format!(", {part:.1} % up to date at {} of {receivers} receivers", live.len());
+            }
+            let active: Vec<String> = active.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+            if !active.is_empty() {
+                text += &format!(", now: {}", active.join(", "));
+            }
+            self.progress().at(begun.elapsed().as_secs().min(duration), duration, &text);
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
     /// Each fault has its own time.
-    async fn faults(&self, begun: tokio::time::Instant) -> Result<Vec<String>, BackendError> {
+    async fn faults(&self, begun: tokio::time::Instant, active: &Active) -> Result<Vec<String>, BackendError> {
         let injector = Arc::new(Injector {
             hosts: Arc::clone(&self.hosts),
             wan: self.wan.clone(),
             clocks: Arc::clone(&self.clocks),
             disks: Arc::clone(&self.disks),
+            fronts: Arc::clone(&self.fronts),
             publisher: Arc::clone(&self.publisher),
             authorities: self.authorities.clone(),
             program: self.context.program.clone(),
@@ -403,6 +552,7 @@ impl Run<'_> {
             recorder: self.recorder.clone(),
             testbed: Text::clone(&self.testbed),
             progress: self.context.progress.clone(),
+            active: Arc::clone(active),
             notes: Mutex::default(),
         });
         let faults: Arc<[_]> = self.scenario.faults.clone().into();

@@ -1,11 +1,15 @@
 //! Child processes that tell events: started, stopped, killed and paused, each with proof.
 
 use super::{
-    super::Stop,
     disk::Disk,
     events::{self, Told},
+    seccomp::{Hook, Listener, intercept},
 };
 use crate::{
+    backend::{
+        Stop,
+        docker::{Container, ContainerChild, EngineError, program_inside},
+    },
     network::router::Namespace,
     system::Program,
     trace::{Kind, Recorder, Template, Text},
@@ -14,7 +18,10 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, OnceLock, mpsc},
@@ -64,9 +71,29 @@ pub enum ProcessError {
         /// What did not happen.
         what: String,
     },
+    /// The container engine did not do what it was asked for.
+    #[error("{name}: {error}")]
+    Engine {
+        /// Which.
+        name: String,
+        /// Why.
+        error: EngineError,
+    },
     /// The caller wants to end.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Where a process runs.
+#[derive(Clone, Default, Debug)]
+pub enum Place {
+    /// On this machine's own network.
+    #[default]
+    Here,
+    /// On a network of its own.
+    On(Namespace),
+    /// In a container.
+    In(Arc<Container>),
 }
 
 /// How to start a process, as often as needed.
@@ -84,8 +111,8 @@ pub struct Launch {
     pub env: Vec<(OsString, OsString)>,
     /// Where its standard error goes.
     pub log: PathBuf,
-    /// The network that it is on, if not this process's own.
-    pub namespace: Option<Namespace>,
+    /// Where it runs.
+    pub place: Place,
     /// Its disk, if that may be in trouble.
     pub disk: Option<Disk>,
 }
@@ -101,7 +128,7 @@ pub struct Process {
 
 #[derive(Debug)]
 struct Running {
-    child: Child,
+    child: AnyChild,
     ready: Readiness,
 }
 
@@ -220,26 +247,18 @@ impl Process {
     /// Starts it; the result tells when it is ready.
     pub fn start(&mut self) -> Result<Readiness, ProcessError> {
         let name = Text::clone(&self.launch.name);
-        let mut command = self.launch.program.command(&self.launch.args);
-        let shown = format!("{command:?}");
+        let shown = format!("{:?}", self.launch.program.command(&self.launch.args));
         let failed = |source| ProcessError::Spawn { name: name.to_string(), command: shown.clone(), source };
-        let log = fs::OpenOptions::new().create(true).append(true).open(&self.launch.log).map_err(failed)?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        command.envs(self.launch.env.iter().map(|(name, value)| (name, value)));
-        // Of a process group of its own: Ctrl-C reaches the testbed alone, which then stops all in order.
-        command.process_group(0);
-        self.launch.namespace.iter().for_each(|namespace| namespace.enter(&mut command));
-        let hook = self.launch.disk.as_ref().map(|_| Disk::prepare(&mut command)).transpose().map_err(failed)?;
-        let mut child = spawn(command).map_err(failed)?;
-        if let Some((disk, hook)) = self.launch.disk.as_ref().zip(hook) {
-            disk.serve(&name, hook).map_err(failed)?;
+        let (events, told) = io::pipe().map_err(failed)?;
+        let (mut child, listener) = self.launch.start(told.into()).map_err(failed)?;
+        if let Some((disk, listener)) = self.launch.disk.as_ref().zip(listener) {
+            disk.serve(&name, listener).map_err(failed)?;
         }
         let incarnation = self.starts;
         self.starts += 1;
         self.note_of_all(incarnation, Kind::Start, Template::default());
         let state = Arc::default();
         let ready = Readiness { name: Text::clone(&name), log: self.launch.log.clone(), state };
-        let events = child.stdout.take().expect("it is a pipe");
         let names = self.names().to_vec();
         let told = Told { events, ready: ready.clone(), names, incarnation, recorder: self.recorder.clone() };
         if let Err(source) = events::follow(told) {
@@ -261,6 +280,7 @@ impl Process {
     pub fn kill(&mut self) -> Result<(), ProcessError> {
         self.note_usage();
         self.signal(Signal::SIGKILL)?;
+        self.thaw();
         let status = self.reap("killed")?;
         if status.signal() != Some(Signal::SIGKILL as i32) {
             return Err(self.no_effect(format!("ended with {status} before it could be killed")));
@@ -270,12 +290,18 @@ impl Process {
 
     /// Stops it from running until [`Process::resume`]; at return the kernel shows it stopped.
     pub fn pause(&mut self) -> Result<(), ProcessError> {
+        if let Place::In(container) = &self.launch.place {
+            return container.pause().map_err(|error| self.engine(error));
+        }
         self.signal(Signal::SIGSTOP)?;
         self.wait_for_state("stopped by SIGSTOP", |state| state == 'T')
     }
 
     /// Lets it run again; at return the kernel shows it not stopped.
     pub fn resume(&mut self) -> Result<(), ProcessError> {
+        if let Place::In(container) = &self.launch.place {
+            return container.resume().map_err(|error| self.engine(error));
+        }
         self.signal(Signal::SIGCONT)?;
         self.wait_for_state("continued by SIGCONT", |state| state != 'T')
     }
@@ -291,7 +317,11 @@ impl Process {
         if !status.success() {
             return Err(self.no_effect(format!("ended with {status} on SIGTERM")));
         }
-        Ok(())
+        // It is started again in a new container, as engines do it, with a new interface.
+        match &self.launch.place {
+            Place::In(container) => container.end().map_err(|error| self.engine(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Records processor time and memory used so far.
@@ -310,6 +340,19 @@ impl Process {
     pub(super) fn note_if_ended_as(&mut self, outcome: &str) -> bool {
         let ended = self.running.as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(Some(_))));
         ended && self.reap(outcome).is_ok()
+    }
+
+    /// What has been killed in a container that stands still ends when that goes on.
+    fn thaw(&self) {
+        if let Place::In(container) = &self.launch.place
+            && let Err(error) = container.resume()
+        {
+            tracing::warn!("{}: {error}", self.launch.name);
+        }
+    }
+
+    fn engine(&self, error: EngineError) -> ProcessError {
+        ProcessError::Engine { name: self.launch.name.to_string(), error }
     }
 
     fn signal_if_running(&self, signal: Signal) {
@@ -396,6 +439,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if let Some(running) = &mut self.running {
             let _ = running.child.kill();
+            self.thaw();
             let _ = self.reap("killed");
         }
     }
@@ -408,6 +452,7 @@ pub fn stop_all<'p>(processes: impl IntoIterator<Item = &'p mut Process>, grace:
     for process in &processes {
         process.signal_if_running(Signal::SIGTERM);
         process.signal_if_running(Signal::SIGCONT);
+        process.thaw();
     }
     let mut left = grace;
     for process in processes {
@@ -449,6 +494,68 @@ fn usage(pid: u32) -> Option<Usage> {
     Some(Usage { cpu_us: stat(pid)?.ticks * TICK_US, rss_kib_max })
 }
 
+impl Launch {
+    /// Starts it, with its events going to `told`. What its file system calls arrive at, if its disk may be in trouble.
+    fn start(&self, told: OwnedFd) -> io::Result<(AnyChild, Option<Listener>)> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        if let Place::In(container) = &self.place {
+            let text = |word: &OsString| word.clone().into_string().map_err(|word| io::Error::other(format!("{word:?} is no text")));
+            let command = program_inside().command.iter().chain(&self.args).map(text).collect::<io::Result<_>>()?;
+            let env = self.env.iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect::<io::Result<_>>()?;
+            let started = container.start(command, env, self.disk.is_some(), [told.as_fd(), log.as_fd()])?;
+            return Ok((AnyChild::InContainer(started.child), started.listener));
+        }
+        let mut command = self.program.command(&self.args);
+        command.stdin(Stdio::null()).stdout(told).stderr(log);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        // Of a process group of its own: Ctrl-C reaches the testbed alone, which then stops all in order.
+        command.process_group(0);
+        if let Place::On(namespace) = &self.place {
+            namespace.enter(&mut command);
+        }
+        let hook = self.disk.as_ref().map(|_| intercept(&mut command)).transpose()?;
+        let child = spawn(command)?;
+        Ok((AnyChild::Here(child), hook.map(Hook::listener).transpose()?))
+    }
+}
+
+/// A process that was started, wherever.
+#[derive(Debug)]
+enum AnyChild {
+    Here(Child),
+    InContainer(ContainerChild),
+}
+
+impl AnyChild {
+    fn id(&self) -> u32 {
+        match self {
+            AnyChild::Here(child) => child.id(),
+            AnyChild::InContainer(child) => child.id(),
+        }
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        match self {
+            AnyChild::Here(child) => child.kill(),
+            AnyChild::InContainer(child) => child.kill(),
+        }
+    }
+
+    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        match self {
+            AnyChild::Here(child) => child.try_wait(),
+            AnyChild::InContainer(child) => child.try_wait(),
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            AnyChild::Here(child) => child.wait(),
+            AnyChild::InContainer(child) => child.wait(),
+        }
+    }
+}
+
 type SpawnRequest = (Command, mpsc::SyncSender<io::Result<Child>>);
 
 /// Starts `command` from a thread that lives as long as this process: a child that asks to die with its parent dies
@@ -482,7 +589,7 @@ mod tests {
         let program = Program { command: vec!["sh".into(), "-c".into(), text.into()] };
         let (args, env) = (Vec::new(), vec![("WORD".into(), "hello".into())]);
         let (members, log) = (Vec::new(), dir.join("log"));
-        let launch = Launch { name: "sp1".into(), members, program, args, env, log, namespace: None, disk: None };
+        let launch = Launch { name: "sp1".into(), members, program, args, env, log, place: Place::Here, disk: None };
         Process::new(launch, Some(recorder.clone()))
     }
 

@@ -49,10 +49,10 @@ pub(super) struct Call {
 }
 
 /// The child's end of what brings the listener here. Lives in the command.
-pub(super) struct Hook(OwnedFd);
+pub(in crate::backend) struct Hook(OwnedFd);
 
 /// Has `command` install the filter. [`Hook::listener`] is for after its start.
-pub(super) fn intercept(command: &mut Command) -> io::Result<Hook> {
+pub(in crate::backend) fn intercept(command: &mut Command) -> io::Result<Hook> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (here, there) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
     let filter = filter();
@@ -67,7 +67,7 @@ pub(super) fn intercept(command: &mut Command) -> io::Result<Hook> {
 
 impl Hook {
     /// The listener of the process that was started.
-    pub(super) fn listener(self) -> io::Result<Listener> {
+    pub(in crate::backend) fn listener(self) -> io::Result<Listener> {
         let mut byte = [0];
         let mut control = nix::cmsg_space!(c_int);
         let mut slices = [IoSliceMut::new(&mut byte)];
@@ -84,7 +84,19 @@ impl Hook {
 
 /// Where the calls of one process and its threads arrive.
 #[derive(Debug)]
-pub(super) struct Listener(OwnedFd);
+pub(in crate::backend) struct Listener(OwnedFd);
+
+impl From<OwnedFd> for Listener {
+    fn from(listener: OwnedFd) -> Listener {
+        Listener(listener)
+    }
+}
+
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> OwnedFd {
+        listener.0
+    }
+}
 
 /// What [`Listener::next`] has seen.
 pub(super) enum Seen {

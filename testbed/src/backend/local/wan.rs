@@ -12,8 +12,10 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
     net::Ipv4Addr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,10 +26,11 @@ const PER_S: f64 = 100.0;
 
 /// Hosts, links and the thread that carries packets. Dropping it ends them.
 #[derive(Debug)]
-pub(super) struct Wan {
+pub(in crate::backend) struct Wan {
     // Before the router, whose namespaces it uses.
     prober: Mutex<Option<Prober>>,
     router: Router,
+    settings: InterfaceSettings,
     names: Arc<Vec<Text>>,
     hosts: BTreeMap<Text, HostId>,
     publishers: Vec<HostId>,
@@ -55,17 +58,43 @@ impl Wan {
         let router = Router::start(network, &settings)?;
         let publishers = (0..scenario.fleet.storage_points).map(|sp| scenario.publisher(sp)).collect();
         let (prober, bitten) = (Mutex::default(), Mutex::default());
-        Ok(Wan { prober, router, names: Arc::new(names), hosts, publishers, pairs, bitten })
+        Ok(Wan { prober, router, settings, names: Arc::new(names), hosts, publishers, pairs, bitten })
     }
 
     /// Where a host stands.
-    pub(super) fn namespace(&self, host: &str) -> Option<&Namespace> {
+    pub(super) fn namespace(&self, host: &str) -> Option<Namespace> {
         self.hosts.get(host).map(|host| self.router.namespace(*host))
     }
 
+    /// A host is from now on in the namespace of a process, which has no interface yet.
+    pub(in crate::backend) fn renew(&self, host: &str, pid: u32) -> io::Result<()> {
+        let unknown = || io::Error::other(format!("no host is called {host}"));
+        let id = *self.hosts.get(host).ok_or_else(unknown)?;
+        let (namespace, tun) = Namespace::of_process(pid, address(id), &self.settings)?;
+        self.router.renew(id, namespace, tun);
+        Ok(())
+    }
+
     /// Where the publisher beside a storage point stands; these are counted from 0.
-    pub(super) fn publisher(&self, sp: usize) -> Option<&Namespace> {
+    pub(super) fn publisher(&self, sp: usize) -> Option<Namespace> {
         self.publishers.get(sp).map(|host| self.router.namespace(*host))
+    }
+
+    /// Where a host of this number stands: hosts first, then publishers.
+    pub(super) fn at(&self, host: HostId) -> Namespace {
+        self.router.namespace(host)
+    }
+
+    /// Its address.
+    pub(super) fn address_of(&self, host: HostId) -> Ipv4Addr {
+        address(host)
+    }
+
+    /// Writes what a host sends and receives to a file.
+    pub(super) fn capture(&self, host: &str, file: &Path) -> io::Result<()> {
+        let unknown = || io::Error::other(format!("no host on the network is called {host}"));
+        let id = *self.hosts.get(host).ok_or_else(unknown)?;
+        self.router.capture(id, File::create(file)?)
     }
 
     /// A host's address there.
@@ -159,7 +188,7 @@ impl Wan {
 
     /// Sends a packet and waits for the answer so long.
     pub(super) fn ping(&self, from: HostId, to: HostId, within: Duration) -> io::Result<Option<Duration>> {
-        ping(self.router.namespace(from), address(to), within)
+        ping(&self.router.namespace(from), address(to), within)
     }
 
     /// Whether nothing is wrong between two hosts, either way.

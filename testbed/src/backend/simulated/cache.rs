@@ -7,20 +7,18 @@ use super::{
     directory::ContentPool,
     host::{HostId, Input},
     http::Answer,
-    reads::max_age,
     shared::{Ending, Shared},
 };
 use crate::{
-    faults::FaultKind,
+    faults::{
+        FaultKind,
+        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, damaged, is_object, is_snapshot, max_age, misbehaves},
+    },
     trace::{Kind, Template, Text},
     workload::Random,
 };
 use acms_engine::protocol::{Duration, Hash, receiver::Failure};
-use bytes::Bytes;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of answers that are kept.
 const KEPT_LEN_MAX: u64 = 128 << 20;
@@ -32,20 +30,6 @@ const CHANGES_TIMEOUT: Duration = Duration::from_secs(28);
 const TIER_PATIENCE: Duration = Duration::from_secs(2);
 const OBJECT_TIMEOUT: Duration = Duration::from_secs(8);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Snapshots remembered for a rollback, and the time between them.
-const PAST_COUNT: usize = 32;
-const PAST_GAP_NS: u64 = 2_000_000_000;
-
-/// A way to misbehave, while a fault lasts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Misbehaviour {
-    /// How: one of the faults of caches.
-    pub(super) kind: FaultKind,
-    /// Answers that it concerns, of a million.
-    pub(super) part_ppm: u32,
-    /// The fault's number.
-    pub(super) fault: usize,
-}
 
 /// A kept answer.
 #[derive(Debug)]
@@ -89,14 +73,6 @@ struct Asked {
     target: Text,
     at: usize,
     tries: usize,
-}
-
-fn is_object(target: &str) -> bool {
-    target.starts_with("/v1/objects/")
-}
-
-fn is_snapshot(target: &str) -> bool {
-    target == "/v1/snapshot"
 }
 
 impl CacheHost {
@@ -311,24 +287,7 @@ impl CacheHost {
 
     /// Whether this reply is one of those that a fault hits; the fault's number.
     fn misbehaves(&mut self, kind: FaultKind) -> Option<usize> {
-        let CacheHost { misbehaviours, random, .. } = self;
-        let mut hits = misbehaviours.iter().filter(|misbehaviour| misbehaviour.kind == kind);
-        hits.find(|hit| random.below(1_000_000) < u64::from(hit.part_ppm)).map(|hit| hit.fault)
-    }
-
-    /// A body with one byte changed. Nothing but the hash tells a damaged object, or a damaged content that comes with
-    /// the changes; the rest has no hash until snapshots are signed, so that only damage to its form can be seen.
-    fn damaged(&mut self, body: &Bytes, at: usize, is_object: bool) -> Bytes {
-        let mut bytes = body.to_vec();
-        let inline = if is_object { None } else { inline_content(body, &mut self.random) };
-        match inline.filter(|_| self.random.below(4) > 0) {
-            Some(text) => {
-                let at = text.start + self.random.below(text.len() as u64) as usize;
-                bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            }
-            None => bytes[at] = if is_object { bytes[at] ^ 0x10 } else { 0xff },
-        }
-        bytes.into()
+        misbehaves(&self.misbehaviours, kind, &mut self.random)
     }
 
     fn send(
@@ -343,7 +302,7 @@ impl CacheHost {
             let at = self.random.below(answer.body.len() as u64) as usize;
             if let Some(fault) = self.misbehaves(FaultKind::CacheCorrupt) {
                 shared.bitten.push(fault);
-                answer.body = self.damaged(&answer.body, at, is_object(target));
+                answer.body = damaged(&answer.body, at, is_object(target), &mut self.random);
             }
             if let Some(fault) = self.misbehaves(FaultKind::CacheTruncate) {
                 shared.bitten.push(fault);
@@ -353,45 +312,5 @@ impl CacheHost {
             }
         }
         shared.send(connection, me, Segment::Answer(answer));
-    }
-}
-
-/// Where the base64 of one of the contents stands that come with the changes in `body`, if there are any.
-fn inline_content(body: &[u8], random: &mut Random) -> Option<Range<usize>> {
-    const KEY: &[u8] = b"\"inline\":\"";
-    let begins = body.windows(KEY.len()).enumerate().filter(|(_, bytes)| *bytes == KEY).map(|(at, _)| at + KEY.len());
-    let texts = begins.filter_map(|at| Some(at..at + body[at..].iter().position(|byte| *byte == b'"')?));
-    // The last characters may hold bits that no byte gets: another one there is no other content, or none at all.
-    let mut texts: Vec<Range<usize>> = texts.map(|text| text.start..text.end.saturating_sub(4)).collect();
-    texts.retain(|text| !text.is_empty());
-    let chosen = random.below(texts.len() as u64) as usize;
-    (!texts.is_empty()).then(|| texts.swap_remove(chosen))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contents_that_come_with_changes_are_found_without_their_last_characters() {
-        let body = br#"{"entries":[{"path":"a","inline":"QUJDREVGRw=="},{"path":"b","inline":"QQ=="}],"inline":""}"#;
-        let mut random = Random::new(1, "test");
-        for _ in 0..20 {
-            let found = inline_content(body, &mut random).unwrap();
-            assert_eq!(&body[found], b"QUJDREVG");
-        }
-        assert_eq!(inline_content(b"{}", &mut random), None);
-    }
-
-    #[test]
-    fn most_damage_to_changes_is_another_content_in_a_sound_form() {
-        let random = Random::new(1, "test");
-        let mut cache = CacheHost::new("cache1", Vec::new(), 0, ContentPool::default(), random);
-        let body = Bytes::from_static(br#"{"entries":[{"path":"a","inline":"QUJDREVGRw=="}]}"#);
-        let damaged: Vec<Bytes> = (0..200).map(|at| cache.damaged(&body, at % body.len(), false)).collect();
-        assert!(damaged.iter().all(|other| *other != body));
-        let sound = damaged.iter().filter_map(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
-        let other = sound.filter(|json| json["entries"][0]["inline"].as_str().is_some_and(|text| text.len() == 12));
-        assert!((120..180).contains(&other.count()));
     }
 }

@@ -3,7 +3,6 @@
 //! A process that several faults keep down starts again when the last of them ends.
 
 use super::{
-    cache::Misbehaviour,
     directory::Faults,
     host::{HostId, Input, Process, Role},
     queue::Happening,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     backend::clock::Skew,
-    faults::{FaultKind, Step, links},
+    faults::{FaultKind, Step, links, replies::Misbehaviour},
     network::PPM,
     scenario::{Fault, Span},
     trace::{Kind, Template},

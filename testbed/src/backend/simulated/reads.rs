@@ -7,7 +7,7 @@ use super::{
     shared::Shared,
 };
 use acms_engine::{
-    protocol::{Duration, Hash, Instant, StoragePoint},
+    protocol::{Hash, Instant, StoragePoint},
     runtime::{
         delivery::{FeedHolds, OBJECT_CONTROL, Reading, SNAPSHOT_CONTROL, changes_control},
         http::{
@@ -137,18 +137,10 @@ fn object(source: &Source<'_>, hash: Hash, compared: bool) -> Result<Answer, Fou
     Ok(Answer::new(OBJECT_CONTROL, body))
 }
 
-/// How long caches may keep what has this `Cache-Control`; none: not at all.
-pub(super) fn max_age(control: &str) -> Option<Duration> {
-    let parts = || control.split(',').map(str::trim);
-    if parts().any(|part| part == "no-store") {
-        return None;
-    }
-    parts().find_map(|part| part.strip_prefix("max-age=")?.parse().ok()).map(Duration::from_secs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::replies::max_age;
 
     #[test]
     fn caches_keep_what_they_may_for_as_long_as_they_may() {

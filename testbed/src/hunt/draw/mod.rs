@@ -28,6 +28,7 @@ pub fn draw(name: &str, bounds: &Bounds, seed: u64) -> Scenario {
         fleet: Default::default(),
         network: Default::default(),
         clocks: Default::default(),
+        containers: Default::default(),
         disk: Default::default(),
         workload: Default::default(),
         refine: bounds.refine,

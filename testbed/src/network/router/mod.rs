@@ -8,6 +8,7 @@
 //! nothing ([`RouterStats::lateness_ns`]). A [`Prober`] measures round trips as the hosts' kernels see them, beside what the
 //! model wanted them to be.
 
+mod capture;
 mod echo;
 mod namespace;
 mod packets;
@@ -15,9 +16,10 @@ mod priority;
 mod prober;
 
 pub use echo::ping;
-pub use namespace::{InterfaceSettings, Namespace, become_root};
+pub use namespace::{InterfaceSettings, Namespace, become_root, join};
 pub use prober::{Probe, Prober};
 
+use self::capture::Capture;
 use super::{Burst, HostId, Network};
 use crate::trace::now_ns;
 use hdrhistogram::Histogram;
@@ -55,7 +57,7 @@ const PACKET_LEN_MAX: usize = 65_535 + HEAD_LEN;
 const PACKETS_MAX: usize = 32;
 /// A wait that is shorter was none: what was there had been there before.
 const SLEPT_NS_MIN: u64 = 10_000;
-const STOP: u64 = u64::MAX;
+const WAKE: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 /// The greatest lateness that is told apart.
 const LATENESS_NS_MAX: u64 = 60_000_000_000;
@@ -96,11 +98,21 @@ impl RouterStats {
 
 struct Shared {
     network: Mutex<Network>,
+    hosts: Mutex<Vec<Namespace>>,
     stats: Mutex<RouterStats>,
     /// How long the packets of each awaited echo have been on their way so far, as the model wants it.
     echoes: Mutex<BTreeMap<u32, u64>>,
+    /// Hosts that have got an interface anew, and those whose packets are to be written down.
+    renewed: Mutex<Vec<(HostId, File)>>,
+    captured: Mutex<Vec<(HostId, Capture)>>,
     stop: AtomicBool,
     wake: EventFd,
+}
+
+impl Shared {
+    fn namespace(&self, host: HostId) -> Namespace {
+        lock(&self.hosts)[host.0 as usize].clone()
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -113,30 +125,60 @@ impl std::fmt::Debug for Shared {
 #[derive(Debug)]
 pub struct Router {
     shared: Arc<Shared>,
-    hosts: Vec<Namespace>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Router {
     /// Makes a namespace for each host of `network`, and begins to carry packets.
     pub fn start(network: Network, settings: &InterfaceSettings) -> io::Result<Router> {
-        let made = (0..network.hosts().len()).map(|host| Namespace::make(address(HostId(host as u32)), settings));
+        Router::start_in(network, |host| Namespace::make(address(host), settings))
+    }
+
+    /// Begins to carry packets of hosts that have their namespace, and the router's end of its interface, from `host`.
+    pub fn start_in(
+        network: Network,
+        host: impl FnMut(HostId) -> io::Result<(Namespace, File)>,
+    ) -> io::Result<Router> {
+        let made = (0..network.hosts().len() as u32).map(HostId).map(host);
         let (hosts, tuns): (Vec<Namespace>, Vec<File>) = made.collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
         let shared = Arc::new(Shared {
             network: Mutex::new(network),
+            hosts: Mutex::new(hosts),
             stats: Mutex::new(RouterStats::new()),
             echoes: Mutex::default(),
+            renewed: Mutex::default(),
+            captured: Mutex::default(),
             stop: AtomicBool::new(false),
             wake: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         });
         let carrier = Carrier::new(Arc::clone(&shared), tuns)?;
         let thread = std::thread::Builder::new().name("router".into()).spawn(move || carrier.run())?;
-        Ok(Router { shared, hosts, thread: Some(thread) })
+        Ok(Router { shared, thread: Some(thread) })
     }
 
-    /// Where a host is.
-    pub fn namespace(&self, host: HostId) -> &Namespace {
-        &self.hosts[host.0 as usize]
+    /// Where a host is now.
+    pub fn namespace(&self, host: HostId) -> Namespace {
+        self.shared.namespace(host)
+    }
+
+    /// A host has another namespace from now on; what is on its way to it arrives there.
+    pub fn renew(&self, host: HostId, namespace: Namespace, tun: File) {
+        lock(&self.shared.hosts)[host.0 as usize] = namespace;
+        lock(&self.shared.renewed).push((host, tun));
+        self.wake();
+    }
+
+    /// Writes what a host sends and receives to a file, from now on, as packet analysers read it.
+    pub fn capture(&self, host: HostId, file: File) -> io::Result<()> {
+        lock(&self.shared.captured).push((host, Capture::new(file)?));
+        self.wake();
+        Ok(())
+    }
+
+    /// The thread looks around at its next turn, which this makes soon.
+    fn wake(&self) {
+        // Full it would wake the thread as well.
+        let _ = self.shared.wake.write(1);
     }
 
     /// The model. Packets wait while this is held.
@@ -153,8 +195,7 @@ impl Router {
 impl Drop for Router {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Without it the thread would end a little later.
-        let _ = self.shared.wake.write(1);
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -182,6 +223,7 @@ struct Carrier {
     epoll: Epoll,
     timer: TimerFd,
     in_flight: InFlight,
+    captures: BTreeMap<HostId, Capture>,
     /// A packet is read into this.
     packet: Box<[u8]>,
     /// When the thread last looked at all hosts.
@@ -192,13 +234,14 @@ impl Carrier {
     fn new(shared: Arc<Shared>, tuns: Vec<File>) -> io::Result<Carrier> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
-        epoll.add(&shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        epoll.add(&shared.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
         for (host, tun) in tuns.iter().enumerate() {
             epoll.add(tun, EpollEvent::new(EpollFlags::EPOLLIN, host as u64))?;
         }
         let packet = vec![0; PACKET_LEN_MAX].into();
-        Ok(Carrier { shared, tuns, epoll, timer, in_flight: InFlight::default(), packet, looked_ns: now_ns() })
+        let (in_flight, captures) = Default::default();
+        Ok(Carrier { shared, tuns, epoll, timer, in_flight, captures, packet, looked_ns: now_ns() })
     }
 
     fn run(mut self) {
@@ -221,13 +264,27 @@ impl Carrier {
             let unseen_ns = if slept { 0 } else { now_ns - self.looked_ns };
             self.looked_ns = now_ns;
             for event in &events[..count] {
-                if event.data() < TIMER {
-                    taken += self.take(HostId(event.data() as u32), unseen_ns);
+                match event.data() {
+                    WAKE => self.look_around(),
+                    TIMER => {}
+                    host => taken += self.take(HostId(host as u32), unseen_ns),
                 }
             }
             if delivered + taken >= BUSY {
                 std::thread::sleep(Duration::from_nanos(PAUSE_NS));
             }
+        }
+    }
+
+    /// Takes the interfaces that hosts have got anew in place of those they had, and begins to write packets down.
+    fn look_around(&mut self) {
+        let _ = self.shared.wake.read();
+        self.captures.extend(std::mem::take(&mut *lock(&self.shared.captured)));
+        for (host, tun) in std::mem::take(&mut *lock(&self.shared.renewed)) {
+            // Without it nothing of the host would be heard any more: its packets are missed, which its peers notice.
+            let _ = self.epoll.add(&tun, EpollEvent::new(EpollFlags::EPOLLIN, host.0.into()));
+            // With its descriptor the old one is forgotten.
+            self.tuns[host.0 as usize] = tun;
         }
     }
 
@@ -257,6 +314,7 @@ impl Carrier {
                 stats.stray += 1;
                 continue;
             };
+            write_down(&mut self.captures, from, packet);
             let cut = Cut::of(&self.packet[..len]);
             let count = cut.map_or(1, |cut| cut.count);
             let (now_ns, wire_len) = (now_ns(), cut.map_or(packet.len(), |cut| cut.wire_len(packet.len())) as u64);
@@ -295,6 +353,7 @@ impl Carrier {
             let Some(packet) = self.in_flight.pop(now_ns) else { return (delivered, self.in_flight.next_due_ns()) };
             match (&self.tuns[packet.to.0 as usize]).write(&packet.bytes) {
                 Ok(_) => {
+                    write_down(&mut self.captures, packet.to, &packet.bytes[HEAD_LEN..]);
                     let count = u64::from(packet.count);
                     stats.arrived += count;
                     stats.arrived_bytes += (packet.bytes.len() - HEAD_LEN) as u64;
@@ -307,6 +366,18 @@ impl Carrier {
             self.in_flight.give_back(packet.bytes);
         }
         unreachable!("there are fewer packets than numbers")
+    }
+}
+
+/// Adds a packet to what is written of a host, if that is.
+fn write_down(captures: &mut BTreeMap<HostId, Capture>, host: HostId, packet: &[u8]) {
+    if captures.is_empty() {
+        return;
+    }
+    let written = captures.get_mut(&host).map_or(Ok(()), |capture| capture.add(packet));
+    if let Err(error) = written {
+        tracing::warn!("packets are written down no more: {error}");
+        captures.remove(&host);
     }
 }
 

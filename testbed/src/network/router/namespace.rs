@@ -17,9 +17,12 @@ use std::{
     net::Ipv4Addr,
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+        unix::{
+            fs::{MetadataExt as _, OpenOptionsExt as _},
+            process::CommandExt as _,
+        },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
 };
@@ -49,10 +52,16 @@ impl Default for InterfaceSettings {
     }
 }
 
-/// A network namespace. It lasts as long as this, what [`tun`](Namespace::make) gave and processes in it do: nothing of it is
+/// A network namespace; equal to its clones. It lasts as long as this, what [`tun`](Namespace::make) gave and processes in it do: nothing of it is
 /// left in the file system.
 #[derive(Clone, Debug)]
 pub struct Namespace(Arc<File>);
+
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Namespace) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 impl Namespace {
     /// Makes a namespace with a host at `address`. Gives also the router's end of its interface, non-blocking: each read is
@@ -61,24 +70,16 @@ impl Namespace {
     /// Needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, which an unprivileged user has in a user namespace ([`become_root`]), and write permission
     /// on `/dev/net/tun`.
     pub fn make(address: Ipv4Addr, settings: &InterfaceSettings) -> io::Result<(Namespace, File)> {
-        Namespace::fresh(|| {
-            let tun = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-            let kind = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-            // SAFETY: the descriptor is open, and the kernel reads one `ifreq`.
-            unsafe { ioctl::attach(tun.as_raw_fd(), &request(INTERFACE, |it| it.ifru_flags = kind)) }?;
-            // It goes when the namespace does, with those of all others at once. At the close of this descriptor it would go alone,
-            // for which the kernel waits until no processor looks at it any more.
-            // SAFETY: the descriptor is a TUN device's, and the argument is a number.
-            unsafe { ioctl::set_persistent(tun.as_raw_fd(), 1) }?;
-            let offload = if settings.offload { (libc::TUN_F_CSUM | libc::TUN_F_TSO4) as libc::c_int } else { 0 };
-            // SAFETY: the descriptor is a TUN device's, and the argument is a number.
-            unsafe { ioctl::set_offload(tun.as_raw_fd(), offload) }?;
-            set_up(address, settings)?;
-            if let Some(name) = &settings.congestion_control {
-                std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", name)?;
-            }
-            Ok(tun)
-        })
+        Namespace::fresh(|| interface(address, settings))
+    }
+
+    /// The namespace of a process, which has no interface but loopback yet, with what [`make`](Namespace::make) gives.
+    ///
+    /// Needs the rights of the namespace's owner: root's, if the process is a container's.
+    pub fn of_process(pid: u32, address: Ipv4Addr, settings: &InterfaceSettings) -> io::Result<(Namespace, File)> {
+        let namespace = Namespace(Arc::new(File::open(format!("/proc/{pid}/ns/net"))?));
+        let tun = namespace.within(|| interface(address, settings))?;
+        Ok((namespace, tun))
     }
 
     /// A namespace with nothing in it.
@@ -127,12 +128,44 @@ pub fn become_root() -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
+/// Moves this process, while it has one thread, into a network namespace that `owner` holds: `path` is one of its names
+/// ([`Namespace::path`]).
+pub fn join(owner: u32, path: &Path) -> io::Result<()> {
+    // Before the user namespace: from within it others cannot be seen.
+    let network = File::open(path)?;
+    let user = File::open(format!("/proc/{owner}/ns/user"))?;
+    if user.metadata()?.ino() != std::fs::metadata("/proc/self/ns/user")?.ino() {
+        setns(&user, CloneFlags::CLONE_NEWUSER)?;
+    }
+    Ok(setns(&network, CloneFlags::CLONE_NEWNET)?)
+}
+
 /// A thread's namespace ends with it, so that no other thread is moved.
 fn on_a_thread<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, act)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Makes the interface of this thread's namespace. The router's end of it.
+fn interface(address: Ipv4Addr, settings: &InterfaceSettings) -> io::Result<File> {
+    let tun = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let kind = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the descriptor is open, and the kernel reads one `ifreq`.
+    unsafe { ioctl::attach(tun.as_raw_fd(), &request(INTERFACE, |it| it.ifru_flags = kind)) }?;
+    // It goes when the namespace does, with those of all others at once. At the close of this descriptor it would go alone,
+    // for which the kernel waits until no processor looks at it any more.
+    // SAFETY: the descriptor is a TUN device's, and the argument is a number.
+    unsafe { ioctl::set_persistent(tun.as_raw_fd(), 1) }?;
+    let offload = if settings.offload { (libc::TUN_F_CSUM | libc::TUN_F_TSO4) as libc::c_int } else { 0 };
+    // SAFETY: the descriptor is a TUN device's, and the argument is a number.
+    unsafe { ioctl::set_offload(tun.as_raw_fd(), offload) }?;
+    set_up(address, settings)?;
+    if let Some(name) = &settings.congestion_control {
+        std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", name)?;
+    }
+    Ok(tun)
 }
 
 /// Gives this thread's interfaces their addresses, and turns them on.

@@ -1,6 +1,6 @@
 //! Measures round trips between hosts, again and again, beside what the model wanted each of them to be.
 
-use super::{HostId, Router, Shared, address, echo::EchoSocket, lock, priority::go_first};
+use super::{HostId, Namespace, Router, Shared, address, echo::EchoSocket, lock, priority::go_first};
 use crate::trace::now_ns;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::{
@@ -54,28 +54,20 @@ impl Prober {
         per_s: f64,
         tell: impl FnMut(Probe) + Send + 'static,
     ) -> io::Result<Prober> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let mut sockets = BTreeMap::new();
-        for (from, _) in &pairs {
-            if !sockets.contains_key(from) {
-                let socket = EchoSocket::new(router.namespace(*from))?;
-                epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, from.0.into()))?;
-                sockets.insert(*from, socket);
-            }
-        }
         let stop = Arc::new(AtomicBool::new(false));
         let period = |per_s: f64| Duration::from_secs_f64(1.0 / per_s.max(0.001)).as_nanos() as u64;
-        let work = Work {
+        let mut work = Work {
             shared: Arc::clone(&router.shared),
             stop: Arc::clone(&stop),
-            sockets,
-            epoll,
+            sockets: BTreeMap::new(),
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             periods_ns: (period(first_per_s), period(per_s)),
-            pairs,
+            pairs: pairs.clone(),
             numbers: BTreeMap::new(),
             awaited: BTreeMap::new(),
             tell,
         };
+        pairs.into_iter().try_for_each(|(from, _)| work.open(from))?;
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || work.run())?;
         Ok(Prober { stop, thread: Some(thread) })
     }
@@ -101,7 +93,8 @@ struct Awaited {
 struct Work<T> {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
-    sockets: BTreeMap<HostId, EchoSocket>,
+    /// With where each was made: a host may have got another place.
+    sockets: BTreeMap<HostId, (Namespace, EchoSocket)>,
     epoll: Epoll,
     /// Of the first round, and later.
     periods_ns: (u64, u64),
@@ -141,12 +134,25 @@ impl<T: FnMut(Probe)> Work<T> {
         echoes.retain(|key, _| !self.awaited.contains_key(key));
     }
 
+    /// Opens a host's socket, if it has none where it is now.
+    fn open(&mut self, host: HostId) -> io::Result<()> {
+        let namespace = self.shared.namespace(host);
+        if !self.sockets.get(&host).is_some_and(|(made_in, _)| *made_in == namespace) {
+            let socket = EchoSocket::new(&namespace)?;
+            self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, host.0.into()))?;
+            self.sockets.insert(host, (namespace, socket));
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, from: HostId, to: HostId) {
+        // Where it cannot be opened it is tried again at the next turn.
+        let _ = self.open(from);
         let number = self.numbers.entry(from).or_default();
         *number = number.wrapping_add(1);
         let key = from.0 << 16 | u32::from(*number);
         lock(&self.shared.echoes).insert(key, 0);
-        match self.sockets[&from].ask(address(to), key) {
+        match self.sockets[&from].1.ask(address(to), key) {
             Ok(sent_ns) => {
                 self.awaited.insert(key, Awaited { to, sent_ns, until_ns: now_ns() + ANSWER_WITHIN_NS });
             }
@@ -158,7 +164,7 @@ impl<T: FnMut(Probe)> Work<T> {
     }
 
     fn take(&mut self, from: HostId) {
-        while let Some((key, came_ns)) = self.sockets[&from].answer() {
+        while let Some((key, came_ns)) = self.sockets[&from].1.answer() {
             let Some(Awaited { to, sent_ns, .. }) = self.awaited.remove(&key) else { continue };
             let Some(asked_ns) = lock(&self.shared.echoes).remove(&key) else { continue };
             (self.tell)(Probe { from, to, asked_ns, got_ns: came_ns.saturating_sub(sent_ns) });

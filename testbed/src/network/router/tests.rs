@@ -44,6 +44,35 @@ fn round_trip(a: &UdpSocket, b: &UdpSocket) -> Option<Duration> {
 }
 
 #[test]
+fn packets_of_a_host_are_written_down() {
+    let Some(router) = two_hosts(LinkSettings::default()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.pcap");
+    router.capture(HostId(1), File::create(&path).unwrap()).unwrap();
+    let (a, b) = (udp(&router, HostId(0)), udp(&router, HostId(1)));
+    (0..3).for_each(|_| assert!(round_trip(&a, &b).is_some()));
+    drop(router);
+    let written = std::fs::read(&path).unwrap();
+    // A head, and three datagrams of four bytes each way.
+    assert_eq!(written.len(), 24 + 6 * (16 + 20 + 8 + 4));
+    assert_eq!(written[24 + 16], 0x45, "an IPv4 head");
+}
+
+#[test]
+fn a_host_may_get_another_namespace() {
+    let Some(router) = two_hosts(LinkSettings::default()) else { return };
+    let (a, b) = (udp(&router, HostId(0)), udp(&router, HostId(1)));
+    assert!(round_trip(&a, &b).is_some());
+    let (other, tun) = Namespace::make(address(HostId(1)), &InterfaceSettings::default()).unwrap();
+    let before = router.namespace(HostId(1));
+    router.renew(HostId(1), other, tun);
+    assert!(router.namespace(HostId(1)) != before);
+    let c = udp(&router, HostId(1));
+    assert!((0..10).any(|_| round_trip(&a, &c).is_some()), "the new one is reached");
+    assert!(round_trip(&a, &b).is_none(), "the old one is not");
+}
+
+#[test]
 fn a_round_trip_takes_what_the_model_says() {
     let Some(router) = two_hosts(LinkSettings::default()) else { return };
     let (a, b) = (udp(&router, HostId(0)), udp(&router, HostId(1)));

@@ -3,7 +3,7 @@
 use super::{Checked, no_host, refuse};
 use crate::{
     faults::{FaultKind, Role},
-    scenario::{BackendName, Direction, Fault, Scenario, Target},
+    scenario::{Direction, Fault, Scenario, Target},
 };
 
 /// A key of the fault, and what is wrong with it.
@@ -37,7 +37,7 @@ fn fault(scenario: &Scenario, hosts: &[String], fault: &Fault) -> Result<(), Wro
         let role = Role::of(wrong).map_or("that".to_owned(), |role| role.to_string());
         return Err(("target", format!("cannot hit {role}, such as {wrong}")));
     }
-    let is_shared = scenario.backend == BackendName::Local && scenario.fleet.receivers_per_process > 1;
+    let is_shared = scenario.backend.is_real() && scenario.fleet.receivers_per_process > 1;
     if let (true, Some(host)) = (is_shared, targets.iter().find(|host| Role::of(host) == Some(Role::Receiver))) {
         return Err((
             "target",

@@ -1,0 +1,246 @@
+//! A host in a container: made when its process is first started and again after it has died, with the interface of the emulated
+//! network put into its namespace each time.
+
+use super::{
+    agent::{Answer, Request},
+    engine::{Engine, EngineError, Spec},
+    wire::{Door, Wire},
+};
+use crate::backend::local::{Listener, Wan};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+    unistd::Pid,
+};
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
+    path::PathBuf,
+    process::ExitStatus,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// A container's agent is there within this.
+const AGENT_WITHIN: Duration = Duration::from_secs(60);
+
+/// One host's container, over all its lives.
+#[derive(Debug)]
+pub struct Container {
+    pub(super) name: String,
+    pub(super) engine: Arc<Engine>,
+    pub(super) wan: Arc<Wan>,
+    /// The directory of the run.
+    pub(super) run: PathBuf,
+    pub(super) spec: Spec,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Default, Debug)]
+pub(super) struct State {
+    life: Option<Life>,
+    is_paused: bool,
+}
+
+/// One life of a container.
+#[derive(Debug)]
+struct Life {
+    id: String,
+    agent: Arc<Agent>,
+}
+
+/// What process 1 of a container is asked by, one question at a time.
+#[derive(Debug)]
+struct Agent(Mutex<Wire>);
+
+/// What has been started in a container.
+#[derive(Debug)]
+pub(in crate::backend) struct Started {
+    pub(in crate::backend) child: ContainerChild,
+    /// What its file system calls arrive at, if it is watched.
+    pub(in crate::backend) listener: Option<Listener>,
+}
+
+/// A process in a container.
+#[derive(Debug)]
+pub(in crate::backend) struct ContainerChild {
+    pid: u32,
+    descriptor: OwnedFd,
+    agent: Arc<Agent>,
+    status: Option<ExitStatus>,
+}
+
+impl Container {
+    /// Starts a process in it, in a new container if there is none or it has died.
+    pub(in crate::backend) fn start(
+        &self,
+        command: Vec<String>,
+        env: Vec<(String, String)>,
+        watched: bool,
+        files: [BorrowedFd<'_>; 2],
+    ) -> io::Result<Started> {
+        let mut state = self.lock();
+        let request = Request::Start { command, env, watched };
+        let answer = match &state.life {
+            Some(life) => life.agent.ask(&request, &files)?,
+            None => None,
+        };
+        let (answer, agent) = match (answer, &state.life) {
+            (Some(answer), Some(life)) => (answer, Arc::clone(&life.agent)),
+            _ => {
+                *state = State::default();
+                let life = self.begin()?;
+                let agent = Arc::clone(&state.life.insert(life).agent);
+                let gone = || io::Error::other(format!("the container of {} has ended at once", self.name));
+                (agent.ask(&request, &files)?.ok_or_else(gone)?, agent)
+            }
+        };
+        let (descriptor, listener) = match answer {
+            (Answer::Started, files) => {
+                let mut files = files.into_iter();
+                (files.next(), files.next())
+            }
+            (Answer::Failed(what), _) => return Err(io::Error::other(what)),
+            (Answer::Ended(_), _) => (None, None),
+        };
+        let descriptor = descriptor.ok_or_else(|| io::Error::other("the agent did not say what it has started"))?;
+        let child = ContainerChild { pid: pid(&descriptor)?, descriptor, agent, status: None };
+        Ok(Started { child, listener: listener.map(Listener::from) })
+    }
+
+    /// Makes the container, and its interface.
+    fn begin(&self) -> io::Result<Life> {
+        let meeting = self.run.join("agents").join(&self.name);
+        fs::create_dir_all(&meeting)?;
+        let socket = meeting.join("agent");
+        let door = Door::at(&socket)?;
+        let id = self.engine.run(&self.name, &self.spec, &self.run, &socket).map_err(io::Error::other)?;
+        let timeout = PollTimeout::try_from(AGENT_WITHIN).unwrap_or(PollTimeout::MAX);
+        if poll(&mut [PollFd::new(door.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+            return Err(io::Error::other(format!("the container of {} did not begin within {AGENT_WITHIN:?}", self.name)));
+        }
+        let wire = door.accept()?;
+        // By its number outside of the container.
+        self.wan.renew(&self.name, wire.peer()?.as_raw().cast_unsigned())?;
+        Ok(Life { id, agent: Arc::new(Agent(Mutex::new(wire))) })
+    }
+
+    /// Ends the container. A process that is started later gets a new one.
+    pub(in crate::backend) fn end(&self) -> Result<(), EngineError> {
+        match std::mem::take(&mut *self.lock()).life {
+            Some(life) => self.engine.remove(&life.id),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops all in it from running; at return the engine shows it so.
+    pub(in crate::backend) fn pause(&self) -> Result<(), EngineError> {
+        self.pause_or_not(true)
+    }
+
+    /// Lets it go on, if it is paused.
+    pub(in crate::backend) fn resume(&self) -> Result<(), EngineError> {
+        self.pause_or_not(false)
+    }
+
+    fn pause_or_not(&self, pauses: bool) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let Some(life) = state.life.as_ref().filter(|_| state.is_paused != pauses) else { return Ok(()) };
+        self.engine.pause_or_not(&life.id, pauses)?;
+        state.is_paused = pauses;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Agent {
+    /// Asks, and waits for the answer; none if the container has ended.
+    fn ask(&self, request: &Request, files: &[BorrowedFd<'_>]) -> io::Result<Option<(Answer, Vec<OwnedFd>)>> {
+        let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match wire.send(request, files) {
+            Ok(()) => wire.receive(),
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl ContainerChild {
+    /// Its number outside of the container.
+    pub(in crate::backend) fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// Kills it.
+    pub(in crate::backend) fn kill(&self) -> io::Result<()> {
+        // Its number is its own until the agent has waited for it.
+        Ok(nix::sys::signal::kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL)?)
+    }
+
+    /// How it ended, if it has.
+    pub(in crate::backend) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_some() || self.has_ended(PollTimeout::ZERO)? { self.wait().map(Some) } else { Ok(None) }
+    }
+
+    /// Waits for its end.
+    pub(in crate::backend) fn wait(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        while !self.has_ended(PollTimeout::NONE)? {}
+        let status = match self.agent.ask(&Request::Wait, &[])? {
+            Some((Answer::Ended(status), _)) => status,
+            Some((answer, _)) => return Err(io::Error::other(format!("the agent said {answer:?}"))),
+            // With the container everything in it is killed.
+            None => Signal::SIGKILL as i32,
+        };
+        Ok(*self.status.insert(ExitStatus::from_raw(status)))
+    }
+
+    fn has_ended(&self, within: PollTimeout) -> io::Result<bool> {
+        match poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], within) {
+            Err(nix::Error::EINTR) => Ok(false),
+            ended => Ok(ended? > 0),
+        }
+    }
+}
+
+/// The number that a process has here, by its descriptor.
+fn pid(descriptor: &OwnedFd) -> io::Result<u32> {
+    use std::os::fd::AsRawFd as _;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid != 0).ok_or_else(|| io::Error::other("the process cannot be seen from here"))
+}
+
+/// All containers of a run. Dropping it removes them, and the image.
+#[derive(Debug)]
+pub(in crate::backend) struct Containers {
+    pub(super) engine: Arc<Engine>,
+    pub(super) run: PathBuf,
+    /// What they have in common.
+    pub(super) spec: Spec,
+}
+
+impl Containers {
+    /// Of a host on this network, which sees these directories.
+    pub(in crate::backend) fn host(&self, name: &str, wan: &Arc<Wan>, sees: Vec<PathBuf>) -> Arc<Container> {
+        let (engine, wan, run) = (Arc::clone(&self.engine), Arc::clone(wan), self.run.clone());
+        let spec = Spec { sees, ..self.spec.clone() };
+        Arc::new(Container { name: name.to_owned(), engine, wan, run, spec, state: Mutex::default() })
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        if let Err(error) = self.engine.remove_run(&self.run) {
+            tracing::warn!("containers are left; `acms-testbed clean` removes them: {error}");
+        }
+    }
+}

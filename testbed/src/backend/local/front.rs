@@ -1,0 +1,284 @@
+//! What stands in front of a cache whose replies are to go wrong: a proxy in the cache's own namespace through which all of
+//! them pass, as they are but while a fault lasts. What is wrong with them then is what the simulator's caches do wrong.
+
+use super::cluster::PUBLISH_PORT;
+use crate::{
+    faults::{
+        FaultKind,
+        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, damaged, is_object, is_snapshot, max_age, misbehaves},
+    },
+    network::router::Namespace,
+    trace::now_ns,
+    workload::{Answer, Random, Sender, connect},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::BoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+
+/// Where the cache itself serves.
+pub(super) const BEHIND_PORT: u16 = PUBLISH_PORT + 1;
+/// How often it is looked whether the cache has got another namespace.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The greatest body that is passed on.
+const BODY_LEN_MAX: usize = 1 << 30;
+/// Bytes of answers that are kept for a fault that serves old ones; a content is never old.
+const KEPT_LEN_MAX: usize = 64 << 20;
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// A proxy in front of a cache. Dropping the last clone ends it.
+#[derive(Clone, Debug)]
+pub(super) struct Front {
+    state: Arc<Mutex<State>>,
+    _serving: Arc<Serving>,
+}
+
+#[derive(Debug)]
+struct Serving(AbortHandle);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    misbehaviours: Vec<Misbehaviour>,
+    /// How many replies each fault has hit.
+    hits: BTreeMap<usize, u64>,
+    /// How many replies were passed on as they are.
+    passed: u64,
+    random: Random,
+    kept: BTreeMap<String, Kept>,
+    kept_len: usize,
+    /// Snapshots of earlier times.
+    past: VecDeque<(u64, Answer)>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    answer: Answer,
+    fresh_until_ns: u64,
+}
+
+/// A reply as it is sent.
+struct Reply {
+    answer: Answer,
+    /// It ends before the length in its head.
+    is_cut: bool,
+}
+
+impl Front {
+    /// Stands in front of the cache at `address` from now on. `place` says where that is, each time it is asked.
+    pub(super) fn start(
+        address: SocketAddr,
+        place: impl Fn() -> Option<Namespace> + Send + Sync + 'static,
+        random: Random,
+    ) -> Front {
+        let (misbehaviours, hits, kept, past) = Default::default();
+        let state = State { misbehaviours, hits, passed: 0, random, kept, kept_len: 0, past };
+        let state = Arc::new(Mutex::new(state));
+        let serving = tokio::spawn(serve(address, Arc::new(place), Arc::clone(&state)));
+        Front { state, _serving: Arc::new(Serving(serving.abort_handle())) }
+    }
+
+    /// From now on replies go wrong, until [`Front::behave`] of the same fault.
+    pub(super) fn misbehave(&self, misbehaviour: Misbehaviour) {
+        lock(&self.state).misbehaviours.push(misbehaviour);
+    }
+
+    /// Ends it.
+    pub(super) fn behave(&self, fault: usize) {
+        lock(&self.state).misbehaviours.retain(|misbehaviour| misbehaviour.fault != fault);
+    }
+
+    /// How many replies a fault has hit.
+    pub(super) fn hits(&self, fault: usize) -> u64 {
+        lock(&self.state).hits.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// How many replies were passed on as they are, and whether all are now.
+    pub(super) fn passed(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        (state.passed, state.misbehaviours.is_empty())
+    }
+}
+
+impl State {
+    fn misbehaves(&mut self, kind: FaultKind) -> bool {
+        let fault = misbehaves(&self.misbehaviours, kind, &mut self.random);
+        fault.map(|fault| *self.hits.entry(fault).or_default() += 1).is_some()
+    }
+
+    /// What a fault answers without asking the cache.
+    fn old_answer(&mut self, target: &str) -> Option<Answer> {
+        let kept = self.kept.get(target)?;
+        let (is_fresh, answer) = (now_ns() < kept.fresh_until_ns, kept.answer.clone());
+        let past = self.past.front().filter(|_| is_snapshot(target)).map(|(_, answer)| answer.clone());
+        if (past.is_some() || !is_fresh) && self.misbehaves(FaultKind::CacheRollback) {
+            return past.or(Some(answer));
+        }
+        (!is_fresh && self.misbehaves(FaultKind::CacheStale)).then_some(answer)
+    }
+
+    /// Remembers what may be answered again.
+    fn keep(&mut self, target: &str, answer: &Answer) {
+        let control = answer.headers.get(CACHE_CONTROL).and_then(|control| control.to_str().ok());
+        let Some(age) = control.and_then(max_age).filter(|_| answer.status == 200 && !is_object(target)) else { return };
+        if self.kept_len > KEPT_LEN_MAX {
+            self.kept.clear();
+            self.kept_len = 0;
+        }
+        let now_ns = now_ns();
+        let fresh_until_ns = now_ns.saturating_add(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        self.kept_len += answer.body.len();
+        let before = self.kept.insert(target.to_owned(), Kept { answer: answer.clone(), fresh_until_ns });
+        self.kept_len -= before.map_or(0, |before| before.answer.body.len());
+        let gap = self.past.back().is_none_or(|(at_ns, _)| now_ns - at_ns >= PAST_GAP_NS);
+        if is_snapshot(target) && gap {
+            self.past.push_back((now_ns, answer.clone()));
+            if self.past.len() > PAST_COUNT {
+                self.past.pop_front();
+            }
+        }
+    }
+
+    /// What becomes of an answer on its way out.
+    fn reply(&mut self, target: &str, mut answer: Answer) -> Reply {
+        let (before, mut is_cut) = (self.hits.values().sum::<u64>(), false);
+        if !self.misbehaviours.is_empty() && answer.status == 200 && !answer.body.is_empty() {
+            let at = self.random.below(answer.body.len() as u64) as usize;
+            if self.misbehaves(FaultKind::CacheCorrupt) {
+                answer.body = damaged(&answer.body, at, is_object(target), &mut self.random);
+            }
+            if self.misbehaves(FaultKind::CacheTruncate) {
+                answer.body = answer.body.slice(..at);
+                // With or without a length in the head that says so.
+                is_cut = self.random.below(2) == 0;
+            }
+        }
+        self.passed += u64::from(self.hits.values().sum::<u64>() == before);
+        Reply { answer, is_cut }
+    }
+}
+
+type Place = Arc<dyn Fn() -> Option<Namespace> + Send + Sync>;
+
+/// Listens where the cache is, also when that is somewhere else.
+async fn serve(address: SocketAddr, place: Place, state: Arc<Mutex<State>>) {
+    loop {
+        let namespace = place();
+        match listen(address, namespace.clone()).await {
+            Ok(listener) => {
+                while place() == namespace {
+                    let accepted = tokio::time::timeout(LOOK_EVERY, listener.accept()).await;
+                    if let Ok(Ok((stream, _))) = accepted {
+                        let behind = SocketAddr::new(address.ip(), BEHIND_PORT).to_string();
+                        tokio::spawn(converse(stream, behind, namespace.clone(), Arc::clone(&state)));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!("nothing stands in front of the cache at {address}: {error}");
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, namespace: Option<Namespace>) -> io::Result<TcpListener> {
+    let bind = move || match &namespace {
+        Some(namespace) => namespace.within(|| std::net::TcpListener::bind(address)),
+        None => std::net::TcpListener::bind(address),
+    };
+    let listener = tokio::task::spawn_blocking(bind).await.map_err(io::Error::other)??;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Passes on what one client asks, and what it is answered.
+async fn converse(stream: TcpStream, behind: String, namespace: Option<Namespace>, state: Arc<Mutex<State>>) {
+    let sender: tokio::sync::Mutex<Option<Sender>> = tokio::sync::Mutex::new(None);
+    let pass = |request: Request<Incoming>| async {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let old = lock(&state).old_answer(&target);
+        let answer = match old {
+            Some(answer) => answer,
+            None => {
+                let mut sender = sender.lock().await;
+                let answer = ask(&mut sender, &behind, namespace.as_ref(), request).await?;
+                lock(&state).keep(&target, &answer);
+                answer
+            }
+        };
+        let reply = lock(&state).reply(&target, answer);
+        Ok::<_, io::Error>(response(reply))
+    };
+    // An error ends the connection, as the cache would have.
+    let _ = stream.set_nodelay(true);
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(pass)).await;
+}
+
+async fn ask(
+    sender: &mut Option<Sender>,
+    behind: &str,
+    namespace: Option<&Namespace>,
+    request: Request<Incoming>,
+) -> io::Result<Answer> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
+    let asked = match sender {
+        Some(sender) if !sender.is_closed() => sender,
+        _ => sender.insert(connect(behind, namespace).await.map_err(io::Error::other)?),
+    };
+    asked.ready().await.map_err(io::Error::other)?;
+    let answer = asked.send_request(Request::from_parts(head, Full::new(body))).await.map_err(io::Error::other)?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+}
+
+fn response(Reply { answer, is_cut }: Reply) -> Response<Body> {
+    let Answer { status, mut headers, body } = answer;
+    // Of the other connection.
+    headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    if !is_cut && !body.is_empty() {
+        headers.insert(CONTENT_LENGTH, body.len().into());
+    }
+    let body: Body = match is_cut {
+        false => Full::new(body).map_err(|never| match never {}).boxed(),
+        true => {
+            let parts = [Ok(Frame::data(body)), Err(io::Error::from(io::ErrorKind::UnexpectedEof))];
+            StreamBody::new(stream::iter(parts)).boxed()
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.headers_mut() = headers;
+    response
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
