@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 92.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 44.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 72.0;
 /// Colours that the page has for curves.
@@ -52,7 +52,12 @@ impl Scale {
     /// Values that are marked.
     fn ticks(self) -> Vec<f64> {
         match self {
-            Scale::Linear(max) => (0..=4).map(|i| max * f64::from(i) / 4.0).collect(),
+            Scale::Linear(max) => {
+                let decade = 10f64.powf((max / 4.0).log10().floor());
+                let step = [1.0, 2.0, 5.0, 10.0].map(|mark| mark * decade).into_iter().find(|step| *step >= max / 4.0);
+                let step = step.unwrap_or(max);
+                (0..=4).map(|i| step * f64::from(i)).filter(|value| *value <= max * 1.001).collect()
+            }
             Scale::Log(min, max) => {
                 let decades = (min.log10().floor() as i32)..=(max.log10().ceil() as i32);
                 let count = decades.clone().count();
@@ -268,6 +273,10 @@ mod tests {
         for (min, max) in [(0.2, 3.0), (1.0, 1.0), (5.0, 60_000.0), (0.0, 0.0), (999.0, 1001.0)] {
             let ticks = Scale::log(min, max).ticks();
             assert!((1..=8).contains(&ticks.len()), "{min} {max} {ticks:?}");
+        }
+        for (max, marks) in [(121.0, [0.0, 50.0, 100.0]), (11.0, [0.0, 5.0, 10.0]), (0.4, [0.0, 0.2, 0.4])] {
+            let ticks = Scale::linear(max).ticks();
+            assert!(marks.iter().all(|mark| ticks.iter().any(|tick| (tick - mark).abs() < 1e-9)), "{max} {ticks:?}");
         }
         assert_eq!([0.0, 0.25, 1.5, 30.0, 20_000.0].map(number), ["0", "0.25", "1.5", "30", "20k"]);
         assert_eq!([90.0, 99.9, 99.99].map(trimmed), ["90", "99.9", "99.99"]);

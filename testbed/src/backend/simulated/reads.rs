@@ -141,6 +141,7 @@ fn object(source: &Source<'_>, hash: Hash, compared: bool) -> Result<Answer, Fou
 mod tests {
     use super::*;
     use crate::faults::replies::max_age;
+    use std::time::Duration;
 
     #[test]
     fn caches_keep_what_they_may_for_as_long_as_they_may() {
