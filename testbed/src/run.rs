@@ -38,7 +38,14 @@ pub struct RunOptions {
 impl RunOptions {
     /// A silent run.
     pub fn new(program: Program) -> RunOptions {
-        RunOptions { out: None, program, progress: Progress::silent(), stop: Stop::new(), keep: false, pcap: Vec::new() }
+        RunOptions {
+            out: None,
+            program,
+            progress: Progress::silent(),
+            stop: Stop::new(),
+            keep: false,
+            pcap: Vec::new(),
+        }
     }
 }
 

@@ -100,8 +100,13 @@ fn hosts_in_containers_fail_are_well_again_and_leave_nothing() {
     let result = ran.expect_result();
     assert!(result.checks.iter().all(|check| check.held), "{}", ran.text());
     assert_eq!(result.backend, "docker");
-    assert!(result.notes.iter().any(|note| note.starts_with("hosts are in containers of engine ")), "{:?}", result.notes);
-    let mut faults: Vec<String> = result.faults.iter().map(|fault| format!("{} {}", fault.kind, fault.target)).collect();
+    assert!(
+        result.notes.iter().any(|note| note.starts_with("hosts are in containers of engine ")),
+        "{:?}",
+        result.notes
+    );
+    let mut faults: Vec<String> =
+        result.faults.iter().map(|fault| format!("{} {}", fault.kind, fault.target)).collect();
     faults.sort_unstable();
     let expected = [
         "cache-corrupt cache2",
@@ -134,7 +139,9 @@ fn nothing_of_a_killed_testbed_is_left_once_it_is_cleaned_up() {
     }
     let home = tempfile::tempdir().unwrap();
     let mut command = testbed();
-    command.args(["run", "smoke", "--backend", "docker", "--set", "duration=60s", "--out"]).arg(home.path().join("results"));
+    command
+        .args(["run", "smoke", "--backend", "docker", "--set", "duration=60s", "--out"])
+        .arg(home.path().join("results"));
     // A container that is paused does not see its testbed die.
     command.args(["--set", "faults.0.kind=pause", "--set", "faults.0.at=0s", "--set", "faults.0.for=50s"]);
     command.stdout(Stdio::null()).stderr(Stdio::piped());

@@ -5,12 +5,7 @@ pub mod docker;
 pub mod local;
 pub mod simulated;
 
-use crate::{
-    progress::Progress,
-    scenario::Scenario,
-    system::Program,
-    trace::Sink,
-};
+use crate::{progress::Progress, scenario::Scenario, system::Program, trace::Sink};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
@@ -67,7 +62,9 @@ pub enum BackendError {
     #[error(transparent)]
     Engine(#[from] docker::EngineError),
     /// Containers' networks belong to root.
-    #[error("the backend `docker` needs root, who alone may reach into containers' networks: use sudo, or the backend `local`")]
+    #[error(
+        "the backend `docker` needs root, who alone may reach into containers' networks: use sudo, or the backend `local`"
+    )]
     NotRoot,
     /// There is nothing to publish.
     #[error(transparent)]

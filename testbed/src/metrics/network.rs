@@ -145,7 +145,8 @@ impl NetworkMeter {
         let pct = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
         let error_ms = |quantile| (!errors.is_empty()).then(|| errors.value_at_quantile(quantile) as f64 / 1e3);
         let late_pct = pct(carried("late"), packets);
-        let round_trips = medians.iter().map(|probe| (probe.asked_us as f64 / 1e3, probe.got_us as f64 / 1e3)).collect();
+        let round_trips =
+            medians.iter().map(|probe| (probe.asked_us as f64 / 1e3, probe.got_us as f64 / 1e3)).collect();
         let result = NetworkResult {
             pairs,
             pairs_bad,

@@ -145,7 +145,8 @@ fn latency(page: &mut Page, result: &RunResult, metrics: &Metrics) {
     page.end();
     page.0.push_str("<p><small>Small: between what it lies with 95 % confidence.</small></p>");
     let named = |names: &[(&'static str, &'static str)]| -> Vec<svg::Series<'_>> {
-        let find = |file: &str| metrics.histograms.iter().find(|(name, _)| *name == file).map(|(_, histogram)| histogram);
+        let find =
+            |file: &str| metrics.histograms.iter().find(|(name, _)| *name == file).map(|(_, histogram)| histogram);
         names.iter().filter_map(|(file, name)| Some((*name, find(file)?))).collect()
     };
     let spread = named(&[
@@ -159,7 +160,11 @@ fn latency(page: &mut Page, result: &RunResult, metrics: &Metrics) {
         let chart = svg::cumulative(&spread, "% of publications");
         let _ = write!(page.0, "<h2>Convergence: publications that had reached so many receivers</h2>{chart}");
     }
-    let each = named(&[("publish-latency", "accepted"), ("propagation", "verified at a receiver"), ("applied", "durable there")]);
+    let each = named(&[
+        ("publish-latency", "accepted"),
+        ("propagation", "verified at a receiver"),
+        ("applied", "durable there"),
+    ]);
     if !each.is_empty() {
         let _ = write!(page.0, "<h2>Percentiles</h2>{}", svg::percentiles(&each));
     }
@@ -182,7 +187,9 @@ fn regions(page: &mut Page, result: &RunResult) {
 }
 
 fn checks(page: &mut Page, result: &RunResult) {
-    page.0.push_str("<h2>Promises</h2><div class=\"wide\"><table><tr><th></th><th></th><th class=\"n\">events</th><th></th></tr>");
+    page.0.push_str(
+        "<h2>Promises</h2><div class=\"wide\"><table><tr><th></th><th></th><th class=\"n\">events</th><th></th></tr>",
+    );
     for check in &result.checks {
         let (class, verdict) = match (check.held, &check.note) {
             (false, _) => ("broken", "broken"),
@@ -255,7 +262,10 @@ fn network(page: &mut Page, result: &RunResult, metrics: &Metrics) {
     let _ = write!(page.0, "<p>{} packets were lost on the way, as asked</p>", count(network.lost_packets));
     if !metrics.round_trips.is_empty() {
         let chart = svg::round_trips(&metrics.round_trips);
-        let _ = write!(page.0, "<h2>Round trips, asked and got</h2>{chart}<p>One point for each pair: the median by error.</p>");
+        let _ = write!(
+            page.0,
+            "<h2>Round trips, asked and got</h2>{chart}<p>One point for each pair: the median by error.</p>"
+        );
     }
 }
 

@@ -147,7 +147,8 @@ impl Chart {
         let (from, to) = (self.x(from), self.x(to));
         let (width, height) = ((to - from).max(2.0), HEIGHT - TOP - BOTTOM);
         // What begins near the right edge is named to its left.
-        let (at, anchor) = if from > WIDTH * 0.7 { (to.min(WIDTH - RIGHT) - 4.0, "end") } else { (from + 4.0, "start") };
+        let (at, anchor) =
+            if from > WIDTH * 0.7 { (to.min(WIDTH - RIGHT) - 4.0, "end") } else { (from + 4.0, "start") };
         let _ = write!(
             self.text,
             "<rect class=\"fault\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"><title>{title}</title></rect>\

@@ -120,7 +120,10 @@ impl Container {
         let id = self.engine.run(&self.name, &self.spec, &self.run, &socket).map_err(io::Error::other)?;
         let timeout = PollTimeout::try_from(AGENT_WITHIN).unwrap_or(PollTimeout::MAX);
         if poll(&mut [PollFd::new(door.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
-            return Err(io::Error::other(format!("the container of {} did not begin within {AGENT_WITHIN:?}", self.name)));
+            return Err(io::Error::other(format!(
+                "the container of {} did not begin within {AGENT_WITHIN:?}",
+                self.name
+            )));
         }
         let wire = door.accept()?;
         // By its number outside of the container.
@@ -165,7 +168,9 @@ impl Agent {
         let wire = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match wire.send(request, files) {
             Ok(()) => wire.receive(),
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -32,17 +32,15 @@ const CHUNK_LEN: usize = 1 << 20;
 #[non_exhaustive]
 pub enum EngineError {
     /// Nobody is there.
-    #[error(
-        "no container engine answers ({0}): start one, set DOCKER_HOST to its socket, or use the backend `local`"
-    )]
-    Silent(bollard::errors::Error),
+    #[error("no container engine answers ({0}): start one, set DOCKER_HOST to its socket, or use the backend `local`")]
+    Silent(Box<bollard::errors::Error>),
     /// It refused.
     #[error("the container engine, {what}: {error}")]
     Refused {
         /// What it was asked for.
         what: &'static str,
         /// What it said.
-        error: bollard::errors::Error,
+        error: Box<bollard::errors::Error>,
     },
     /// It agreed, and nothing happened.
     #[error("the container engine, {0}: it says that it was done, but it was not")]
@@ -79,10 +77,12 @@ impl Engine {
     /// The engine of this machine, by `DOCKER_HOST` or where engines usually listen.
     pub(super) fn connect() -> Result<Engine, EngineError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|error| EngineError::System { what: "starting a thread for the engine", error })?;
-        let docker = Docker::connect_with_defaults().map_err(EngineError::Silent)?;
+        let runtime =
+            runtime.map_err(|error| EngineError::System { what: "starting a thread for the engine", error })?;
+        let docker = Docker::connect_with_defaults().map_err(|error| EngineError::Silent(error.into()))?;
         let mut engine = Engine { docker, runtime: Some(runtime) };
-        engine.docker = engine.wait(|docker| docker.negotiate_version()).map_err(EngineError::Silent)?;
+        engine.docker =
+            engine.wait(|docker| docker.negotiate_version()).map_err(|error| EngineError::Silent(error.into()))?;
         Ok(engine)
     }
 
@@ -100,7 +100,7 @@ impl Engine {
     /// Its version, for people.
     pub(super) fn version(&self) -> Result<String, EngineError> {
         let version = self.wait(|docker| async move { docker.version().await });
-        let version = version.map_err(|error| EngineError::Refused { what: "telling its version", error })?;
+        let version = version.map_err(refused("telling its version"))?;
         let name = version.version.unwrap_or_default();
         Ok(format!("{name}, API {}", self.docker.client_version()))
     }
@@ -133,7 +133,7 @@ impl Engine {
             }
             Ok(())
         });
-        imported.map_err(|error| EngineError::Refused { what: "importing the image", error })
+        imported.map_err(refused("importing the image"))
     }
 
     /// Makes a container of a run and starts it: its process 1 is an agent, which sees the directory of `socket`. Its id.
@@ -155,7 +155,9 @@ impl Engine {
         };
         let body = ContainerCreateBody {
             image: Some(format!("{LABEL}:{}", tag(run))),
-            entrypoint: Some([PROGRAM, "agent"].map(String::from).into_iter().chain([socket.display().to_string()]).collect()),
+            entrypoint: Some(
+                [PROGRAM, "agent"].map(String::from).into_iter().chain([socket.display().to_string()]).collect(),
+            ),
             env: Some(inherited()),
             hostname: Some(name.to_owned()),
             labels: Some(HashMap::from([(LABEL.to_owned(), run.display().to_string())])),
@@ -179,7 +181,7 @@ impl Engine {
             };
             docker.start_container(&id, None::<StartContainerOptions>).await.map(|()| id)
         });
-        made.map_err(|error| EngineError::Refused { what: "starting a container", error })
+        made.map_err(refused("starting a container"))
     }
 
     /// Stops all in a container from running, or lets it go on; at return it shows that.
@@ -197,7 +199,7 @@ impl Engine {
         match is_paused {
             Ok(is_paused) if is_paused == pauses => Ok(()),
             Ok(_) => Err(EngineError::NoEffect(what)),
-            Err(error) => Err(EngineError::Refused { what, error }),
+            Err(error) => Err(refused(what)(error)),
         }
     }
 
@@ -205,13 +207,14 @@ impl Engine {
     pub(super) fn remove(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
         let removed = self.wait(|docker| async move { remove(&docker, &id).await });
-        removed.map_err(|error| EngineError::Refused { what: "removing a container", error })
+        removed.map_err(refused("removing a container"))
     }
 
     /// The directories of the runs that have containers or images.
     pub(super) fn runs(&self) -> Result<Vec<PathBuf>, EngineError> {
         let filters = Some(HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]));
-        let containers = ListContainersOptions { all: true, filters: filters.clone(), ..ListContainersOptions::default() };
+        let containers =
+            ListContainersOptions { all: true, filters: filters.clone(), ..ListContainersOptions::default() };
         let images = ListImagesOptions { filters, ..ListImagesOptions::default() };
         let found = self.wait(|docker| async move {
             let containers = docker.list_containers(Some(containers)).await?;
@@ -219,8 +222,9 @@ impl Engine {
             let labels = containers.into_iter().filter_map(|container| container.labels);
             Ok(labels.chain(images.into_iter().map(|image| image.labels)).collect::<Vec<_>>())
         });
-        let found = found.map_err(|error| EngineError::Refused { what: "listing what is the testbed's", error })?;
-        let mut runs: Vec<PathBuf> = found.into_iter().filter_map(|mut labels| labels.remove(LABEL)).map(PathBuf::from).collect();
+        let found = found.map_err(refused("listing what is the testbed's"))?;
+        let mut runs: Vec<PathBuf> =
+            found.into_iter().filter_map(|mut labels| labels.remove(LABEL)).map(PathBuf::from).collect();
         runs.sort_unstable();
         runs.dedup();
         Ok(runs)
@@ -248,7 +252,7 @@ impl Engine {
             }
             Ok(count)
         });
-        removed.map_err(|error| EngineError::Refused { what: "removing what is the testbed's", error })
+        removed.map_err(refused("removing what is the testbed's"))
     }
 }
 
@@ -259,6 +263,11 @@ impl Drop for Engine {
             runtime.shutdown_background();
         }
     }
+}
+
+/// What `what` is not done for.
+fn refused(what: &'static str) -> impl FnOnce(bollard::errors::Error) -> EngineError {
+    move |error| EngineError::Refused { what, error: error.into() }
 }
 
 /// Removes a container, and waits until it is gone.

@@ -5,8 +5,8 @@
 use nix::{
     cmsg_space,
     sys::socket::{
-        AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-        connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt::PeerCredentials,
+        AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4,
+        bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, sockopt::PeerCredentials,
     },
     unistd::Pid,
 };

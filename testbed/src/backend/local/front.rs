@@ -144,7 +144,9 @@ impl State {
     /// Remembers what may be answered again.
     fn keep(&mut self, target: &str, answer: &Answer) {
         let control = answer.headers.get(CACHE_CONTROL).and_then(|control| control.to_str().ok());
-        let Some(age) = control.and_then(max_age).filter(|_| answer.status == 200 && !is_object(target)) else { return };
+        let Some(age) = control.and_then(max_age).filter(|_| answer.status == 200 && !is_object(target)) else {
+            return;
+        };
         if self.kept_len > KEPT_LEN_MAX {
             self.kept.clear();
             self.kept_len = 0;

@@ -15,11 +15,11 @@ pub mod process;
 mod seccomp;
 mod wan;
 
-pub(super) use seccomp::{Listener, intercept};
-pub(super) use wan::Wan;
 pub use disk::Disk;
 pub use hosts::{CacheOptions, Ending, Hosts, ReceiverOptions, Receivers};
 pub use ledger::{clean, living, own_directory};
+pub(super) use seccomp::{Listener, intercept};
+pub(super) use wan::Wan;
 
 use super::{Backend, BackendError, Context, docker::Containers};
 use crate::{

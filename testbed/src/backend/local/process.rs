@@ -499,9 +499,12 @@ impl Launch {
     fn start(&self, told: OwnedFd) -> io::Result<(AnyChild, Option<Listener>)> {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         if let Place::In(container) = &self.place {
-            let text = |word: &OsString| word.clone().into_string().map_err(|word| io::Error::other(format!("{word:?} is no text")));
+            let text = |word: &OsString| {
+                word.clone().into_string().map_err(|word| io::Error::other(format!("{word:?} is no text")))
+            };
             let command = program_inside().command.iter().chain(&self.args).map(text).collect::<io::Result<_>>()?;
-            let env = self.env.iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect::<io::Result<_>>()?;
+            let env =
+                self.env.iter().map(|(name, value)| Ok((text(name)?, text(value)?))).collect::<io::Result<_>>()?;
             let started = container.start(command, env, self.disk.is_some(), [told.as_fd(), log.as_fd()])?;
             return Ok((AnyChild::InContainer(started.child), started.listener));
         }

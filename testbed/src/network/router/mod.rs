@@ -135,10 +135,7 @@ impl Router {
     }
 
     /// Begins to carry packets of hosts that have their namespace, and the router's end of its interface, from `host`.
-    pub fn start_in(
-        network: Network,
-        host: impl FnMut(HostId) -> io::Result<(Namespace, File)>,
-    ) -> io::Result<Router> {
+    pub fn start_in(network: Network, host: impl FnMut(HostId) -> io::Result<(Namespace, File)>) -> io::Result<Router> {
         let made = (0..network.hosts().len() as u32).map(HostId).map(host);
         let (hosts, tuns): (Vec<Namespace>, Vec<File>) = made.collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
         let shared = Arc::new(Shared {
