@@ -7,7 +7,7 @@ mod common;
 
 use acms_testbed::{
     report::RunResult,
-    trace::{self, Kind},
+    trace::{self, Event, Kind},
 };
 use common::{Ran, run, testbed};
 use nix::{
@@ -15,6 +15,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
     process::Stdio,
@@ -116,7 +117,7 @@ fn disks_clocks_and_processes_fail_as_asked() {
         duration = "20s"
         fleet = { storage_points = 5, receivers = 5 }
         clocks = { skew = "50ms", drift_ppm = 50 }
-        workload = { files = 20, size = "200..4KiB", updates_per_s = 20 }
+        workload = { files = 20, size = "200..4KiB", updates_per_s = 20, retried = 0.2, known = 0.3, fast = 0.1, large = 0.02 }
         [[faults]]
         kind = "disk-full"
         target = "receiver2"
@@ -174,6 +175,12 @@ fn disks_clocks_and_processes_fail_as_asked() {
     let starts = |name: &str| trace.of(Kind::Start).filter(|event| &*event.process == name).count();
     assert!(starts("receiver5") > 3 && starts("sp3") == 2 && starts("sp4") == 2 && starts("sp1") == 1);
     assert!(trace.of(Kind::Joined).any(|event| &*event.process == "sp4"), "its new store was filled");
+    let invoked: Vec<_> = trace.of(Kind::Invoke).filter(|event| event.publication.is_some()).collect();
+    let keys: BTreeSet<_> = invoked.iter().map(|event| event.publication.clone()).collect();
+    assert!(invoked.len() > keys.len() + 20, "{} attempts under {} keys", invoked.len(), keys.len());
+    assert!(invoked.iter().any(|event| event.uid.is_some()), "some named what they knew");
+    let is_fast = |event: &&&Event| event.cause.as_deref().is_some_and(|cause| cause.contains("order=fast"));
+    assert!(invoked.iter().filter(is_fast).count() > 10);
 }
 
 #[test]
@@ -224,6 +231,39 @@ fn replies_of_caches_go_wrong_as_asked_and_receivers_are_not_fooled() {
         assert!(of_kind.peek().is_some(), "{kind} did no harm: {:?}", result.notes);
         assert!(of_kind.all(|fault| fault.undone), "{:?}", result.faults);
     }
+}
+
+#[test]
+fn publications_that_are_listed_are_all_that_there_is() {
+    let ran = run_text(
+        r#"
+        name = "listed"
+        duration = "4s"
+        fleet = { storage_points = 3, receivers = 2 }
+        [[workload.publications]]
+        at = "500ms"
+        to = "sp2"
+        path = "a/first"
+        size = "100KiB"
+        key = "once"
+        [[workload.publications]]
+        at = "1500ms"
+        to = "sp3"
+        path = "a/first"
+        size = "100KiB"
+        key = "once"
+        [[workload.publications]]
+        at = "2s"
+        to = "sp1"
+        path = "a/second"
+        known = true
+        "#,
+    );
+    let publish = &ran.expect_passed().publish;
+    assert_eq!((publish.attempted, publish.accepted), (3, 3), "{publish:?}");
+    let trace = trace::read(&ran.dir.join("events.arrow")).unwrap();
+    let uids: Vec<_> = trace.of(Kind::Outcome).filter_map(|event| event.uid).collect();
+    assert!(uids.len() == 3 && uids[0] == uids[1] && uids[2] > uids[1], "{uids:?}");
 }
 
 #[test]

@@ -263,7 +263,6 @@ mod tests {
         refuse("[disk]\nflush = \"1ms\"", "real processes cannot do disks of a chosen speed");
         let shared = "[fleet]\nreceivers_per_process = 2\n[[faults]]\nat = \"1s\"\ntarget = \"receiver2\"\n";
         refuse(&format!("{shared}kind = \"kill\""), "receiver2 shares its process");
-        refuse("[[workload.publications]]\nat = \"1s\"\nto = \"sp1\"\npath = \"a\"", "workload.publications");
         refuse("[fleet]\nstorage_points = 4", "odd");
         refuse("[fleet]\nsubscribe = [\"a//b\"]", "empty segment");
         refuse("[fleet]\npoll = \"1ms\"", "fleet.poll");

@@ -58,12 +58,10 @@ fn backend(scenario: &Scenario) -> Checked {
         return Ok(());
     }
     let is_datagram = scenario.network.delivery == super::Delivery::Datagram;
-    let workload = scenario.workload.simulated_only();
     let fault = scenario.faults.iter().enumerate().find(|(_, fault)| !fault.kind.is_real());
     let cannot = [
         is_datagram.then(|| ("network.delivery".into(), "frames that are lost one by one (network.delivery)".into())),
         (scenario.disk != super::Disk::default()).then(|| ("disk".into(), "disks of a chosen speed ([disk])".into())),
-        workload.map(|key| (format!("workload.{key}"), format!("workload.{key}"))),
         scenario.refine.then(|| ("refine".into(), "a comparison with the specification (refine)".into())),
         fault.map(|(i, fault)| (format!("faults.{i}.kind"), format!("the fault `{}` (fault {})", fault.kind, i + 1))),
     ];

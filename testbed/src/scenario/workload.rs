@@ -77,20 +77,6 @@ impl Default for Workload {
     }
 }
 
-impl Workload {
-    /// The first key that only a simulated publisher understands.
-    pub(super) fn simulated_only(&self) -> Option<&'static str> {
-        let keys = [
-            ("retried", !self.retried.is_zero()),
-            ("known", !self.known.is_zero()),
-            ("fast", !self.fast.is_zero()),
-            ("large", !self.large.is_zero()),
-            ("publications", !self.publications.is_empty()),
-        ];
-        keys.iter().find(|(_, is_given)| *is_given).map(|(key, _)| *key)
-    }
-}
-
 /// One attempt at publishing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@ use super::{Contents, Random, Updates};
 use crate::scenario::{Publication, Scenario};
 use acms_engine::protocol::{Hash, Order, Path};
 use bytes::Bytes;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// One attempt to come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,12 +50,14 @@ pub fn load(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
     contents.files.iter().enumerate().map(attempt).collect()
 }
 
-/// Updates with what is special about some of them, by time; or the scenario's list.
-pub fn attempts(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
-    let mut attempts =
-        if scenario.workload.publications.is_empty() { drawn(scenario, contents) } else { listed(scenario) };
-    attempts.sort_by_key(|attempt| attempt.at);
-    attempts
+/// Updates with what is special about some of them, by time; or the scenario's list. Contents are made when their turn comes.
+pub fn attempts<'a>(scenario: &'a Scenario, contents: &'a Contents) -> Box<dyn Iterator<Item = Attempt> + 'a> {
+    if scenario.workload.publications.is_empty() {
+        return Box::new(Drawn::new(scenario, contents));
+    }
+    let mut listed = listed(scenario);
+    listed.sort_by_key(|attempt| attempt.at);
+    Box::new(listed.into_iter())
 }
 
 fn listed(scenario: &Scenario) -> Vec<Attempt> {
@@ -75,12 +77,31 @@ fn listed(scenario: &Scenario) -> Vec<Attempt> {
     scenario.workload.publications.iter().enumerate().filter_map(attempt).collect()
 }
 
-fn drawn(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
-    let workload = &scenario.workload;
-    let storage_points = u64::from(scenario.fleet.storage_points);
-    let mut random = Random::new(scenario.seed, "attempts");
-    let mut attempts = Vec::new();
-    for (number, update) in Updates::new(&contents.files, workload, scenario.duration.0, scenario.seed).enumerate() {
+/// Updates, and later than they what is tried again.
+struct Drawn<'a> {
+    scenario: &'a Scenario,
+    updates: std::iter::Enumerate<Updates<'a>>,
+    random: Random,
+    /// The next that is not tried again.
+    next: Option<Attempt>,
+    /// Retries to come, by time and then by the number of the update.
+    retries: BTreeMap<(Duration, usize), Attempt>,
+}
+
+impl<'a> Drawn<'a> {
+    fn new(scenario: &'a Scenario, contents: &'a Contents) -> Drawn<'a> {
+        let updates = Updates::new(&contents.files, &scenario.workload, scenario.duration.0, scenario.seed).enumerate();
+        let random = Random::new(scenario.seed, "attempts");
+        let mut drawn = Drawn { scenario, updates, random, next: None, retries: BTreeMap::new() };
+        drawn.next = drawn.draw();
+        drawn
+    }
+
+    /// The next update, and its retry among those to come.
+    fn draw(&mut self) -> Option<Attempt> {
+        let (number, update) = self.updates.next()?;
+        let (workload, random) = (&self.scenario.workload, &mut self.random);
+        let storage_points = u64::from(self.scenario.fleet.storage_points);
         let to = number % storage_points as usize;
         let mut content = update.content;
         if random.chance(workload.large.0) && content.is_some() {
@@ -101,9 +122,24 @@ fn drawn(scenario: &Scenario, contents: &Contents) -> Vec<Attempt> {
         let after = RETRY_AFTER_MIN + Duration::from_nanos(random.below(RETRY_AFTER_SPAN_NS));
         let other = (to as u64 + 1 + random.below((storage_points - 1).max(1))) % storage_points;
         if retried {
-            attempts.push(Attempt { at: first.at + after, to: other as usize, ..first.clone() });
+            let at = first.at + after;
+            self.retries.insert((at, number), Attempt { at, to: other as usize, ..first.clone() });
         }
-        attempts.push(first);
+        Some(first)
     }
-    attempts
+}
+
+impl Iterator for Drawn<'_> {
+    type Item = Attempt;
+
+    fn next(&mut self) -> Option<Attempt> {
+        // A retry is later than its update: none that is not drawn yet can come before the next update.
+        let retry_at = self.retries.first_key_value().map(|((at, _), _)| *at);
+        let next_at = self.next.as_ref().map(|next| next.at);
+        if retry_at.is_some_and(|at| next_at.is_none_or(|next_at| at <= next_at)) {
+            return self.retries.pop_first().map(|(_, retry)| retry);
+        }
+        let drawn = self.draw();
+        std::mem::replace(&mut self.next, drawn)
+    }
 }

@@ -1,10 +1,11 @@
 //! Publishers: each attempt is one request with a key of its own, and has exactly one outcome.
 
+use super::Attempt;
 use crate::{
     network::router::Namespace,
     trace::{Kind, Recorder, Template, Text, now_ns},
 };
-use acms_engine::protocol::{Hash, Path, Uid, api::OutcomeAnswer};
+use acms_engine::protocol::{Hash, Order, Path, Uid, api::OutcomeAnswer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{HeaderMap, Method, Request, client::conn::http1};
@@ -12,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -178,6 +179,7 @@ pub struct Publisher {
     name: Text,
     recorder: Recorder,
     attempts: AtomicU64,
+    told: Mutex<Option<Uid>>,
 }
 
 impl Publisher {
@@ -191,7 +193,7 @@ impl Publisher {
 
     /// The same, with a client of the caller's.
     pub fn with(client: Client, name: &str, recorder: Recorder) -> Publisher {
-        Publisher { client, name: name.into(), recorder, attempts: AtomicU64::new(0) }
+        Publisher { client, name: name.into(), recorder, attempts: AtomicU64::new(0), told: Mutex::default() }
     }
 
     /// Its HTTP client.
@@ -204,37 +206,70 @@ impl Publisher {
         self.attempts.load(Ordering::Relaxed)
     }
 
+    /// The greatest UID that it was told so far.
+    fn told(&self) -> Option<Uid> {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, uid: Option<Uid>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = uid.max(*told);
+    }
+
     /// Publishes `content` (`None`: deletes the file) at the SP that serves `authority`; the attempt was due at
     /// `scheduled_ns`.
     pub async fn publish(&self, authority: &str, path: &Path, content: Option<Bytes>, scheduled_ns: u64) -> Published {
-        let number = self.attempts.fetch_add(1, Ordering::Relaxed);
-        let key = format!("{}-{number:06}", self.name);
         let hash = Hash::of(content.as_deref().unwrap_or_default());
+        let (path, key) = (path.clone(), None);
+        let attempt = Attempt { at: Duration::ZERO, to: 0, path, content, hash, key, known: false, order: None };
+        self.make_at(authority, authority, attempt, scheduled_ns).await
+    }
+
+    /// Makes an attempt at the SP that serves `authority`, in a cluster with that order; it was due at `scheduled_ns`.
+    pub async fn make(&self, authority: &str, attempt: Attempt, order: Order, scheduled_ns: u64) -> Published {
+        let order = if attempt.order.unwrap_or(order) == Order::Fast { "fast" } else { "strict" };
+        let place = format!("sp{} order={order}", attempt.to + 1);
+        self.make_at(authority, &place, attempt, scheduled_ns).await
+    }
+
+    async fn make_at(&self, authority: &str, place: &str, attempt: Attempt, scheduled_ns: u64) -> Published {
+        let Attempt { path, content, hash, key, known, order, .. } = attempt;
+        let number = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let key = key.unwrap_or_else(|| format!("{}-{number:06}", self.name));
+        let known = if known { self.told() } else { None };
         let about = Template { publication: Some(&key), path: Some(path.as_str()), ..Template::default() };
         self.recorder.note_at(scheduled_ns, &self.name, 0, Kind::Scheduled, about);
-        let is_deletion = content.is_none();
-        let invoke =
-            Template { hash: Some(hash), outcome: is_deletion.then_some("deleted"), cause: Some(authority), ..about };
+        let (is_deletion, cause) = (content.is_none(), format!("{place} attempt={number}"));
+        let deleted = is_deletion.then_some("deleted");
+        let invoke = Template { hash: Some(hash), uid: known, outcome: deleted, cause: Some(&cause), ..about };
         let begun_ns = self.recorder.note(&self.name, 0, Kind::Invoke, invoke);
         let method = if is_deletion { Method::DELETE } else { Method::PUT };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("/v1/config/{path}"))
             .header("host", authority)
             .header("idempotency-key", &key)
             .header("acms-publisher", &*self.name)
             // Explicitly: without a body it would be left out, and a PUT needs it.
-            .header("content-length", content.as_ref().map_or(0, Bytes::len))
-            .body(Full::new(content.unwrap_or_default()))
-            .expect("paths and keys have only characters that headers may have");
+            .header("content-length", content.as_ref().map_or(0, Bytes::len));
+        if let Some(known) = known {
+            request = request.header("acms-known-uid", known.to_string());
+        }
+        if let Some(order) = order {
+            request = request.header("acms-order", if order == Order::Fast { "fast" } else { "strict" });
+        }
+        let request = request.body(Full::new(content.unwrap_or_default()));
+        let request = request.expect("paths and keys have only characters that headers may have");
         let answer = self.client.send(authority, request, Publisher::ANSWER_WITHIN).await;
         let took = Duration::from_nanos(now_ns() - begun_ns);
         let published = interpret(answer, took);
+        self.hear(published.uid);
+        let cause = format!("attempt={number} {}", published.cause.as_deref().unwrap_or_default());
         let outcome = Template {
             uid: published.uid,
             hash: Some(hash),
             outcome: Some(published.outcome),
-            cause: published.cause.as_deref(),
+            cause: Some(cause.trim_end()),
             ..about
         };
         self.recorder.note(&self.name, 0, Kind::Outcome, outcome);

@@ -184,6 +184,10 @@ mod tests {
         let mut left = Command::new("sh");
         left.args(["-c", "read line"]).arg(dead.join("sp1")).stdin(Stdio::piped());
         let mut left = left.spawn().unwrap();
+        // The kernel shows its arguments a little after it lets the parent go on.
+        while processes_of(&dead).is_empty() {
+            std::thread::yield_now();
+        }
         let done = clean_in(place.path()).unwrap();
         assert_eq!(done.len(), 3, "{done:?}");
         assert!(!left.wait().unwrap().success());

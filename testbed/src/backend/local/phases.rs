@@ -19,7 +19,7 @@ use crate::{
     progress::Progress,
     scenario::{Clocks as WrongClocks, ContainerLimits, Scenario, ScenarioError},
     trace::{Kind, Recorder, Template, Text, Trace, now_ns},
-    workload::{Client, Contents, Published, Publisher, Random, Updates},
+    workload::{Attempt, Client, Contents, Published, Publisher, Random, attempts, load},
 };
 use acms_engine::protocol::Hash;
 use std::{
@@ -270,7 +270,10 @@ impl Run<'_> {
     async fn all(&mut self, contents: &Contents, work: &Path) -> Result<(), BackendError> {
         self.measure_network().await?;
         self.start_fleet(work).await?;
-        self.load(contents).await?;
+        // Who lists every publication has said all that there is.
+        if self.scenario.workload.publications.is_empty() {
+            self.load(contents).await?;
+        }
         if let Some(show) = self.context.linger {
             show(&self.places());
             self.context.stop.requested().await;
@@ -418,13 +421,11 @@ impl Run<'_> {
         self.progress().phase(&format!("publishing {total} files ({}), {kib} KiB", contents.source));
         let mut under_way = JoinSet::new();
         let (mut done, mut refused) = (0, Vec::new());
-        for (i, file) in contents.files.iter().enumerate() {
+        for attempt in load(self.scenario, contents) {
             while under_way.len() >= self.scenario.workload.concurrency as usize {
                 self.finished(under_way.join_next(), &mut done, &mut refused).await?;
             }
-            let (publisher, authority) = (Arc::clone(&self.publisher), self.authority(i).to_owned());
-            let (path, content) = (file.path.clone(), file.content.clone());
-            under_way.spawn(async move { publisher.publish(&authority, &path, Some(content), now_ns()).await });
+            under_way.spawn(self.attempt(attempt, now_ns()));
             self.progress().at(done as u64, total as u64, "accepted");
         }
         while !under_way.is_empty() {
@@ -454,8 +455,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn authority(&self, i: usize) -> &str {
-        &self.authorities[i % self.authorities.len()]
+    /// Makes an attempt, which was due then.
+    fn attempt(&self, attempt: Attempt, due_ns: u64) -> impl Future<Output = Published> + Send + use<> {
+        let authority = self.authorities[attempt.to % self.authorities.len()].clone();
+        let (publisher, order) = (Arc::clone(&self.publisher), self.scenario.acms.order);
+        async move { publisher.make(&authority, attempt, order, due_ns).await }
     }
 
     /// Publishes updates as they are due, whether or not earlier ones have an outcome, while faults come and go.
@@ -478,14 +482,10 @@ impl Run<'_> {
             true
         };
         let publish = async {
-            for (i, update) in
-                Updates::new(&contents.files, &self.scenario.workload, duration, self.scenario.seed).enumerate()
-            {
-                tokio::time::sleep_until(begun + update.at).await;
-                let due_ns = begun_ns + u64::try_from(update.at.as_nanos()).unwrap_or(u64::MAX);
-                let (publisher, authority) = (Arc::clone(&self.publisher), self.authority(i).to_owned());
-                under_way
-                    .spawn(async move { publisher.publish(&authority, &update.path, update.content, due_ns).await });
+            for attempt in attempts(self.scenario, contents).take_while(|attempt| attempt.at < duration) {
+                tokio::time::sleep_until(begun + attempt.at).await;
+                let due_ns = begun_ns + u64::try_from(attempt.at.as_nanos()).unwrap_or(u64::MAX);
+                under_way.spawn(self.attempt(attempt, due_ns));
                 while count(under_way.try_join_next()) {}
             }
             tokio::time::sleep_until(begun + duration).await;

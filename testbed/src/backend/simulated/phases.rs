@@ -190,9 +190,9 @@ impl Run<'_> {
         let begun_ns = self.now_ns();
         let due_ns = |at: Duration| begun_ns + u64::try_from(at.as_nanos()).unwrap_or(u64::MAX / 2);
         let end_ns = due_ns(self.scenario.duration.0);
-        let mut planned = attempts(self.scenario, contents);
         // A retry due after the end would come after the faults' last.
-        planned.retain(|attempt| attempt.at < self.scenario.duration.0);
+        let planned = attempts(self.scenario, contents).take_while(|attempt| attempt.at < self.scenario.duration.0);
+        let planned: Vec<_> = planned.collect();
         let count = planned.len() as u64;
         planned.into_iter().for_each(|attempt| self.plan(due_ns(attempt.at), attempt));
         for step in plan(&self.scenario.faults, &self.scenario.hosts(), self.scenario.duration.0) {
