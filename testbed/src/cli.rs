@@ -70,7 +70,7 @@ enum Command {
 
 /// Run a scenario on this machine, and judge it.
 ///
-/// Shows progress while it runs, prints a summary, and writes result.json, events.arrow, *.hgrm and report.html. Leaves
+/// Shows progress while it runs, prints a summary, and writes result.json, events.arrow, *.hgrm, scenario.toml and report.html. Leaves
 /// no process and no other file behind, also when interrupted.
 #[derive(clap::Args, Debug)]
 #[command(after_help = run_help())]
@@ -203,9 +203,14 @@ fn overrides(mut set: Vec<(String, String)>, seed: Option<u64>, backend: Option<
     set
 }
 
+/// Whether it needs namespaces that this process makes itself.
+fn is_wide(scenario: &Scenario) -> bool {
+    scenario.backend == BackendName::Local && scenario.needs_network()
+}
+
 /// Gets this process ready to run `scenario`: only while it has one thread.
 fn prepare(scenario: &Scenario, stop: Stop) -> std::io::Result<()> {
-    if scenario.backend == BackendName::Local && scenario.needs_network() && !nix::unistd::geteuid().is_root() {
+    if is_wide(scenario) && !nix::unistd::geteuid().is_root() {
         // What does not work without it is left out later, with a word.
         let _ = become_root();
     }

@@ -55,6 +55,11 @@ impl Progress {
         Progress(Some(Arc::new(shown)))
     }
 
+    /// Whether nobody sees it.
+    pub fn is_silent(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// A phase begins.
     pub fn phase(&self, text: &str) {
         match self.0.as_deref() {

@@ -65,6 +65,9 @@ pub enum RunError {
     /// Someone asked for it.
     #[error("interrupted; everything that was started has been stopped")]
     Interrupted,
+    /// Packets of a host were wanted that is not there.
+    #[error("no packets of {0}: no host is called so (sp1.., cache1.., receiver1..)")]
+    NoSuchHost(String),
     /// It could not be started or carried on.
     #[error("{error}{}", .logs.as_ref().map_or(String::new(), |logs| format!("\nlogs of the processes are in {}", logs.display())))]
     Backend {
@@ -95,13 +98,19 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
     };
     fs::create_dir_all(&dir).map_err(write(&dir))?;
     let logs = dir.join("logs");
+    if let Some(stranger) = options.pcap.iter().find(|host| !scenario.hosts().contains(host)) {
+        remove_if_empty(&dir, &[]);
+        return Err(RunError::NoSuchHost(stranger.clone()));
+    }
+    let captures = options.pcap.into_iter().map(|host| (host.clone(), dir.join(format!("{host}.pcap"))));
+    let captures: Vec<_> = captures.collect();
     let context = Context {
         program: options.program,
         progress: options.progress.clone(),
         stop: options.stop,
         keep: options.keep,
         logs: Some(logs.clone()),
-        captures: options.pcap.into_iter().map(|host| (host.clone(), dir.join(format!("{host}.pcap")))).collect(),
+        captures: captures.clone(),
         linger: None,
     };
     let backend = backend(scenario.backend);
@@ -114,7 +123,7 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         // A trace without its end is none.
         let _ = fs::remove_file(&trace);
         if matches!(error, BackendError::Interrupted) {
-            remove_if_empty(&dir);
+            remove_if_empty(&dir, &captures);
             return RunError::Interrupted;
         }
         let logs = logs.is_dir().then_some(logs);
@@ -167,12 +176,13 @@ pub(crate) fn backend(name: BackendName) -> Box<dyn Backend> {
 }
 
 /// An interrupted run leaves nothing; a directory that someone else uses stays.
-fn remove_if_empty(dir: &Path) {
+fn remove_if_empty(dir: &Path, captures: &[(String, PathBuf)]) {
+    captures.iter().for_each(|(_, file)| drop(fs::remove_file(file)));
     let _ = fs::remove_dir_all(dir.join("logs"));
     let _ = fs::remove_dir(dir);
 }
 
 /// Seconds since 1970: unique enough for a directory's name, and sorts by time.
-fn stamp() -> u64 {
+pub(crate) fn stamp() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

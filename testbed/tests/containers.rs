@@ -10,7 +10,9 @@ use common::{run, testbed};
 use nix::unistd::geteuid;
 use std::{
     fs,
+    path::Path,
     process::Stdio,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -80,11 +82,16 @@ fn lacks_containers() -> Option<&'static str> {
     }
 }
 
-/// What `clean` has to do.
-fn cleaned() -> String {
-    let output = testbed().arg("clean").output().unwrap();
+/// One at a time: what one has killed the other would clean.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What `clean` has to do in a directory for temporary files.
+fn cleaned(place: &Path) -> Vec<String> {
+    let output = testbed().arg("clean").env("TMPDIR", place).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let text = String::from_utf8(output.stdout).unwrap();
+    let place = place.to_str().unwrap();
+    text.lines().filter(|line| line.contains(place)).map(str::to_owned).collect()
 }
 
 #[test]
@@ -93,10 +100,13 @@ fn hosts_in_containers_fail_are_well_again_and_leave_nothing() {
         eprintln!("LEFT OUT: {why}");
         return;
     }
+    let _alone = ALONE.lock();
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("scenario.toml");
     fs::write(&file, SCENARIO).unwrap();
-    let ran = run(file.to_str().unwrap(), &["--backend", "docker", "--seed", "3", "--pcap", "sp2"], &[]);
+    let place = home.path().to_str().unwrap();
+    let args = ["--backend", "docker", "--seed", "3", "--pcap", "sp2"];
+    let ran = run(file.to_str().unwrap(), &args, &[("TMPDIR", place)]);
     let result = ran.expect_result();
     assert!(result.checks.iter().all(|check| check.held), "{}", ran.text());
     assert_eq!(result.backend, "docker");
@@ -128,7 +138,7 @@ fn hosts_in_containers_fail_are_well_again_and_leave_nothing() {
     assert!(fs::metadata(ran.dir.join("sp2.pcap")).unwrap().len() > 10_000);
     // Far from one another.
     assert!(result.publish.latency_ms.p50.unwrap() > 50.0, "{:?}", result.publish.latency_ms);
-    assert_eq!(cleaned(), "", "nothing was left");
+    assert_eq!(cleaned(home.path()), [""; 0], "something was left");
 }
 
 #[test]
@@ -137,8 +147,10 @@ fn nothing_of_a_killed_testbed_is_left_once_it_is_cleaned_up() {
         eprintln!("LEFT OUT: {why}");
         return;
     }
+    let _alone = ALONE.lock();
     let home = tempfile::tempdir().unwrap();
     let mut command = testbed();
+    command.env("TMPDIR", home.path());
     command
         .args(["run", "smoke", "--backend", "docker", "--set", "duration=60s", "--out"])
         .arg(home.path().join("results"));
@@ -152,7 +164,7 @@ fn nothing_of_a_killed_testbed_is_left_once_it_is_cleaned_up() {
     assert!(is_paused && begun.elapsed() < Duration::from_secs(60));
     running.kill().unwrap();
     running.wait().unwrap();
-    let text = cleaned();
-    assert!(text.contains("containers and the image of"), "{text}");
-    assert_eq!(cleaned(), "");
+    let lines = cleaned(home.path());
+    assert!(lines.iter().any(|line| line.contains("containers and the image of")), "{lines:?}");
+    assert_eq!(cleaned(home.path()), [""; 0]);
 }

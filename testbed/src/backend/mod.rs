@@ -6,7 +6,7 @@ pub mod local;
 pub mod simulated;
 
 use crate::{progress::Progress, scenario::Scenario, system::Program, trace::Sink};
-use std::{path::PathBuf, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 /// Runs scenarios.
@@ -41,10 +41,10 @@ pub struct Context {
 /// Where a host of a run is, for people who want to look around.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostPlace {
-    /// Its name.
+    /// Its name, and that of its process in logs and traces.
     pub name: String,
     /// Its address; receivers on loopback have none.
-    pub address: String,
+    pub address: Option<Ipv4Addr>,
     /// The process, if it has one.
     pub pid: Option<u32>,
     /// A name of its network namespace, while the run lasts; none on loopback.

@@ -26,7 +26,7 @@ use std::{
 #[command(after_help = "Examples:\n  \
     acms-testbed up wan --set fleet.receivers=20\n  \
     acms-testbed exec sp1 ss -tn\n  \
-    acms-testbed exec publisher2 acms status --to http://10.0.0.2:7400")]
+    acms-testbed exec publisher2 acms-testbed acms status --from http://10.0.0.2:7400")]
 pub(super) struct Up {
     /// A file, or the name of a built-in scenario.
     scenario: String,
@@ -36,7 +36,7 @@ pub(super) struct Up {
     /// All that is drawn by chance follows from it.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// What runs it: `local` or `docker`.
+    /// What runs it: `local` or `docker` [default: what the scenario says; `local` in place of virtual time].
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Show no progress.
@@ -67,10 +67,9 @@ impl Sink for Nowhere {
 }
 
 pub(super) fn up(args: Up, program: Program) -> u8 {
-    let scenario = match Scenario::load(&args.scenario, &overrides(args.set, args.seed, args.backend)) {
-        Ok(scenario) if scenario.backend.is_real() => scenario,
-        Ok(_) => return fail("in virtual time there is nobody to visit: use the backend `local` or `docker`"),
-        Err(error) => return fail(error),
+    let scenario = match to_visit(&args.scenario, args.set, args.seed, args.backend) {
+        Ok(scenario) => scenario,
+        Err(why) => return fail(why),
     };
     let stop = Stop::new();
     if let Err(error) = prepare(&scenario, stop.clone()) {
@@ -94,10 +93,33 @@ pub(super) fn up(args: Up, program: Program) -> u8 {
     }
 }
 
+/// A scenario whose hosts are somewhere.
+fn to_visit(
+    name: &str,
+    set: Vec<(String, String)>,
+    seed: Option<u64>,
+    backend: Option<String>,
+) -> Result<Scenario, String> {
+    let mut keys = overrides(set, seed, backend.clone());
+    let load = |keys: &[(String, String)]| Scenario::load(name, keys).map_err(|error| error.to_string());
+    let scenario = load(&keys)?;
+    match (scenario.backend.is_real(), backend) {
+        (true, _) => Ok(scenario),
+        (false, None) => {
+            keys.push(("backend".to_owned(), "local".to_owned()));
+            load(&keys)
+        }
+        (false, Some(_)) => {
+            Err("in virtual time there is nobody to visit: use the backend `local` or `docker`".to_owned())
+        }
+    }
+}
+
 /// Prints where all hosts are, and writes it down for `exec`.
 fn show(hosts: &[HostPlace]) {
     let mut table = "host\taddress\tprocess\tnamespace\n".to_owned();
     for HostPlace { name, address, pid, namespace } in hosts {
+        let address = address.map_or("-".to_owned(), |address| address.to_string());
         let pid = pid.map_or("-".to_owned(), |pid| pid.to_string());
         let namespace = namespace.as_ref().map_or("-".into(), |namespace| namespace.display().to_string());
         table += &format!("{name}\t{address}\t{pid}\t{namespace}\n");

@@ -1,11 +1,11 @@
 //! `acms-testbed sweep`: a scenario with every combination of some values, one run after the other.
 
-use super::{COULD_NOT, INTERRUPTED, fail, key_value, overrides, prepare, print, verdict};
+use super::{COULD_NOT, FAILED, INTERRUPTED, PASSED, fail, is_wide, key_value, overrides, prepare, print, verdict};
 use crate::{
     backend::Stop,
     progress::Progress,
     report::RunResult,
-    run::{RunError, RunOptions, run},
+    run::{RunError, RunOptions, run, stamp},
     scenario::Scenario,
     system::Program,
 };
@@ -20,7 +20,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 #[command(after_help = "Examples:\n  \
     acms-testbed sweep quickstart --vary fleet.receivers=20,100 --vary acms.mode=fused,two-phase --repeat 3\n  \
     acms-testbed sweep wan --backend simulated --vary network.loss=0,0.001,0.01 --set duration=10m\n\n\
-    Exit code: that of the worst run; see `run`.")]
+    Exit code: that of the worst run; see `run`. A broken promise is worse than an invalid measurement.")]
 pub(super) struct Sweep {
     /// A file, or the name of a built-in scenario.
     scenario: String,
@@ -39,7 +39,7 @@ pub(super) struct Sweep {
     /// What runs it: `local`, `docker` or `simulated`.
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
-    /// Where results go [default: out/sweep-<name>].
+    /// Where results go [default: out/sweep-<name>-<time>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Show no progress.
@@ -51,7 +51,7 @@ pub(super) struct Sweep {
 type Column = (&'static str, fn(&RunResult) -> Option<f64>);
 
 const COLUMNS: [Column; 12] = [
-    ("accepted", |r| Some(r.publish.accepted as f64)),
+    ("accepted", |r| Some(r.publish.phases.get(&r.publish.latency_phase)?.accepted as f64)),
     ("accepted_per_s", |r| Some(r.publish.per_s)),
     ("acceptance_ms_p50", |r| r.publish.latency_ms.p50),
     ("acceptance_ms_p99", |r| r.publish.latency_ms.p99),
@@ -101,6 +101,11 @@ fn line(combination: &[(String, String)], result: &RunResult, code: u8, dir: &st
     line
 }
 
+/// A broken promise is worse than a measurement that means nothing.
+fn worse(a: u8, b: u8) -> u8 {
+    if a == FAILED || b == FAILED { FAILED } else { a.max(b) }
+}
+
 pub(super) fn sweep(args: Sweep, program: &Program) -> u8 {
     let base = overrides(args.set, None, args.backend);
     let combinations = combinations(&args.vary);
@@ -114,24 +119,25 @@ pub(super) fn sweep(args: Sweep, program: &Program) -> u8 {
         }
     }
     let Some(first) = scenarios.first() else { return fail("there is nothing to vary") };
-    let dir = args.out.unwrap_or_else(|| PathBuf::from("out").join(format!("sweep-{}", first.name)));
+    let dir = args.out.unwrap_or_else(|| PathBuf::from("out").join(format!("sweep-{}-{}", first.name, stamp())));
     let stop = Stop::new();
-    let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
-    if let Err(error) = prepare(first, stop.clone()) {
+    // If any needs a network of its own, this process gets the right to make one.
+    let widest = scenarios.iter().find(|scenario| is_wide(scenario)).unwrap_or(first);
+    if let Err(error) = prepare(widest, stop.clone()) {
         return fail(error);
     }
     let mut table = head(&args.vary) + "\n";
     print(&table);
-    let (mut worst, total) = (0, scenarios.len() * args.repeat as usize);
+    let (mut worst, total) = (PASSED, scenarios.len() * args.repeat as usize);
     let runs = scenarios.iter().zip(&combinations).flat_map(|it| (0..u64::from(args.repeat)).map(move |k| (it, k)));
     for (number, ((scenario, combination), repetition)) in runs.enumerate() {
         let mut scenario = scenario.clone();
         scenario.seed = args.seed.unwrap_or(scenario.seed).wrapping_add(repetition);
         let name = format!("{:03}", number + 1);
+        let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
         progress.note(&format!("run {} of {total}", number + 1));
         let out = Some(dir.join(&name));
-        let (progress, stop) = (progress.clone(), stop.clone());
-        let options = RunOptions { out, progress, stop, ..RunOptions::new(program.clone()) };
+        let options = RunOptions { out, progress, stop: stop.clone(), ..RunOptions::new(program.clone()) };
         let finished = match run(&scenario, options) {
             Ok(finished) => finished,
             Err(error @ RunError::Interrupted) => {
@@ -141,7 +147,7 @@ pub(super) fn sweep(args: Sweep, program: &Program) -> u8 {
             Err(error) => return fail(error),
         };
         let code = verdict(&finished.result);
-        worst = worst.max(code);
+        worst = worse(worst, code);
         let line = line(combination, &finished.result, code, &name);
         print(&line);
         table += &(line + "\n");
@@ -165,5 +171,7 @@ mod tests {
             all.iter().map(|one| one.iter().map(|(_, value)| value.as_str()).collect::<String>()).collect();
         assert_eq!(shown, ["1x", "1y", "1z", "2x", "2y", "2z"]);
         assert!(head(&vary).starts_with("a\tb\tseed\tverdict\taccepted\t"));
+        assert_eq!(worse(worse(PASSED, FAILED), COULD_NOT), FAILED);
+        assert_eq!(worse(PASSED, COULD_NOT), COULD_NOT);
     }
 }

@@ -30,7 +30,7 @@ kinds! {
     // Processes.
     /// `kill -9`: memory is gone; what was written stays, flushed or not. Undone by starting the process again.
     Kill = "kill",
-    /// SIGSTOP; undone by SIGCONT.
+    /// SIGSTOP, of a container the engine's freezer; undone by SIGCONT, or by thawing.
     Pause = "pause",
     /// SIGTERM and a graceful end; undone by starting the process again.
     Restart = "restart",

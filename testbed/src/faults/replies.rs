@@ -45,9 +45,36 @@ pub(crate) fn max_age(control: &str) -> Option<Duration> {
     parts().find_map(|part| part.strip_prefix("max-age=")?.parse().ok()).map(Duration::from_secs)
 }
 
+/// A body as it is sent while faults last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Spoilt {
+    pub(crate) body: Bytes,
+    /// Its head says a length that it does not have.
+    pub(crate) is_cut: bool,
+    /// The faults that have hit it.
+    pub(crate) faults: Vec<usize>,
+}
+
+/// What faults make of a body that is not empty.
+pub(crate) fn spoil(body: &Bytes, is_object: bool, misbehaviours: &[Misbehaviour], random: &mut Random) -> Spoilt {
+    let mut spoilt = Spoilt { body: body.clone(), is_cut: false, faults: Vec::new() };
+    let at = random.below(body.len() as u64) as usize;
+    if let Some(fault) = misbehaves(misbehaviours, FaultKind::CacheCorrupt, random) {
+        spoilt.faults.push(fault);
+        spoilt.body = damaged(body, at, is_object, random);
+    }
+    if let Some(fault) = misbehaves(misbehaviours, FaultKind::CacheTruncate, random) {
+        spoilt.faults.push(fault);
+        spoilt.body = spoilt.body.slice(..at);
+        // With or without a length in the head that says so.
+        spoilt.is_cut = random.below(2) == 0;
+    }
+    spoilt
+}
+
 /// A body with one byte changed. Nothing but the hash tells a damaged object, or a damaged content that comes with
 /// the changes; the rest has no hash until snapshots are signed, so that only damage to its form can be seen.
-pub(crate) fn damaged(body: &Bytes, at: usize, is_object: bool, random: &mut Random) -> Bytes {
+fn damaged(body: &Bytes, at: usize, is_object: bool, random: &mut Random) -> Bytes {
     let mut bytes = body.to_vec();
     let inline = if is_object { None } else { inline_content(body, random) };
     match inline.filter(|_| random.below(4) > 0) {

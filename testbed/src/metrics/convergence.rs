@@ -41,6 +41,8 @@ pub(super) struct Convergence {
     per_receiver: Histogram<u64>,
     applied: Histogram<u64>,
     fractions: [Histogram<u64>; 5],
+    /// Publications with enough receivers for each part, whether or not it was reached.
+    measured: [u64; 5],
     regions: Regions,
     expected: u64,
     made: u64,
@@ -84,6 +86,7 @@ impl Default for Convergence {
             per_receiver: histogram(),
             applied: histogram(),
             fractions: FRACTIONS.map(|_| histogram()),
+            measured: [0; 5],
             regions: Regions::default(),
             expected: 0,
             made: 0,
@@ -201,11 +204,14 @@ impl Convergence {
         self.expected += expected;
         self.made += latencies_ns.len() as u64;
         latencies_ns.sort_unstable();
-        for ((_, thousandths, receivers_min, _), histogram) in FRACTIONS.iter().zip(&mut self.fractions) {
+        let kept = self.fractions.iter_mut().zip(&mut self.measured);
+        for ((_, thousandths, receivers_min, _), (histogram, measured)) in FRACTIONS.iter().zip(kept) {
+            if expected < *receivers_min as u64 {
+                continue;
+            }
+            *measured += 1;
             let needed = (expected * thousandths).div_ceil(1000) as usize;
-            if expected >= *receivers_min as u64
-                && let Some(ns) = needed.checked_sub(1).and_then(|i| latencies_ns.get(i))
-            {
+            if let Some(ns) = needed.checked_sub(1).and_then(|i| latencies_ns.get(i)) {
                 record_ns(histogram, *ns);
             }
         }
@@ -221,6 +227,11 @@ impl Convergence {
             applied_ms: Quantiles::of(&self.applied),
             convergence_ms: named
                 .map(|((name, ..), histogram)| ((*name).to_owned(), Quantiles::with_intervals(histogram)))
+                .collect(),
+            convergence_of: FRACTIONS
+                .iter()
+                .zip(self.measured)
+                .map(|((name, ..), measured)| ((*name).to_owned(), measured))
                 .collect(),
             by_region: self
                 .regions

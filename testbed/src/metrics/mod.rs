@@ -112,6 +112,9 @@ pub struct Propagation {
     pub applied_ms: Quantiles,
     /// Until 50, 90, 99, 99.9 and 100 % of the live receivers had a publication or a newer one, over publications.
     pub convergence_ms: BTreeMap<String, Quantiles>,
+    /// How many publications had receivers enough for each of these parts; `convergence_ms` has samples of those that reached it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub convergence_of: BTreeMap<String, u64>,
     /// From due to verified, of the receivers in each region, where these are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_region: BTreeMap<String, Quantiles>,

@@ -23,13 +23,13 @@ pub fn compare(results: &[(String, RunResult)]) -> String {
         ("acceptance p50", |r| ms(r.publish.latency_ms.p50)),
         ("acceptance p90", |r| ms(r.publish.latency_ms.p90)),
         ("acceptance p99", |r| ms(r.publish.latency_ms.p99)),
-        ("  95 % sure", |r| between(r.publish.latency_ms.ci95.and_then(|intervals| intervals.p99))),
+        ("acceptance p99, 95 % CI", |r| between(r.publish.latency_ms.ci95.and_then(|intervals| intervals.p99))),
         ("receiver p50", |r| ms(r.propagation.per_receiver_ms.p50)),
         ("receiver p90", |r| ms(r.propagation.per_receiver_ms.p90)),
         ("receiver p99", |r| ms(r.propagation.per_receiver_ms.p99)),
         ("receiver p99.9", |r| ms(r.propagation.per_receiver_ms.p999)),
         ("to 100 % p50", |r| ms(r.propagation.convergence_ms.get("100").and_then(|quantiles| quantiles.p50))),
-        ("  95 % sure", |r| {
+        ("to 100 % p50, 95 % CI", |r| {
             let quantiles = r.propagation.convergence_ms.get("100");
             between(quantiles.and_then(|quantiles| quantiles.ci95?.p50))
         }),

@@ -132,6 +132,7 @@ pub fn page(result: &RunResult, metrics: &Metrics, scenario: &str, repeat: &str)
 
 /// From when a publication was due: percentiles and curves.
 fn latency(page: &mut Page, result: &RunResult, metrics: &Metrics) {
+    let of = |percent: &str| result.propagation.convergence_of.get(percent).copied().unwrap_or(0);
     page.0.push_str("<h2>Latency</h2>");
     page.head(&["from due to", "p50", "p90", "p99", "p99.9", "max", "samples"]);
     page.quantiles("accepted", &result.publish.latency_ms);
@@ -139,23 +140,29 @@ fn latency(page: &mut Page, result: &RunResult, metrics: &Metrics) {
     page.quantiles("durable at a receiver", &result.propagation.applied_ms);
     for percent in ["50", "90", "99", "99.9", "100"] {
         if let Some(quantiles) = result.propagation.convergence_ms.get(percent).filter(|it| it.samples > 0) {
-            page.quantiles(&format!("verified at {percent} % of receivers"), quantiles);
+            let missed = of(percent).saturating_sub(quantiles.samples);
+            let missed = if missed > 0 { format!(" ({missed} never)") } else { String::new() };
+            page.quantiles(&format!("verified at {percent} % of receivers{missed}"), quantiles);
         }
     }
     page.end();
-    page.0.push_str("<p><small>Small: between what it lies with 95 % confidence.</small></p>");
+    page.0.push_str("<p><small>Small: 95 % confidence intervals.</small></p>");
     let named = |names: &[(&'static str, &'static str)]| -> Vec<svg::Series<'_>> {
         let find =
             |file: &str| metrics.histograms.iter().find(|(name, _)| *name == file).map(|(_, histogram)| histogram);
         names.iter().filter_map(|(file, name)| Some((*name, find(file)?))).collect()
     };
-    let spread = named(&[
-        ("convergence-50", "50 % of receivers"),
-        ("convergence-90", "90 %"),
-        ("convergence-99", "99 %"),
-        ("convergence-99.9", "99.9 %"),
-        ("convergence-100", "all"),
-    ]);
+    let spread = [
+        ("50", "convergence-50", "50 % of receivers"),
+        ("90", "convergence-90", "90 %"),
+        ("99", "convergence-99", "99 %"),
+        ("99.9", "convergence-99.9", "99.9 %"),
+        ("100", "convergence-100", "all"),
+    ];
+    let part = |(percent, file, name): (&str, &'static str, &'static str)| {
+        named(&[(file, name)]).pop().map(|series| (series, of(percent)))
+    };
+    let spread: Vec<svg::Part<'_>> = spread.into_iter().filter_map(part).collect();
     if !spread.is_empty() {
         let chart = svg::cumulative(&spread, "% of publications");
         let _ = write!(page.0, "<h2>Convergence: publications that had reached so many receivers</h2>{chart}");

@@ -21,6 +21,9 @@ const SAMPLES_MIN: f64 = 10.0;
 /// A named distribution of microseconds.
 pub(super) type Series<'s> = (&'s str, &'s Histogram<u64>);
 
+/// The same, with how many samples there would be if all had come to pass.
+pub(super) type Part<'s> = (Series<'s>, u64);
+
 /// How values become places.
 #[derive(Clone, Copy)]
 enum Scale {
@@ -199,13 +202,16 @@ fn curve(histogram: &Histogram<u64>) -> impl Iterator<Item = (f64, f64)> {
 }
 
 /// Which part of all had been done after so many milliseconds.
-pub(super) fn cumulative(series: &[Series<'_>], of_what: &str) -> String {
-    let (least, most) = range(series);
+pub(super) fn cumulative(parts: &[Part<'_>], of_what: &str) -> String {
+    let series: Vec<Series<'_>> = parts.iter().map(|(series, _)| *series).collect();
+    let (least, most) = range(&series);
     let mut chart = Chart::new(of_what, Scale::log(least, most), Scale::linear(100.0));
     chart.axes("milliseconds since the publication was due", of_what);
-    for (colour, (_, histogram)) in series.iter().enumerate() {
+    for (colour, ((_, histogram), all)) in parts.iter().enumerate() {
         let first = (to_ms(histogram.min_nz()), 0.0);
-        chart.line(colour, std::iter::once(first).chain(curve(histogram).map(|(ms, part)| (ms, part * 100.0))));
+        // What never came to pass keeps a curve from the top.
+        let percent = 100.0 * histogram.len() as f64 / (*all).max(histogram.len()).max(1) as f64;
+        chart.line(colour, std::iter::once(first).chain(curve(histogram).map(|(ms, part)| (ms, part * percent))));
     }
     chart.finish(&series.iter().map(|(name, _)| *name).collect::<Vec<_>>())
 }
@@ -287,7 +293,10 @@ mod tests {
     fn a_curve_goes_from_nothing_to_all_and_says_nothing_of_rarer_things_than_it_knows() {
         let mut one = histogram();
         (1..=1000).for_each(|ms| one.record(ms * 1000).unwrap());
-        let drawn = cumulative(&[("one", &one)], "%");
+        let half = cumulative(&[(("one", &one), 2000)], "%");
+        let middle = format!(",{:.1}\"", TOP + (HEIGHT - TOP - BOTTOM) / 2.0);
+        assert!(half.contains(&middle), "half of them never came: {half}");
+        let drawn = cumulative(&[(("one", &one), 1000)], "%");
         let points = drawn.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
         let ends = |place: &str| place.split(',').map(|n| n.parse::<f64>().unwrap()).collect::<Vec<_>>();
         let (first, last) = (ends(points.split(' ').next().unwrap()), ends(points.split(' ').next_back().unwrap()));

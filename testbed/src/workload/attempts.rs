@@ -1,4 +1,4 @@
-//! Attempts at publishing, all decided before the first is made.
+//! Attempts at publishing, which seed and scenario decide, whatever becomes of those before.
 
 use super::{Contents, Random, Updates};
 use crate::scenario::{Publication, Scenario};

@@ -1,4 +1,4 @@
-//! Publishers: each attempt is one request with a key of its own, and has exactly one outcome.
+//! Publishers: each attempt is one request and has exactly one outcome. A retry is an attempt of its own under the same key.
 
 use super::Attempt;
 use crate::{

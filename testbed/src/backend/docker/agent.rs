@@ -3,16 +3,13 @@
 //! What it has started tells its events down a pipe of the testbed's, which also looks after it by a descriptor of the process
 //! (`pidfd`): nothing that is measured passes through the agent or the engine.
 
-#![allow(unsafe_code, reason = "the standard library does not give a process's descriptor yet")]
-
-use super::wire::Wire;
+use super::{pidfd, wire::Wire};
 use crate::backend::local::intercept;
-use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::{
     io,
     os::{
-        fd::{AsFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
     path::Path,
@@ -95,7 +92,8 @@ fn start(
     let mut child = command.spawn()?;
     // The command holds this end of the events' pipe, which must end with the process.
     drop(command);
-    let described = || Ok([Some(describe(&child)?), hook.map(|hook| hook.listener()).transpose()?.map(OwnedFd::from)]);
+    let described =
+        || Ok([Some(pidfd::open(child.id())?), hook.map(|hook| hook.listener()).transpose()?.map(OwnedFd::from)]);
     let described: io::Result<[Option<OwnedFd>; 2]> = described();
     match described {
         Ok(files) => Ok((child, files.into_iter().flatten().collect())),
@@ -106,15 +104,4 @@ fn start(
             Err(error)
         }
     }
-}
-
-/// The descriptor of a process that has not been waited for.
-fn describe(child: &Child) -> io::Result<OwnedFd> {
-    // SAFETY: two numbers; the kernel makes a new descriptor.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made it for this process.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }

@@ -4,13 +4,13 @@
 use super::{
     agent::{Answer, Request},
     engine::{Engine, EngineError, Spec},
+    pidfd,
     wire::{Door, Wire},
 };
 use crate::backend::local::{Listener, Wan};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::Signal,
-    unistd::Pid,
 };
 use std::{
     fs, io,
@@ -20,12 +20,14 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 /// A container's agent is there within this.
 const AGENT_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked whether it will never be.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// One host's container, over all its lives.
 #[derive(Debug)]
@@ -36,8 +38,12 @@ pub struct Container {
     /// The directory of the run.
     pub(super) run: PathBuf,
     pub(super) spec: Spec,
+    pub(super) gate: Arc<Gate>,
     pub(super) state: Mutex<State>,
 }
+
+/// Whether no container is made any more: the run is over. Held for reading while one is made.
+pub(super) type Gate = RwLock<bool>;
 
 #[derive(Default, Debug)]
 pub(super) struct State {
@@ -70,10 +76,18 @@ pub(in crate::backend) struct ContainerChild {
     pid: u32,
     descriptor: OwnedFd,
     agent: Arc<Agent>,
-    status: Option<ExitStatus>,
 }
 
 impl Container {
+    /// Makes the container, if there is none.
+    pub(in crate::backend) fn prepare(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.life.is_none() {
+            state.life = Some(self.begin()?);
+        }
+        Ok(())
+    }
+
     /// Starts a process in it, in a new container if there is none or it has died.
     pub(in crate::backend) fn start(
         &self,
@@ -107,7 +121,7 @@ impl Container {
             (Answer::Ended(_), _) => (None, None),
         };
         let descriptor = descriptor.ok_or_else(|| io::Error::other("the agent did not say what it has started"))?;
-        let child = ContainerChild { pid: pid(&descriptor)?, descriptor, agent, status: None };
+        let child = ContainerChild { pid: pidfd::number(descriptor.as_fd())?, descriptor, agent };
         Ok(Started { child, listener: listener.map(Listener::from) })
     }
 
@@ -117,18 +131,45 @@ impl Container {
         fs::create_dir_all(&meeting)?;
         let socket = meeting.join("agent");
         let door = Door::at(&socket)?;
-        let id = self.engine.run(&self.name, &self.spec, &self.run, &socket).map_err(io::Error::other)?;
-        let timeout = PollTimeout::try_from(AGENT_WITHIN).unwrap_or(PollTimeout::MAX);
-        if poll(&mut [PollFd::new(door.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
-            return Err(io::Error::other(format!(
-                "the container of {} did not begin within {AGENT_WITHIN:?}",
-                self.name
-            )));
+        let is_over = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_over {
+            return Err(io::Error::other("the run is over"));
         }
-        let wire = door.accept()?;
-        // By its number outside of the container.
-        self.wan.renew(&self.name, wire.peer()?.as_raw().cast_unsigned())?;
-        Ok(Life { id, agent: Arc::new(Agent(Mutex::new(wire))) })
+        let id = self.engine.run(&self.name, &self.spec, &self.run, &socket).map_err(io::Error::other)?;
+        drop(is_over);
+        let meet = || -> io::Result<Arc<Agent>> {
+            let wire = self.welcome(&door, &id)?;
+            // By its number outside of the container.
+            self.wan.renew(&self.name, wire.peer()?.as_raw().cast_unsigned())?;
+            Ok(Arc::new(Agent(Mutex::new(wire))))
+        };
+        match meet() {
+            Ok(agent) => Ok(Life { id, agent }),
+            Err(error) => {
+                // What has failed matters more.
+                let _ = self.engine.remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the agent of a container that was just started.
+    fn welcome(&self, door: &Door, id: &str) -> io::Result<Wire> {
+        let given_up = Instant::now() + AGENT_WITHIN;
+        let timeout = PollTimeout::try_from(LOOK_EVERY).unwrap_or(PollTimeout::MAX);
+        loop {
+            match poll(&mut [PollFd::new(door.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) | Err(nix::Error::EINTR) => {}
+                Ok(_) => return door.accept(),
+                Err(error) => return Err(error.into()),
+            }
+            let what = match self.engine.ended(id) {
+                Some(how) => format!("has ended at once: {how}"),
+                None if Instant::now() >= given_up => format!("did not begin within {AGENT_WITHIN:?}"),
+                None => continue,
+            };
+            return Err(io::Error::other(format!("the container of {} {what}", self.name)));
+        }
     }
 
     /// Ends the container. A process that is started later gets a new one.
@@ -182,46 +223,34 @@ impl ContainerChild {
         self.pid
     }
 
-    /// Kills it.
-    pub(in crate::backend) fn kill(&self) -> io::Result<()> {
-        // Its number is its own until the agent has waited for it.
-        Ok(nix::sys::signal::kill(Pid::from_raw(self.pid.cast_signed()), Signal::SIGKILL)?)
+    /// Sends it a signal.
+    pub(in crate::backend) fn signal(&self, signal: Signal) -> io::Result<()> {
+        pidfd::send_signal(self.descriptor.as_fd(), signal)
     }
 
-    /// How it ended, if it has.
-    pub(in crate::backend) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        if self.status.is_some() || self.has_ended(PollTimeout::ZERO)? { self.wait().map(Some) } else { Ok(None) }
+    /// Whether it has ended.
+    pub(in crate::backend) fn has_ended(&self) -> io::Result<bool> {
+        self.ends(PollTimeout::ZERO)
     }
 
-    /// Waits for its end.
+    /// Waits for its end, once. Not while its container is paused: then nobody in it answers.
     pub(in crate::backend) fn wait(&mut self) -> io::Result<ExitStatus> {
-        if let Some(status) = self.status {
-            return Ok(status);
-        }
-        while !self.has_ended(PollTimeout::NONE)? {}
+        while !self.ends(PollTimeout::NONE)? {}
         let status = match self.agent.ask(&Request::Wait, &[])? {
             Some((Answer::Ended(status), _)) => status,
             Some((answer, _)) => return Err(io::Error::other(format!("the agent said {answer:?}"))),
             // With the container everything in it is killed.
             None => Signal::SIGKILL as i32,
         };
-        Ok(*self.status.insert(ExitStatus::from_raw(status)))
+        Ok(ExitStatus::from_raw(status))
     }
 
-    fn has_ended(&self, within: PollTimeout) -> io::Result<bool> {
+    fn ends(&self, within: PollTimeout) -> io::Result<bool> {
         match poll(&mut [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)], within) {
             Err(nix::Error::EINTR) => Ok(false),
             ended => Ok(ended? > 0),
         }
     }
-}
-
-/// The number that a process has here, by its descriptor.
-fn pid(descriptor: &OwnedFd) -> io::Result<u32> {
-    use std::os::fd::AsRawFd as _;
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd()))?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.filter(|pid| *pid != 0).ok_or_else(|| io::Error::other("the process cannot be seen from here"))
 }
 
 /// All containers of a run. Dropping it removes them, and the image.
@@ -231,6 +260,7 @@ pub(in crate::backend) struct Containers {
     pub(super) run: PathBuf,
     /// What they have in common.
     pub(super) spec: Spec,
+    pub(super) gate: Arc<Gate>,
 }
 
 impl Containers {
@@ -238,14 +268,20 @@ impl Containers {
     pub(in crate::backend) fn host(&self, name: &str, wan: &Arc<Wan>, sees: Vec<PathBuf>) -> Arc<Container> {
         let (engine, wan, run) = (Arc::clone(&self.engine), Arc::clone(wan), self.run.clone());
         let spec = Spec { sees, ..self.spec.clone() };
-        Arc::new(Container { name: name.to_owned(), engine, wan, run, spec, state: Mutex::default() })
+        let (name, gate) = (name.to_owned(), Arc::clone(&self.gate));
+        Arc::new(Container { name, engine, wan, run, spec, gate, state: Mutex::default() })
+    }
+
+    /// Removes all of them and the image; at return none is left, and none is made any more.
+    pub(in crate::backend) fn remove(&self) -> Result<(), EngineError> {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = true;
+        self.engine.remove_run(&self.run).map(drop)
     }
 }
 
 impl Drop for Containers {
     fn drop(&mut self) {
-        if let Err(error) = self.engine.remove_run(&self.run) {
-            tracing::warn!("containers are left; `acms-testbed clean` removes them: {error}");
-        }
+        // Best effort: who comes to the end of a run has done it, and knows.
+        let _ = self.remove();
     }
 }

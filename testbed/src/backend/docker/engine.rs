@@ -2,7 +2,7 @@
 
 use bollard::{
     Docker, body_try_stream,
-    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig},
+    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType},
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, ListContainersOptions, ListImagesOptions, RemoveContainerOptions,
         RemoveImageOptions, StartContainerOptions,
@@ -123,7 +123,8 @@ impl Engine {
             from_src: Some("-".into()),
             repo: Some(LABEL.into()),
             tag: Some(tag(run)),
-            changes: vec![format!("LABEL {LABEL}={}", run.display())],
+            // In quotes: directories may have spaces.
+            changes: vec![format!("LABEL {LABEL}={:?}", run.display().to_string())],
             ..CreateImageOptions::default()
         };
         let imported = self.wait(|docker| async move {
@@ -143,13 +144,15 @@ impl Engine {
             // The testbed puts the only interface in.
             network_mode: Some("none".into()),
             auto_remove: Some(true),
-            binds: Some(sees.map(|dir| format!("{0}:{0}", dir.display())).collect()),
+            mounts: Some(sees.map(|dir| mount(&dir.display().to_string())).collect()),
             readonly_rootfs: Some(true),
             cap_drop: Some(vec!["ALL".into()]),
             security_opt: Some(vec!["no-new-privileges".into()]),
             // What is said goes to the testbed.
             log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
             memory: spec.memory.map(u64::cast_signed),
+            // With swap it would be slow where it is to be stopped.
+            memory_swap: spec.memory.map(u64::cast_signed),
             nano_cpus: spec.nano_cpus.map(u64::cast_signed),
             ..HostConfig::default()
         };
@@ -203,6 +206,20 @@ impl Engine {
         }
     }
 
+    /// How a container ended, if it has; none if it runs, or nothing is known of it any more.
+    pub(super) fn ended(&self, id: &str) -> Option<String> {
+        let id = id.to_owned();
+        let state = self.wait(|docker| async move { docker.inspect_container(&id, None).await });
+        match state.map(|inspected| inspected.state) {
+            Ok(Some(state)) if state.running == Some(false) => {
+                let code = state.exit_code.unwrap_or_default();
+                Some(format!("exit code {code} {}", state.error.unwrap_or_default()).trim_end().to_owned())
+            }
+            Err(error) if status(&error) == Some(404) => Some("it is gone".to_owned()),
+            _ => None,
+        }
+    }
+
     /// Removes a container; at return it is gone.
     pub(super) fn remove(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
@@ -243,14 +260,16 @@ impl Engine {
                 let docker = docker.clone();
                 under_way.spawn(async move { remove(&docker, &id).await });
             }
+            // One that cannot be removed is no reason to leave the others.
+            let mut result = Ok(count);
             while let Some(removed) = under_way.join_next().await {
-                removed.expect("removing does not panic")?;
+                result = result.and(removed.expect("removing does not panic").map(|()| count));
             }
             for image in docker.list_images(Some(images)).await? {
                 let options = RemoveImageOptions { force: true, ..RemoveImageOptions::default() };
-                docker.remove_image(&image.id, Some(options), None).await?;
+                result = result.and(docker.remove_image(&image.id, Some(options), None).await.map(|_| count));
             }
-            Ok(count)
+            result
         });
         removed.map_err(refused("removing what is the testbed's"))
     }
@@ -293,6 +312,12 @@ fn status(error: &bollard::errors::Error) -> Option<u16> {
     }
 }
 
+/// A directory that is inside where it is outside.
+fn mount(dir: &str) -> Mount {
+    let (source, target) = (Some(dir.to_owned()), Some(dir.to_owned()));
+    Mount { source, target, typ: Some(MountType::BIND), ..Mount::default() }
+}
+
 /// What a run is called among images and containers.
 fn tag(run: &Path) -> String {
     let name = run.file_name().unwrap_or(run.as_os_str()).to_string_lossy();
@@ -302,5 +327,8 @@ fn tag(run: &Path) -> String {
 /// The variables that processes inside share with the testbed.
 fn inherited() -> Vec<String> {
     let is_ours = |name: &str| name.starts_with("ACMS_") || name.starts_with("RUST_");
-    std::env::vars().filter(|(name, _)| is_ours(name)).map(|(name, value)| format!("{name}={value}")).collect()
+    // What is no text is nobody's whom it concerns.
+    let texts =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    texts.filter(|(name, _)| is_ours(name)).map(|(name, value)| format!("{name}={value}")).collect()
 }

@@ -5,6 +5,7 @@ mod agent;
 mod container;
 mod engine;
 mod image;
+mod pidfd;
 mod wire;
 
 pub(crate) use agent::main as agent;
@@ -39,15 +40,21 @@ impl Backend for DockerBackend {
         let version = engine.version()?;
         let make = |work: &Path| {
             context.progress.phase(&format!("making an image for the container engine {version}"));
-            let containers = make(scenario, context, work, Arc::clone(&engine))?;
-            Ok(Some((containers, format!("hosts are in containers of engine {version}"))))
+            let (containers, program) = make(scenario, context, work, Arc::clone(&engine))?;
+            let said = format!("hosts are in containers of engine {version}, and run {}", program.display());
+            Ok(Some((containers, said)))
         };
         local::run_here(self.name(), scenario, context, sink, make)
     }
 }
 
-/// No container yet, but the image that they are made of.
-fn make(scenario: &Scenario, context: &Context, work: &Path, engine: Arc<Engine>) -> Result<Containers, BackendError> {
+/// No container yet, but the image that they are made of, and the program in it.
+fn make(
+    scenario: &Scenario,
+    context: &Context,
+    work: &Path,
+    engine: Arc<Engine>,
+) -> Result<(Containers, PathBuf), BackendError> {
     let system = |source| BackendError::System { what: "making what the image is made of".to_owned(), source };
     let program = program(&context.program).map_err(system)?;
     let spec = Spec {
@@ -56,12 +63,12 @@ fn make(scenario: &Scenario, context: &Context, work: &Path, engine: Arc<Engine>
         nano_cpus: scenario.containers.cpus.map(|cpus| (cpus * 1e9) as u64),
     };
     // From here on all goes when this does.
-    let containers = Containers { engine, run: work.to_owned(), spec };
+    let containers = Containers { engine, run: work.to_owned(), spec, gate: Arc::default() };
     let archive = work.join("image.tar");
     image::write_archive(&program, &archive).map_err(system)?;
     containers.engine.import(&archive, work)?;
     fs::remove_file(&archive).map_err(system)?;
-    Ok(containers)
+    Ok((containers, program))
 }
 
 /// How `acms` is started in a container.
@@ -71,18 +78,11 @@ pub(super) fn program_inside() -> Program {
 
 /// The testbed's own program: the one that runs, or, in a process of Python's, the one on the path.
 fn program(acms: &Program) -> io::Result<PathBuf> {
-    let is_it = |path: &Path| path.file_name().is_some_and(|name| name == "acms-testbed");
-    let on_path = || {
-        let dirs = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&dirs).map(|dir| dir.join("acms-testbed")).find(|path| path.is_file())
-    };
-    let running = acms.command.first().map(PathBuf::from).filter(|path| is_it(path));
-    // A script of Python's is no program for an image.
-    let is_program = |path: &PathBuf| {
-        let mut magic = [0; 4];
-        fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
-    };
-    running.or_else(on_path).filter(is_program).ok_or_else(|| {
+    const NAME: &str = "acms-testbed";
+    let running = acms.command.first().map(PathBuf::from).filter(|path| path.ends_with(NAME));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|dir| dir.join(NAME));
+    running.into_iter().chain(on_path).find(|path| is_program(path)).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
             "containers run the program acms-testbed, which is not on the path: build it (cargo build -p acms-testbed) and \
@@ -91,11 +91,22 @@ fn program(acms: &Program) -> io::Result<PathBuf> {
     })
 }
 
+/// Whether an image can have it: the script that Python puts in its place is none.
+fn is_program(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
+}
+
+/// Who has no engine has no containers.
+fn is_absent(error: &bollard::errors::Error) -> bool {
+    matches!(error, bollard::errors::Error::SocketNotFoundError(_))
+}
+
 /// Removes the containers and images of runs that are over, if there is an engine: a line for each.
 pub(super) fn clean(is_over: impl Fn(&Path) -> bool) -> Result<Vec<String>, EngineError> {
     let engine = match Engine::connect() {
-        // Who has no engine has no containers.
-        Err(EngineError::Silent(_)) => return Ok(Vec::new()),
+        Err(EngineError::Silent(error)) if is_absent(&error) => return Ok(Vec::new()),
+        Err(EngineError::Silent(error)) => return Ok(vec![format!("not looked for\tcontainers: {error}")]),
         engine => engine?,
     };
     let mut done = Vec::new();

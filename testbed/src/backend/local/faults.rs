@@ -142,6 +142,10 @@ impl Injector {
 
     /// At return it is ready, unless something else keeps it down.
     async fn up(&self, host: &str) -> Result<(), BackendError> {
+        if let Some(container) = self.on_hosts(host, |hosts, host| hosts.container(host)).await? {
+            // Without the lock, as making one takes its time. What is wrong is said at the start.
+            let _ = blocking(move || container.prepare()).await;
+        }
         if let Some(ready) = self.on_hosts(host, |hosts, host| hosts.let_up(host)).await? {
             // Without the lock: other faults have their own times.
             blocking(move || ready.wait(READY_WITHIN, None)).await?;

@@ -5,9 +5,10 @@ use super::cluster::PUBLISH_PORT;
 use crate::{
     faults::{
         FaultKind,
-        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, damaged, is_object, is_snapshot, max_age, misbehaves},
+        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, Spoilt, is_object, is_snapshot, max_age, misbehaves, spoil},
     },
     network::router::Namespace,
+    progress::Progress,
     trace::now_ns,
     workload::{Answer, Random, Sender, connect},
 };
@@ -31,7 +32,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::AbortHandle,
+    task::{AbortHandle, JoinSet},
 };
 
 /// Where the cache itself serves.
@@ -94,11 +95,12 @@ impl Front {
         address: SocketAddr,
         place: impl Fn() -> Option<Namespace> + Send + Sync + 'static,
         random: Random,
+        progress: Progress,
     ) -> Front {
         let (misbehaviours, hits, kept, past) = Default::default();
         let state = State { misbehaviours, hits, passed: 0, random, kept, kept_len: 0, past };
         let state = Arc::new(Mutex::new(state));
-        let serving = tokio::spawn(serve(address, Arc::new(place), Arc::clone(&state)));
+        let serving = tokio::spawn(serve(address, Arc::new(place), Arc::clone(&state), progress));
         Front { state, _serving: Arc::new(Serving(serving.abort_handle())) }
     }
 
@@ -141,6 +143,12 @@ impl State {
         (!is_fresh && self.misbehaves(FaultKind::CacheStale)).then_some(answer)
     }
 
+    /// As a cache that starts again.
+    fn forget(&mut self) {
+        self.kept.clear();
+        self.kept_len = 0;
+    }
+
     /// Remembers what may be answered again.
     fn keep(&mut self, target: &str, answer: &Answer) {
         let control = answer.headers.get(CACHE_CONTROL).and_then(|control| control.to_str().ok());
@@ -148,8 +156,7 @@ impl State {
             return;
         };
         if self.kept_len > KEPT_LEN_MAX {
-            self.kept.clear();
-            self.kept_len = 0;
+            self.forget();
         }
         let now_ns = now_ns();
         let fresh_until_ns = now_ns.saturating_add(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
@@ -167,19 +174,15 @@ impl State {
 
     /// What becomes of an answer on its way out.
     fn reply(&mut self, target: &str, mut answer: Answer) -> Reply {
-        let (before, mut is_cut) = (self.hits.values().sum::<u64>(), false);
-        if !self.misbehaviours.is_empty() && answer.status == 200 && !answer.body.is_empty() {
-            let at = self.random.below(answer.body.len() as u64) as usize;
-            if self.misbehaves(FaultKind::CacheCorrupt) {
-                answer.body = damaged(&answer.body, at, is_object(target), &mut self.random);
-            }
-            if self.misbehaves(FaultKind::CacheTruncate) {
-                answer.body = answer.body.slice(..at);
-                // With or without a length in the head that says so.
-                is_cut = self.random.below(2) == 0;
-            }
+        if self.misbehaviours.is_empty() || answer.status != 200 || answer.body.is_empty() {
+            self.passed += 1;
+            return Reply { answer, is_cut: false };
         }
-        self.passed += u64::from(self.hits.values().sum::<u64>() == before);
+        let Spoilt { body, is_cut, faults } =
+            spoil(&answer.body, is_object(target), &self.misbehaviours, &mut self.random);
+        self.passed += u64::from(faults.is_empty());
+        faults.into_iter().for_each(|fault| *self.hits.entry(fault).or_default() += 1);
+        answer.body = body;
         Reply { answer, is_cut }
     }
 }
@@ -187,23 +190,35 @@ impl State {
 type Place = Arc<dyn Fn() -> Option<Namespace> + Send + Sync>;
 
 /// Listens where the cache is, also when that is somewhere else.
-async fn serve(address: SocketAddr, place: Place, state: Arc<Mutex<State>>) {
+async fn serve(address: SocketAddr, place: Place, state: Arc<Mutex<State>>, progress: Progress) {
+    let behind = SocketAddr::new(address.ip(), BEHIND_PORT).to_string();
+    let (mut last, mut has_told) = (None, false);
     loop {
         let namespace = place();
+        // One that has failed is tried again after a while.
+        if last.replace(namespace.clone()) == Some(namespace.clone()) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
         match listen(address, namespace.clone()).await {
             Ok(listener) => {
+                // What is under way ends with the place where it is.
+                let mut conversations = JoinSet::new();
                 while place() == namespace {
-                    let accepted = tokio::time::timeout(LOOK_EVERY, listener.accept()).await;
-                    if let Ok(Ok((stream, _))) = accepted {
-                        let behind = SocketAddr::new(address.ip(), BEHIND_PORT).to_string();
-                        tokio::spawn(converse(stream, behind, namespace.clone(), Arc::clone(&state)));
+                    while conversations.try_join_next().is_some() {}
+                    match tokio::time::timeout(LOOK_EVERY, listener.accept()).await {
+                        Ok(Ok((stream, _))) => {
+                            let (behind, namespace) = (behind.clone(), namespace.clone());
+                            conversations.spawn(converse(stream, behind, namespace, Arc::clone(&state)));
+                        }
+                        Ok(Err(_)) => tokio::time::sleep(LOOK_EVERY).await,
+                        Err(_) => {}
                     }
                 }
             }
-            Err(error) => {
-                tracing::warn!("nothing stands in front of the cache at {address}: {error}");
-                tokio::time::sleep(LOOK_EVERY).await;
+            Err(error) if !std::mem::replace(&mut has_told, true) => {
+                progress.note(&format!("nothing stands in front of the cache at {address} yet: {error}"));
             }
+            Err(_) => {}
         }
     }
 }
@@ -218,17 +233,20 @@ async fn listen(address: SocketAddr, namespace: Option<Namespace>) -> io::Result
     TcpListener::from_std(listener)
 }
 
-/// Passes on what one client asks, and what it is answered.
+/// Passes on what one client asks, and what it is answered, as long as the cache is there.
 async fn converse(stream: TcpStream, behind: String, namespace: Option<Namespace>, state: Arc<Mutex<State>>) {
-    let sender: tokio::sync::Mutex<Option<Sender>> = tokio::sync::Mutex::new(None);
+    let Ok(sender) = connect(&behind, namespace.as_ref()).await else {
+        // A cache that starts again knows nothing but contents.
+        return lock(&state).forget();
+    };
+    let sender = tokio::sync::Mutex::new(sender);
     let pass = |request: Request<Incoming>| async {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let old = lock(&state).old_answer(&target);
         let answer = match old {
             Some(answer) => answer,
             None => {
-                let mut sender = sender.lock().await;
-                let answer = ask(&mut sender, &behind, namespace.as_ref(), request).await?;
+                let answer = ask(&mut *sender.lock().await, request).await?;
                 lock(&state).keep(&target, &answer);
                 answer
             }
@@ -236,25 +254,24 @@ async fn converse(stream: TcpStream, behind: String, namespace: Option<Namespace
         let reply = lock(&state).reply(&target, answer);
         Ok::<_, io::Error>(response(reply))
     };
-    // An error ends the connection, as the cache would have.
     let _ = stream.set_nodelay(true);
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(pass)).await;
+    // An error ends the connection, as the cache would have; so does the end of the cache.
+    let gone = async {
+        while !sender.try_lock().is_ok_and(|sender| sender.is_closed()) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(pass)) => {}
+        () = gone => {}
+    }
 }
 
-async fn ask(
-    sender: &mut Option<Sender>,
-    behind: &str,
-    namespace: Option<&Namespace>,
-    request: Request<Incoming>,
-) -> io::Result<Answer> {
+async fn ask(sender: &mut Sender, request: Request<Incoming>) -> io::Result<Answer> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
-    let asked = match sender {
-        Some(sender) if !sender.is_closed() => sender,
-        _ => sender.insert(connect(behind, namespace).await.map_err(io::Error::other)?),
-    };
-    asked.ready().await.map_err(io::Error::other)?;
-    let answer = asked.send_request(Request::from_parts(head, Full::new(body))).await.map_err(io::Error::other)?;
+    sender.ready().await.map_err(io::Error::other)?;
+    let answer = sender.send_request(Request::from_parts(head, Full::new(body))).await.map_err(io::Error::other)?;
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })

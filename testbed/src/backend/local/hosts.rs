@@ -6,7 +6,7 @@ use super::{
     process::{Launch, Place, Process, ProcessError, Readiness, stop_all},
 };
 use crate::{
-    backend::Stop,
+    backend::{Stop, docker::Container},
     system::{Program, cache_args, receive_args},
     trace::{Kind, Recorder, Template, Text},
 };
@@ -17,6 +17,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -125,13 +126,15 @@ pub struct Hosts {
     held_down: BTreeMap<String, u32>,
     /// How many faults keep it from going on.
     held_still: BTreeMap<String, u32>,
+    /// All have been stopped; faults that come later find nobody.
+    is_over: bool,
 }
 
 impl Hosts {
     /// A cluster without caches and receivers yet.
     pub fn new(cluster: LocalCluster) -> Hosts {
         let (held_down, held_still) = (BTreeMap::new(), BTreeMap::new());
-        Hosts { cluster, caches: Vec::new(), receivers: Vec::new(), held_down, held_still }
+        Hosts { cluster, caches: Vec::new(), receivers: Vec::new(), held_down, held_still, is_over: false }
     }
 
     /// Starts `count` receivers, `per_process` to a process, each process with the options of its first; at return all
@@ -223,10 +226,19 @@ impl Hosts {
 
     /// Starts it again, unless something else keeps it down. It has still to become ready.
     pub fn let_up(&mut self, host: &str) -> Result<Option<Readiness>, ProcessError> {
-        if release(&mut self.held_down, host) {
+        if release(&mut self.held_down, host) && !self.is_over {
             return self.process(host)?.start().map(Some);
         }
         Ok(None)
+    }
+
+    /// The container that a host's process runs in, or will.
+    pub(super) fn container(&mut self, host: &str) -> Result<Option<Arc<Container>>, ProcessError> {
+        let is_over = self.is_over;
+        Ok(match self.process(host)?.place() {
+            Place::In(container) if !is_over => Some(Arc::clone(container)),
+            _ => None,
+        })
     }
 
     /// Notes that a host's process has ended for a reason, and keeps it down until [`Hosts::let_up`]. False if it runs.
@@ -259,6 +271,7 @@ impl Hosts {
 
     /// Ends all processes: SIGTERM, and SIGKILL after `grace`.
     pub fn stop(&mut self, grace: Duration) {
+        self.is_over = true;
         for process in self.processes() {
             process.note_usage();
         }

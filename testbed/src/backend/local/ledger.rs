@@ -1,8 +1,9 @@
 //! What a run has made outside of its own memory, written down where it is made, so that [`clean`] undoes what a run left
 //! behind that was killed.
 //!
-//! Processes end with the testbed, namespaces, interfaces and filters with the processes. What stays are directories, and, if
-//! the worst comes to the worst, a process that was killed so little ago that it is still there.
+//! Processes end with the testbed, namespaces, interfaces and filters with the processes. What stays are directories, the image
+//! of a run in containers and those of them that were paused, and, if the worst comes to the worst, a process that was killed so
+//! little ago that it is still there.
 
 use super::{super::docker, process::stat};
 use nix::{sys::signal::Signal, unistd::Pid};
@@ -131,6 +132,11 @@ fn remove_unfinished(results: &Path) -> io::Result<Option<String>> {
         _ => {}
     }
     let _ = fs::remove_dir_all(results.join("logs"));
+    for file in fs::read_dir(results)?.flatten().map(|entry| entry.path()) {
+        if file.extension().is_some_and(|extension| extension == "pcap") {
+            fs::remove_file(file)?;
+        }
+    }
     Ok(fs::remove_dir(results).is_ok().then(|| format!("removed\t{}", results.display())))
 }
 

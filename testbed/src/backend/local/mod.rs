@@ -75,16 +75,18 @@ pub(super) fn run_here(
     if let Some(logs) = context.logs.as_ref().filter(|_| result.is_err() || has_fallen) {
         keep_logs(work.path(), logs);
     }
+    let mut left = None;
     if let Some(containers) = containers {
         context.progress.phase("removing the containers");
-        drop(containers);
+        left = containers.remove().err().map(|error| format!("containers are left, for `acms-testbed clean`: {error}"));
     }
+    left.iter().for_each(|left| context.progress.note(left));
     if !context.keep {
         context.progress.phase("removing stores and directories");
         remove_all(work.path());
     }
     let (trace, mut notes) = result?;
-    notes.extend(said);
+    notes.extend(said.into_iter().chain(left));
     if let Some(logs) = context.logs.as_ref().filter(|_| has_fallen) {
         notes.push(format!("logs of the processes, some of which ended by themselves, are in {}", logs.display()));
     }
@@ -99,8 +101,9 @@ pub(super) fn run_here(
 /// Takes all the open files that this process may have, and refuses a fleet that would need more.
 fn check_limits(scenario: &Scenario) -> Result<(), BackendError> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    /// Of each process: its events, its log; of each host on a network: its namespace, its interface, what measures it.
-    const EACH: u64 = 5;
+    /// Of each process: its events, its log; of each host on a network: its namespace, its interface, what measures it; of each
+    /// container: what it is asked by, and its process.
+    const EACH: u64 = 7;
     /// Publishers' connections, the testbed itself.
     const BESIDE: u64 = 1_000;
     let failed = |error: nix::Error| BackendError::System { what: "reading limits".to_owned(), source: error.into() };

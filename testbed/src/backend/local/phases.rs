@@ -98,8 +98,8 @@ pub(super) async fn run(
     let hosts = Arc::clone(&run.hosts);
     // Killed and reaped by the time this returns.
     blocking(move || lock(&hosts).stop(grace)).await;
-    if let Some(wan) = &run.wan {
-        wan.finish();
+    if let Some(Err(error)) = run.wan.as_ref().map(|wan| wan.finish()) {
+        run.notes.push(format!("packets in files are not complete: {error}"));
     }
     result?;
     if run.recorder.bad_lines() > 0 {
@@ -137,15 +137,18 @@ fn start_wan(
     is_contained: bool,
     notes: &mut Vec<String>,
 ) -> Result<Option<Arc<Wan>>, BackendError> {
-    if !context.captures.is_empty() && !scenario.needs_network() && !is_contained {
-        notes.push("left out: packets in files, as there is no emulated network".to_owned());
-    }
     let is_free = scenario.containers != ContainerLimits::default() && !is_contained;
     if is_free {
         notes.push("left out: the limits of containers, as there are none here".to_owned());
     }
+    let without = |notes: &mut Vec<String>| {
+        if !context.captures.is_empty() {
+            notes.push("left out: packets in files, as there is no emulated network".to_owned());
+        }
+        Ok(None)
+    };
     if !scenario.needs_network() && !is_contained {
-        return Ok(None);
+        return without(notes);
     }
     context.progress.phase(&format!("making a network of {} hosts", scenario.hosts().len()));
     match Wan::start(scenario) {
@@ -167,7 +170,7 @@ fn start_wan(
             );
             context.progress.note(&what);
             notes.push(what);
-            Ok(None)
+            without(notes)
         }
         Err(source) => Err(BackendError::System { what: "making the network".to_owned(), source }),
     }
@@ -275,6 +278,7 @@ impl Run<'_> {
             self.load(contents).await?;
         }
         if let Some(show) = self.context.linger {
+            self.progress().finish();
             show(&self.places());
             self.context.stop.requested().await;
             return Err(BackendError::Interrupted);
@@ -286,27 +290,23 @@ impl Run<'_> {
 
     /// Where all hosts are.
     fn places(&self) -> Vec<HostPlace> {
-        let scenario = self.scenario.by_process();
-        let processes: Vec<Option<u32>> = lock(&self.hosts).processes().map(|process| process.pid()).collect();
-        let first_receiver = usize::from(scenario.fleet.storage_points) + scenario.fleet.caches as usize;
-        let publishers = (0..scenario.fleet.storage_points).map(|sp| format!("publisher{}", sp + 1));
+        let mut hosts = lock(&self.hosts);
+        let storage_points = self.authorities.len();
+        let processes: Vec<_> = hosts.processes().map(|process| (process.name().to_string(), process.pid())).collect();
+        let caches = processes.len() - hosts.receivers.len() - storage_points;
+        let publishers = (1..=storage_points).map(|sp| (format!("publisher{sp}"), None));
         let publishers = publishers.take(if self.wan.is_some() { usize::MAX } else { 0 });
-        let names = scenario.hosts().into_iter().chain(publishers);
-        let place = |(at, name): (usize, String)| {
-            let host = HostId(at as u32);
-            let on_network = self.wan.as_ref().map(|wan| (wan.address_of(host).to_string(), wan.at(host).path()));
-            let (address, namespace) = match on_network {
-                Some((address, namespace)) => (address, Some(namespace)),
-                None if at < self.authorities.len() => (self.authorities[at].clone(), None),
-                None if at < first_receiver => {
-                    let number = (at - self.authorities.len()) as u32;
-                    (lock(&self.hosts).cluster.address_beside(number).to_string(), None)
-                }
-                None => ("-".to_owned(), None),
+        let place = |(at, (name, pid)): (usize, (String, Option<u32>))| {
+            let id = HostId(at as u32);
+            let beside = at.checked_sub(storage_points).filter(|number| *number < caches);
+            let address = match (&self.wan, self.authorities.get(at), beside) {
+                (Some(wan), ..) => Some(wan.address_of(id)),
+                (None, Some(authority), _) => authority.split(':').next().and_then(|address| address.parse().ok()),
+                (None, None, beside) => beside.map(|number| hosts.cluster.address_beside(number as u32)),
             };
-            HostPlace { name, address, pid: processes.get(at).copied().flatten(), namespace }
+            HostPlace { name, address, pid, namespace: self.wan.as_ref().map(|wan| wan.at(id).path()) }
         };
-        names.enumerate().map(place).collect()
+        processes.into_iter().chain(publishers).enumerate().map(place).collect()
     }
 
     fn progress(&self) -> &Progress {
@@ -402,7 +402,7 @@ impl Run<'_> {
             let (wan, host) = (self.wan.clone(), name.clone());
             let place = move || wan.as_ref()?.namespace(&host);
             let random = Random::new(self.scenario.seed, &format!("replies of {name}"));
-            fronts.insert(name.clone(), Front::start(*listen, place, random));
+            fronts.insert(name.clone(), Front::start(*listen, place, random, self.progress().clone()));
             listen.set_port(BEHIND_PORT);
         }
         fronts
@@ -511,19 +511,23 @@ impl Run<'_> {
         tally: &Cell<[u64; 3]>,
         active: &Active,
     ) -> Infallible {
-        /// Above so many pairs of a receiver and a path nobody counts them each time.
-        const PAIRS_MAX: usize = 200_000;
+        /// Above so many pairs of a receiver and a path nobody counts them each time: publications wait meanwhile.
+        const PAIRS_MAX: usize = 20_000;
         const EVERY: Duration = Duration::from_millis(500);
         let (subscriptions, duration) = (self.scenario.subscriptions(), self.scenario.duration.0.as_secs());
         let receivers = self.scenario.fleet.receivers as usize;
+        if self.progress().is_silent() {
+            std::future::pending::<()>().await;
+        }
         loop {
             let [accepted, undetermined, rejected] = tally.get();
             let mut text = format!("s, {accepted} accepted");
             for (count, outcome) in [(undetermined, "undetermined"), (rejected, "rejected")] {
                 text += &if count > 0 { format!(", {count} {outcome}") } else { String::new() };
             }
-            if receivers.saturating_mul(files) <= PAIRS_MAX {
-                let live = lock(&self.hosts).live_receivers();
+            // A fault that is just being brought about has them: then without.
+            let live = self.hosts.try_lock().ok().map(|hosts| hosts.live_receivers());
+            if let Some(live) = live.filter(|_| receivers.saturating_mul(files) <= PAIRS_MAX) {
                 let (behind, pairs) = self.recorder.behind(&live, &subscriptions);
                 let part = (pairs - behind) as f64 * 100.0 / pairs.max(1) as f64;
                 text += &format!(", {part:.1} % up to date at {} of {receivers} receivers", live.len());

@@ -239,6 +239,11 @@ impl Process {
         self.running.is_some()
     }
 
+    /// Where it runs.
+    pub(super) fn place(&self) -> &Place {
+        &self.launch.place
+    }
+
     /// Variables of its next start.
     pub fn set_env(&mut self, env: Vec<(OsString, OsString)>) {
         self.launch.env = env;
@@ -263,7 +268,7 @@ impl Process {
         let told = Told { events, ready: ready.clone(), names, incarnation, recorder: self.recorder.clone() };
         if let Err(source) = events::follow(told) {
             // Without a reader it would block on a full pipe; it has not told anything yet.
-            let _ = child.kill();
+            let _ = child.signal(Signal::SIGKILL);
             let _ = child.wait();
             return Err(failed(source));
         }
@@ -338,16 +343,20 @@ impl Process {
 
     /// The same, of a process that had a reason to end.
     pub(super) fn note_if_ended_as(&mut self, outcome: &str) -> bool {
-        let ended = self.running.as_mut().is_some_and(|running| matches!(running.child.try_wait(), Ok(Some(_))));
+        let ended = self.running.as_mut().is_some_and(|running| running.child.has_ended());
+        if ended {
+            self.thaw();
+        }
         ended && self.reap(outcome).is_ok()
     }
 
     /// What has been killed in a container that stands still ends when that goes on.
     fn thaw(&self) {
         if let Place::In(container) = &self.launch.place
-            && let Err(error) = container.resume()
+            && container.resume().is_err()
         {
-            tracing::warn!("{}: {error}", self.launch.name);
+            // Then it ends with its container, if anything ends it.
+            let _ = container.end();
         }
     }
 
@@ -361,8 +370,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
-        let pid = Pid::from_raw(self.running()?.child.id().cast_signed());
-        nix::sys::signal::kill(pid, signal).map_err(|error| self.no_effect(format!("{signal}: {error}")))
+        self.running()?.child.signal(signal).map_err(|error| self.no_effect(format!("{signal}: {error}")))
     }
 
     fn wait_for_state(&self, what: &str, wanted: impl Fn(char) -> bool) -> Result<(), ProcessError> {
@@ -382,8 +390,7 @@ impl Process {
         loop {
             let name = self.launch.name.to_string();
             let running = self.running.as_mut().ok_or(ProcessError::NotRunning(name))?;
-            // An error here means that there is nothing to wait for.
-            if !matches!(running.child.try_wait(), Ok(None)) {
+            if running.child.has_ended() {
                 return Ok(true);
             }
             if waited >= within {
@@ -438,7 +445,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(running) = &mut self.running {
-            let _ = running.child.kill();
+            let _ = running.child.signal(Signal::SIGKILL);
             self.thaw();
             let _ = self.reap("killed");
         }
@@ -537,17 +544,18 @@ impl AnyChild {
         }
     }
 
-    fn kill(&mut self) -> io::Result<()> {
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         match self {
-            AnyChild::Here(child) => child.kill(),
-            AnyChild::InContainer(child) => child.kill(),
+            AnyChild::Here(child) => Ok(nix::sys::signal::kill(Pid::from_raw(child.id().cast_signed()), signal)?),
+            AnyChild::InContainer(child) => child.signal(signal),
         }
     }
 
-    fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+    /// Whether it has ended, or there is nothing to wait for.
+    fn has_ended(&mut self) -> bool {
         match self {
-            AnyChild::Here(child) => child.try_wait(),
-            AnyChild::InContainer(child) => child.try_wait(),
+            AnyChild::Here(child) => !matches!(child.try_wait(), Ok(None)),
+            AnyChild::InContainer(child) => child.has_ended().unwrap_or(true),
         }
     }
 

@@ -128,9 +128,10 @@ impl Wan {
         Ok(())
     }
 
-    /// Measures no more.
-    pub(super) fn finish(&self) {
+    /// Measures no more, and writes no more packets down.
+    pub(super) fn finish(&self) -> io::Result<()> {
         lock(&self.prober).take();
+        self.router.finish_captures()
     }
 
     /// Says what was carried so far.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     faults::{
         FaultKind,
-        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, damaged, is_object, is_snapshot, max_age, misbehaves},
+        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, Spoilt, is_object, is_snapshot, max_age, misbehaves, spoil},
     },
     trace::{Kind, Template, Text},
     workload::Random,
@@ -299,17 +299,10 @@ impl CacheHost {
         mut answer: Answer,
     ) {
         if !self.misbehaviours.is_empty() && answer.status == 200 && !answer.body.is_empty() {
-            let at = self.random.below(answer.body.len() as u64) as usize;
-            if let Some(fault) = self.misbehaves(FaultKind::CacheCorrupt) {
-                shared.bitten.push(fault);
-                answer.body = damaged(&answer.body, at, is_object(target), &mut self.random);
-            }
-            if let Some(fault) = self.misbehaves(FaultKind::CacheTruncate) {
-                shared.bitten.push(fault);
-                answer.body = answer.body.slice(..at);
-                // With or without a length in the head that says so.
-                answer.is_cut = self.random.below(2) == 0;
-            }
+            let Spoilt { body, is_cut, faults } =
+                spoil(&answer.body, is_object(target), &self.misbehaviours, &mut self.random);
+            shared.bitten.extend(faults);
+            (answer.body, answer.is_cut) = (body, is_cut || answer.is_cut);
         }
         shared.send(connection, me, Segment::Answer(answer));
     }

@@ -47,7 +47,11 @@ impl Backend for SimulatedBackend {
 
     fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
         context.progress.phase(&format!("simulating {} and what follows", scenario.duration));
-        run(scenario, sink).map(|summary| summary.notes)
+        let mut notes = run(scenario, sink)?.notes;
+        if !context.captures.is_empty() {
+            notes.push("left out: packets in files, as nobody sends any here".to_owned());
+        }
+        Ok(notes)
     }
 }
 

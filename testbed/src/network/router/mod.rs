@@ -19,7 +19,7 @@ pub use echo::ping;
 pub use namespace::{InterfaceSettings, Namespace, become_root, join};
 pub use prober::{Probe, Prober};
 
-use self::capture::Capture;
+use self::capture::Captures;
 use super::{Burst, HostId, Network};
 use crate::trace::now_ns;
 use hdrhistogram::Histogram;
@@ -102,9 +102,9 @@ struct Shared {
     stats: Mutex<RouterStats>,
     /// How long the packets of each awaited echo have been on their way so far, as the model wants it.
     echoes: Mutex<BTreeMap<u32, u64>>,
-    /// Hosts that have got an interface anew, and those whose packets are to be written down.
+    /// Hosts that have got an interface anew.
     renewed: Mutex<Vec<(HostId, File)>>,
-    captured: Mutex<Vec<(HostId, Capture)>>,
+    captures: Captures,
     stop: AtomicBool,
     wake: EventFd,
 }
@@ -144,7 +144,7 @@ impl Router {
             stats: Mutex::new(RouterStats::new()),
             echoes: Mutex::default(),
             renewed: Mutex::default(),
-            captured: Mutex::default(),
+            captures: Captures::default(),
             stop: AtomicBool::new(false),
             wake: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         });
@@ -167,9 +167,12 @@ impl Router {
 
     /// Writes what a host sends and receives to a file, from now on, as packet analysers read it.
     pub fn capture(&self, host: HostId, file: File) -> io::Result<()> {
-        lock(&self.shared.captured).push((host, Capture::new(file)?));
-        self.wake();
-        Ok(())
+        self.shared.captures.begin(host, file)
+    }
+
+    /// Writes no more packets; at return all that were written are in their files.
+    pub fn finish_captures(&self) -> io::Result<()> {
+        self.shared.captures.finish()
     }
 
     /// The thread looks around at its next turn, which this makes soon.
@@ -220,7 +223,6 @@ struct Carrier {
     epoll: Epoll,
     timer: TimerFd,
     in_flight: InFlight,
-    captures: BTreeMap<HostId, Capture>,
     /// A packet is read into this.
     packet: Box<[u8]>,
     /// When the thread last looked at all hosts.
@@ -237,8 +239,7 @@ impl Carrier {
             epoll.add(tun, EpollEvent::new(EpollFlags::EPOLLIN, host as u64))?;
         }
         let packet = vec![0; PACKET_LEN_MAX].into();
-        let (in_flight, captures) = Default::default();
-        Ok(Carrier { shared, tuns, epoll, timer, in_flight, captures, packet, looked_ns: now_ns() })
+        Ok(Carrier { shared, tuns, epoll, timer, in_flight: InFlight::default(), packet, looked_ns: now_ns() })
     }
 
     fn run(mut self) {
@@ -273,10 +274,9 @@ impl Carrier {
         }
     }
 
-    /// Takes the interfaces that hosts have got anew in place of those they had, and begins to write packets down.
+    /// Takes the interfaces that hosts have got anew in place of those they had.
     fn look_around(&mut self) {
         let _ = self.shared.wake.read();
-        self.captures.extend(std::mem::take(&mut *lock(&self.shared.captured)));
         for (host, tun) in std::mem::take(&mut *lock(&self.shared.renewed)) {
             // Without it nothing of the host would be heard any more: its packets are missed, which its peers notice.
             let _ = self.epoll.add(&tun, EpollEvent::new(EpollFlags::EPOLLIN, host.0.into()));
@@ -311,7 +311,7 @@ impl Carrier {
                 stats.stray += 1;
                 continue;
             };
-            write_down(&mut self.captures, from, packet);
+            self.shared.captures.add(from, packet);
             let cut = Cut::of(&self.packet[..len]);
             let count = cut.map_or(1, |cut| cut.count);
             let (now_ns, wire_len) = (now_ns(), cut.map_or(packet.len(), |cut| cut.wire_len(packet.len())) as u64);
@@ -350,7 +350,7 @@ impl Carrier {
             let Some(packet) = self.in_flight.pop(now_ns) else { return (delivered, self.in_flight.next_due_ns()) };
             match (&self.tuns[packet.to.0 as usize]).write(&packet.bytes) {
                 Ok(_) => {
-                    write_down(&mut self.captures, packet.to, &packet.bytes[HEAD_LEN..]);
+                    self.shared.captures.add(packet.to, &packet.bytes[HEAD_LEN..]);
                     let count = u64::from(packet.count);
                     stats.arrived += count;
                     stats.arrived_bytes += (packet.bytes.len() - HEAD_LEN) as u64;
@@ -363,18 +363,6 @@ impl Carrier {
             self.in_flight.give_back(packet.bytes);
         }
         unreachable!("there are fewer packets than numbers")
-    }
-}
-
-/// Adds a packet to what is written of a host, if that is.
-fn write_down(captures: &mut BTreeMap<HostId, Capture>, host: HostId, packet: &[u8]) {
-    if captures.is_empty() {
-        return;
-    }
-    let written = captures.get_mut(&host).map_or(Ok(()), |capture| capture.add(packet));
-    if let Err(error) = written {
-        tracing::warn!("packets are written down no more: {error}");
-        captures.remove(&host);
     }
 }
 

@@ -51,7 +51,7 @@ fn packets_of_a_host_are_written_down() {
     router.capture(HostId(1), File::create(&path).unwrap()).unwrap();
     let (a, b) = (udp(&router, HostId(0)), udp(&router, HostId(1)));
     (0..3).for_each(|_| assert!(round_trip(&a, &b).is_some()));
-    drop(router);
+    router.finish_captures().unwrap();
     let written = std::fs::read(&path).unwrap();
     // A head, and three datagrams of four bytes each way.
     assert_eq!(written.len(), 24 + 6 * (16 + 20 + 8 + 4));
