@@ -50,7 +50,7 @@ kinds! {
     SlowLink = "slow-link",
 
     // Disks.
-    /// No file grows and none is made, for want of room, and on half of the disks the log has no blank space left either:
+    /// No file grows and none is made, for want of room, and on half of the simulated disks the log has no blank space left either:
     /// what is to be written is refused; what is there can be read.
     DiskFull = "disk-full",
     /// Flushes take `delay` longer (default 100 ms).

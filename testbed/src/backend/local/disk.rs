@@ -5,22 +5,15 @@ use nix::libc;
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::FileExt as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-/// So much of a place is looked at to see whether it is blank.
-const BLANK_LEN_MAX: u64 = 4096;
-
 /// What is wrong with a disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
-    /// No file grows and none is made.
-    Full {
-        /// What is blank in a file cannot be written either: nothing was left for it to begin with.
-        to_the_brim: bool,
-    },
+    /// No file grows and none is made. What a file has room for already can be written, as on file systems that write in place.
+    Full,
     /// Writes and flushes fail.
     Fails,
     /// Flushes take so much longer.
@@ -114,21 +107,14 @@ impl Disk {
 
     fn verdict(&self, call: &Call) -> Verdict {
         // A look at the file before the lock; only a full disk wants to know.
-        let full = |state: &State| {
-            let full = state.troubles.values().filter_map(|(trouble, _)| match trouble {
-                Trouble::Full { to_the_brim } => Some(*to_the_brim),
-                _ => None,
-            });
-            full.max()
-        };
-        let full = full(&self.lock());
-        let grows = full.is_some_and(|to_the_brim| grows(call) || (to_the_brim && is_blank(call)));
+        let is_full = self.lock().troubles.values().any(|(trouble, _)| *trouble == Trouble::Full);
+        let grows = is_full && grows(call);
         let is_of_file = !matches!(call.intent, Intent::Write { fd, offset: None, .. } if !is_file(call, fd));
         let mut state = self.lock();
         let mut verdict = Verdict::Do;
         for (trouble, counts) in state.troubles.values_mut() {
             let found = match trouble {
-                Trouble::Full { .. } if grows => Verdict::Fail(libc::ENOSPC),
+                Trouble::Full if grows => Verdict::Fail(libc::ENOSPC),
                 Trouble::Fails if is_of_file => Verdict::Fail(libc::EIO),
                 Trouble::Slow(by) if call.intent == Intent::Flush => Verdict::Delay(*by),
                 _ => continue,
@@ -173,14 +159,6 @@ fn grows(call: &Call) -> bool {
     }
 }
 
-/// Whether a call writes where a file has nothing but zeros.
-fn is_blank(call: &Call) -> bool {
-    let Intent::Write { fd, offset: Some(offset), len } = call.intent else { return false };
-    let mut bytes = vec![0; len.min(BLANK_LEN_MAX) as usize];
-    let read = fs::File::open(call.file(fd)).and_then(|file| file.read_exact_at(&mut bytes, offset));
-    read.is_ok() && bytes.iter().all(|byte| *byte == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::seccomp::intercept, *};
@@ -213,7 +191,7 @@ mod tests {
             assert!(!is_good && text.contains("No space left on device"), "{script}: {text}");
         };
         assert!(shell(&disk, dir.path(), WRITE).0);
-        disk.trouble(7, Trouble::Full { to_the_brim: false });
+        disk.trouble(7, Trouble::Full);
         for script in [WRITE, &WRITE.replace("file", "other"), "truncate -s 99999 file", "mkdir new"] {
             refused(script);
         }

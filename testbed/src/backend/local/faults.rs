@@ -17,7 +17,7 @@ use crate::{
     scenario::{Fault, Span},
     system::{Program, replace_args},
     trace::{Kind, Recorder, Template, Text},
-    workload::{Publisher, Random},
+    workload::Publisher,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,7 +59,6 @@ pub(super) struct Injector {
     pub(super) publisher: Arc<Publisher>,
     pub(super) authorities: Vec<String>,
     pub(super) program: Program,
-    pub(super) seed: u64,
     pub(super) recorder: Recorder,
     pub(super) testbed: Text,
     pub(super) progress: Progress,
@@ -102,11 +101,7 @@ impl Injector {
             FaultKind::Pause => self.still(&case).await,
             FaultKind::CrashLoop => self.crash_loop(&case).await,
             FaultKind::DiskLost => self.disk_lost(&case).await,
-            FaultKind::DiskFull => {
-                // Half of the full disks have left the log a blank segment or two.
-                let to_the_brim = Random::new(self.seed, &format!("fault {number} at {host}")).below(2) == 0;
-                self.disk(&case, Trouble::Full { to_the_brim }).await
-            }
+            FaultKind::DiskFull => self.disk(&case, Trouble::Full).await,
             FaultKind::DiskFail => self.disk(&case, Trouble::Fails).await,
             FaultKind::DiskSlow => {
                 let by = case.fault.delay.map_or(SLOW_FLUSH, |Span(by)| by);

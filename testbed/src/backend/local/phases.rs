@@ -552,7 +552,6 @@ impl Run<'_> {
             publisher: Arc::clone(&self.publisher),
             authorities: self.authorities.clone(),
             program: self.context.program.clone(),
-            seed: self.scenario.seed,
             recorder: self.recorder.clone(),
             testbed: Text::clone(&self.testbed),
             progress: self.context.progress.clone(),
