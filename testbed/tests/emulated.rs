@@ -86,6 +86,12 @@ fn a_wide_area_is_as_wide_as_asked_and_its_links_fail_as_asked() {
         at = "8s"
         for = "4s"
         [[faults]]
+        kind = "partition"
+        target = "receiver4"
+        peer = "cache*"
+        at = "11s"
+        for = "2s"
+        [[faults]]
         kind = "slow-link"
         target = "sp3"
         delay = "100ms"
@@ -99,7 +105,9 @@ fn a_wide_area_is_as_wide_as_asked_and_its_links_fail_as_asked() {
         eprintln!("LEFT OUT: {:?}", result.notes);
         return;
     }
-    assert_undone(result, &["isolate cache1", "partition sp1", "flap sp2", "loss receiver2", "slow-link sp3"]);
+    let expected =
+        ["isolate cache1", "partition sp1", "flap sp2", "loss receiver2", "partition receiver4", "slow-link sp3"];
+    assert_undone(result, &expected);
     assert!(result.notes.iter().any(|note| note.contains("cubic")), "{:?}", result.notes);
     let network = &result.network;
     assert!(network.pairs > 20 && network.probes > 500 && network.packets > 5000, "{network:?}");

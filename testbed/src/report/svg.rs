@@ -156,7 +156,7 @@ impl Chart {
             self.text,
             "<rect class=\"fault\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{width:.1}\" height=\"{height}\"><title>{title}</title></rect>\
              <text class=\"small\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{title}</text>",
-            TOP + 16.0 + 17.0 * row as f64
+            TOP + 16.0 + 19.0 * row as f64
         );
     }
 
@@ -245,7 +245,7 @@ pub(super) fn timeline(seconds: &[Second], faults: &[FaultRecord]) -> String {
     let of = |second: &Second| [second.accepted, second.undetermined, second.rejected];
     let most = seconds.iter().flat_map(of).max().unwrap_or(0) as f64;
     // Faults' names stand above the curves.
-    let room = 1.15 + 0.12 * faults.len().min(6) as f64;
+    let room = 1.15 + 0.14 * faults.len().min(6) as f64;
     let (x, y) = (Scale::linear(seconds.len() as f64), Scale::linear((most * room).max(4.0)));
     let mut chart = Chart::new("outcomes of each second, and faults", x, y);
     for (row, fault) in faults.iter().enumerate() {
