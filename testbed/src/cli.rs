@@ -14,7 +14,7 @@ use crate::{
     progress::Progress,
     report::{CheckResult, RunResult, check_lines, compare, summary},
     run::{RunError, RunOptions, run},
-    scenario::{BackendName, Scenario, builtin_names},
+    scenario::{BackendName, Scenario, ScenarioError, builtin_names},
     system::Program,
     trace::{self, History},
 };
@@ -75,17 +75,8 @@ enum Command {
 #[derive(clap::Args, Debug)]
 #[command(after_help = run_help())]
 struct Run {
-    /// A file, or the name of a built-in scenario.
-    scenario: String,
-    /// Sets a key of the scenario; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
-    /// All that is drawn by chance follows from it.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// What runs it: `local`, `docker` or `simulated`.
-    #[arg(long, value_name = "NAME")]
-    backend: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// Where results go [default: out/<name>-<time>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -101,6 +92,33 @@ struct Run {
     /// Print result.json in place of the summary.
     #[arg(long)]
     json: bool,
+}
+
+/// Which scenario, and what is different in it.
+#[derive(clap::Args, Debug)]
+struct Which {
+    /// A file, or the name of a built-in scenario.
+    scenario: String,
+    /// Sets a key of the scenario; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// All that is drawn by chance follows from it.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// What runs it: `local`, `docker` or `simulated`.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+}
+
+impl Which {
+    /// The scenario as it is asked for, with these keys set beside.
+    fn load(&self, beside: &[(String, String)]) -> Result<Scenario, ScenarioError> {
+        let mut set = self.set.clone();
+        set.extend(self.seed.map(|seed| ("seed".to_owned(), seed.to_string())));
+        set.extend(self.backend.clone().map(|backend| ("backend".to_owned(), backend)));
+        set.extend_from_slice(beside);
+        Scenario::load(&self.scenario, &set)
+    }
 }
 
 fn run_help() -> String {
@@ -196,13 +214,6 @@ fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
 }
 
-/// Keys of the scenario that the command line sets.
-fn overrides(mut set: Vec<(String, String)>, seed: Option<u64>, backend: Option<String>) -> Vec<(String, String)> {
-    set.extend(seed.map(|seed| ("seed".to_owned(), seed.to_string())));
-    set.extend(backend.map(|backend| ("backend".to_owned(), backend)));
-    set
-}
-
 /// Whether it needs namespaces that this process makes itself.
 fn is_wide(scenario: &Scenario) -> bool {
     scenario.backend == BackendName::Local && scenario.needs_network()
@@ -228,7 +239,7 @@ fn verdict(result: &RunResult) -> u8 {
 }
 
 fn run_scenario(args: Run, program: Program) -> u8 {
-    let scenario = match Scenario::load(&args.scenario, &overrides(args.set, args.seed, args.backend)) {
+    let scenario = match args.which.load(&[]) {
         Ok(scenario) => scenario,
         Err(error) => return fail(error),
     };
@@ -373,6 +384,6 @@ mod tests {
         assert!(help.contains("quickstart") && help.contains("--set"), "{help}");
         let cli = Cli::try_parse_from(["acms-testbed", "run", "x", "--set", "a.b=c=d", "--seed", "7"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not a run") };
-        assert_eq!((run.set, run.seed), (vec![("a.b".to_owned(), "c=d".to_owned())], Some(7)));
+        assert_eq!((run.which.set, run.which.seed), (vec![("a.b".to_owned(), "c=d".to_owned())], Some(7)));
     }
 }

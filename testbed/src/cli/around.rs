@@ -1,6 +1,6 @@
 //! `acms-testbed up` and `exec`: a fleet to look around in.
 
-use super::{COULD_NOT, PASSED, fail, key_value, overrides, prepare, print};
+use super::{COULD_NOT, PASSED, Which, fail, prepare, print};
 use crate::{
     backend::{BackendError, Context, HostPlace, Stop, local},
     network::router::join,
@@ -21,24 +21,15 @@ use std::{
 /// Start the hosts of a scenario and its network, publish its files, and stay until Ctrl-C.
 ///
 /// Prints a tab-separated line for each host: its name, its address, its process and its network namespace. `exec` runs commands
-/// where a host is. Nothing is judged, and nothing is left behind.
+/// where a host is. Nothing is judged, and nothing is left behind. A scenario for virtual time is started as `local`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     acms-testbed up wan --set fleet.receivers=20\n  \
     acms-testbed exec sp1 ss -tn\n  \
     acms-testbed exec publisher2 acms-testbed acms status --from http://10.0.0.2:7400")]
 pub(super) struct Up {
-    /// A file, or the name of a built-in scenario.
-    scenario: String,
-    /// Sets a key of the scenario; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
-    /// All that is drawn by chance follows from it.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// What runs it: `local` or `docker` [default: what the scenario says; `local` in place of virtual time].
-    #[arg(long, value_name = "NAME")]
-    backend: Option<String>,
+    #[command(flatten)]
+    which: Which,
     /// Show no progress.
     #[arg(long, short)]
     quiet: bool,
@@ -67,7 +58,7 @@ impl Sink for Nowhere {
 }
 
 pub(super) fn up(args: Up, program: Program) -> u8 {
-    let scenario = match to_visit(&args.scenario, args.set, args.seed, args.backend) {
+    let scenario = match to_visit(&args.which) {
         Ok(scenario) => scenario,
         Err(why) => return fail(why),
     };
@@ -94,21 +85,12 @@ pub(super) fn up(args: Up, program: Program) -> u8 {
 }
 
 /// A scenario whose hosts are somewhere.
-fn to_visit(
-    name: &str,
-    set: Vec<(String, String)>,
-    seed: Option<u64>,
-    backend: Option<String>,
-) -> Result<Scenario, String> {
-    let mut keys = overrides(set, seed, backend.clone());
-    let load = |keys: &[(String, String)]| Scenario::load(name, keys).map_err(|error| error.to_string());
-    let scenario = load(&keys)?;
-    match (scenario.backend.is_real(), backend) {
+fn to_visit(which: &Which) -> Result<Scenario, String> {
+    let load = |beside: &[(String, String)]| which.load(beside).map_err(|error| error.to_string());
+    let scenario = load(&[])?;
+    match (scenario.backend.is_real(), &which.backend) {
         (true, _) => Ok(scenario),
-        (false, None) => {
-            keys.push(("backend".to_owned(), "local".to_owned()));
-            load(&keys)
-        }
+        (false, None) => load(&[("backend".to_owned(), "local".to_owned())]),
         (false, Some(_)) => {
             Err("in virtual time there is nobody to visit: use the backend `local` or `docker`".to_owned())
         }

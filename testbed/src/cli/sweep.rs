@@ -1,12 +1,11 @@
 //! `acms-testbed sweep`: a scenario with every combination of some values, one run after the other.
 
-use super::{COULD_NOT, FAILED, INTERRUPTED, PASSED, fail, is_wide, key_value, overrides, prepare, print, verdict};
+use super::{COULD_NOT, FAILED, INTERRUPTED, PASSED, Which, fail, is_wide, key_value, prepare, print, verdict};
 use crate::{
     backend::Stop,
     progress::Progress,
     report::RunResult,
     run::{RunError, RunOptions, run, stamp},
-    scenario::Scenario,
     system::Program,
 };
 use std::{fmt::Write as _, fs, path::PathBuf};
@@ -14,7 +13,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 /// Run a scenario with every combination of some values, each as often as asked, and show results side by side.
 ///
 /// Prints a tab-separated line for each run as it ends, and writes them to sweep.tsv; each run's own results are in a directory
-/// beside it. Repetitions have seeds one after the other. Goes on after a run that broke a promise, and ends at one that could
+/// beside it. Repetitions have seeds one after the other, from `--seed` on. Goes on after a run that broke a promise, and ends at one that could
 /// not be run.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -22,23 +21,14 @@ use std::{fmt::Write as _, fs, path::PathBuf};
     acms-testbed sweep wan --backend simulated --vary network.loss=0,0.001,0.01 --set duration=10m\n\n\
     Exit code: that of the worst run; see `run`. A broken promise is worse than an invalid measurement.")]
 pub(super) struct Sweep {
-    /// A file, or the name of a built-in scenario.
-    scenario: String,
+    #[command(flatten)]
+    which: Which,
     /// A key of the scenario and the values that it takes; may be given several times.
     #[arg(long = "vary", value_name = "KEY=A,B,C", value_parser = key_value, required = true)]
     vary: Vec<(String, String)>,
     /// Runs of each combination.
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Sets a key of the scenario; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
-    set: Vec<(String, String)>,
-    /// The seed of the first repetition.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// What runs it: `local`, `docker` or `simulated`.
-    #[arg(long, value_name = "NAME")]
-    backend: Option<String>,
     /// Where results go [default: out/sweep-<name>-<time>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -107,13 +97,11 @@ fn worse(a: u8, b: u8) -> u8 {
 }
 
 pub(super) fn sweep(args: Sweep, program: &Program) -> u8 {
-    let base = overrides(args.set, None, args.backend);
     let combinations = combinations(&args.vary);
     // Whatever is wrong with any of them is said before the first begins.
     let mut scenarios = Vec::new();
     for combination in &combinations {
-        let all = [&base[..], combination].concat();
-        match Scenario::load(&args.scenario, &all) {
+        match args.which.load(combination) {
             Ok(scenario) => scenarios.push(scenario),
             Err(error) => return fail(error),
         }
@@ -132,7 +120,7 @@ pub(super) fn sweep(args: Sweep, program: &Program) -> u8 {
     let runs = scenarios.iter().zip(&combinations).flat_map(|it| (0..u64::from(args.repeat)).map(move |k| (it, k)));
     for (number, ((scenario, combination), repetition)) in runs.enumerate() {
         let mut scenario = scenario.clone();
-        scenario.seed = args.seed.unwrap_or(scenario.seed).wrapping_add(repetition);
+        scenario.seed = scenario.seed.wrapping_add(repetition);
         let name = format!("{:03}", number + 1);
         let progress = if args.quiet { Progress::silent() } else { Progress::on_stderr() };
         progress.note(&format!("run {} of {total}", number + 1));
