@@ -174,10 +174,13 @@ impl Container {
 
     /// Ends the container. A process that is started later gets a new one.
     pub(in crate::backend) fn end(&self) -> Result<(), EngineError> {
-        match std::mem::take(&mut *self.lock()).life {
-            Some(life) => self.engine.remove(&life.id),
-            None => Ok(()),
+        let State { life, is_paused } = std::mem::take(&mut *self.lock());
+        let Some(life) = life else { return Ok(()) };
+        if is_paused {
+            // What is paused cannot be killed.
+            self.engine.pause_or_not(&life.id, false)?;
         }
+        self.engine.remove(&life.id)
     }
 
     /// Stops all in it from running; at return the engine shows it so.
@@ -274,14 +277,21 @@ impl Containers {
 
     /// Removes all of them and the image; at return none is left, and none is made any more.
     pub(in crate::backend) fn remove(&self) -> Result<(), EngineError> {
-        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = true;
+        self.close();
         self.engine.remove_run(&self.run).map(drop)
+    }
+
+    /// From now on none is made; whether that was so before.
+    fn close(&self) -> bool {
+        std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), true)
     }
 }
 
 impl Drop for Containers {
     fn drop(&mut self) {
-        // Best effort: who comes to the end of a run has done it, and knows.
-        let _ = self.remove();
+        // Who comes to the end of a run has done it, and knows what came of it.
+        if !self.close() {
+            let _ = self.engine.remove_run(&self.run);
+        }
     }
 }

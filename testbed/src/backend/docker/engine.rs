@@ -2,7 +2,7 @@
 
 use bollard::{
     Docker, body_try_stream,
-    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType},
+    models::{ContainerCreateBody, ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig, Mount, MountType},
     query_parameters::{
         CreateContainerOptions, CreateImageOptions, ListContainersOptions, ListImagesOptions, RemoveContainerOptions,
         RemoveImageOptions, StartContainerOptions,
@@ -25,6 +25,10 @@ const LABEL: &str = "acms-testbed";
 pub(super) const PROGRAM: &str = "/acms-testbed";
 /// A container is gone within this after it was told to be.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
+/// Containers that are removed at once. An engine that is told to remove a hundred may stand still for ever.
+const REMOVALS_MAX: usize = 4;
+/// An engine that takes longer for an answer stands still.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const CHUNK_LEN: usize = 1 << 20;
 
 /// Why the engine did not do what it was asked for.
@@ -80,6 +84,7 @@ impl Engine {
         let runtime =
             runtime.map_err(|error| EngineError::System { what: "starting a thread for the engine", error })?;
         let docker = Docker::connect_with_defaults().map_err(|error| EngineError::Silent(error.into()))?;
+        let docker = docker.with_timeout(ANSWER_WITHIN);
         let mut engine = Engine { docker, runtime: Some(runtime) };
         engine.docker =
             engine.wait(|docker| docker.negotiate_version()).map_err(|error| EngineError::Silent(error.into()))?;
@@ -220,7 +225,7 @@ impl Engine {
         }
     }
 
-    /// Removes a container; at return it is gone.
+    /// Removes a container that is not paused; at return it is gone.
     pub(super) fn remove(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
         let removed = self.wait(|docker| async move { remove(&docker, &id).await });
@@ -255,15 +260,30 @@ impl Engine {
         let removed = self.wait(|docker| async move {
             let containers = docker.list_containers(Some(options)).await?;
             let count = containers.len();
-            let mut under_way = JoinSet::new();
-            for id in containers.into_iter().filter_map(|container| container.id) {
-                let docker = docker.clone();
-                under_way.spawn(async move { remove(&docker, &id).await });
-            }
+            let (mut under_way, mut result) = (JoinSet::new(), Ok(count));
             // One that cannot be removed is no reason to leave the others.
-            let mut result = Ok(count);
+            let mut take = |removed: Result<Result<(), _>, _>| {
+                let removed = removed.expect("removing does not panic").map(|()| count);
+                result = std::mem::replace(&mut result, Ok(count)).and(removed);
+            };
+            for container in containers {
+                let (docker, is_paused) = (docker.clone(), container.state == Some(ContainerSummaryStateEnum::PAUSED));
+                let Some(id) = container.id else { continue };
+                if under_way.len() >= REMOVALS_MAX
+                    && let Some(removed) = under_way.join_next().await
+                {
+                    take(removed);
+                }
+                under_way.spawn(async move {
+                    if is_paused {
+                        // What is paused cannot be killed.
+                        docker.unpause_container(&id).await?;
+                    }
+                    remove(&docker, &id).await
+                });
+            }
             while let Some(removed) = under_way.join_next().await {
-                result = result.and(removed.expect("removing does not panic").map(|()| count));
+                take(removed);
             }
             for image in docker.list_images(Some(images)).await? {
                 let options = RemoveImageOptions { force: true, ..RemoveImageOptions::default() };
@@ -292,8 +312,6 @@ fn refused(what: &'static str) -> impl FnOnce(bollard::errors::Error) -> EngineE
 /// Removes a container, and waits until it is gone.
 async fn remove(docker: &Docker, id: &str) -> Result<(), bollard::errors::Error> {
     let given_up = Instant::now() + GONE_WITHIN;
-    // One that is paused cannot be killed; one that is not cannot be let go on.
-    let _ = docker.unpause_container(id).await;
     loop {
         let options = RemoveContainerOptions { force: true, v: true, link: false };
         match docker.remove_container(id, Some(options)).await {

@@ -75,18 +75,14 @@ pub(super) fn run_here(
     if let Some(logs) = context.logs.as_ref().filter(|_| result.is_err() || has_fallen) {
         keep_logs(work.path(), logs);
     }
-    let mut left = None;
-    if let Some(containers) = containers {
-        context.progress.phase("removing the containers");
-        left = containers.remove().err().map(|error| format!("containers are left, for `acms-testbed clean`: {error}"));
-    }
-    left.iter().for_each(|left| context.progress.note(left));
+    // Those of a run that did not come to its end.
+    drop(containers);
     if !context.keep {
         context.progress.phase("removing stores and directories");
         remove_all(work.path());
     }
     let (trace, mut notes) = result?;
-    notes.extend(said.into_iter().chain(left));
+    notes.extend(said);
     if let Some(logs) = context.logs.as_ref().filter(|_| has_fallen) {
         notes.push(format!("logs of the processes, some of which ended by themselves, are in {}", logs.display()));
     }

@@ -98,6 +98,15 @@ pub(super) async fn run(
     let hosts = Arc::clone(&run.hosts);
     // Killed and reaped by the time this returns.
     blocking(move || lock(&hosts).stop(grace)).await;
+    if let Some(containers) = run.containers.clone() {
+        // While their agents wait: if all ended by themselves at once, it would be too much for some engines.
+        context.progress.phase("removing the containers");
+        if let Err(error) = blocking(move || containers.remove()).await {
+            let left = format!("containers are left, for `acms-testbed clean`: {error}");
+            context.progress.note(&left);
+            run.notes.push(left);
+        }
+    }
     if let Some(Err(error)) = run.wan.as_ref().map(|wan| wan.finish()) {
         run.notes.push(format!("packets in files are not complete: {error}"));
     }
