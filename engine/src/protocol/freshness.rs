@@ -239,8 +239,8 @@ impl StoragePoint {
         }
     }
 
-    /// Whether `uid` is agreed here with its content, or superseded.
-    fn is_settled(&self, uid: Uid) -> bool {
+    /// Whether `uid` is agreed here with its content, or superseded: what is read now of its paths is not older.
+    pub fn is_settled(&self, uid: Uid) -> bool {
         self.publications.get(&uid).is_some_and(|one| one.is_indexed() || one.superseded_by.is_some())
     }
 

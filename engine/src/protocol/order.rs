@@ -715,4 +715,17 @@ mod tests {
         let to = sent(&flush(&mut sp, at(13)), is_of);
         assert_eq!(to, [2, 3, 4, 5, 6, 7].map(SpId), "with this commit; nobody is known to have heard both bits");
     }
+
+    #[test]
+    fn what_is_agreed_is_settled_only_with_its_content() {
+        let mut sp = one_of(3);
+        let uid = Uid { micros: WALL + 1, sp: SpId(2), store: 0 };
+        let Submission { publisher, entries, contents, .. } = submission("a");
+        let manifest = Arc::new(Manifest { uid, publisher, key: None, entries, unknown: Vec::new() });
+        sp.handle_message(at(10), SpId(2), Message::Offer { manifest, contents, agreed: true });
+        assert!(sp.publication(uid).is_some_and(|known| known.agreed), "a peer has said so");
+        assert!(!sp.is_settled(uid) && sp.lookup(&"a".parse().unwrap()).is_none(), "a read would not find it");
+        flush(&mut sp, at(10));
+        assert!(sp.is_settled(uid) && sp.lookup(&"a".parse().unwrap()).is_some_and(|entry| entry.uid == uid));
+    }
 }

@@ -339,8 +339,7 @@ fn write_config_head(entry: &IndexEntry, etag: &str, out: &mut Outbox<'_>) {
     }
 }
 
-/// Whether this SP knows `uid` agreed, or superseded.
+/// Whether this SP has `uid` agreed with its content, or a newer one.
 fn is_known(core: &Core, path: &Path, uid: Uid) -> bool {
-    core.sp.lookup(path).is_some_and(|entry| entry.uid >= uid)
-        || core.sp.publication(uid).is_some_and(|known| known.agreed || known.outcome.superseded_by.is_some())
+    core.sp.lookup(path).is_some_and(|entry| entry.uid >= uid) || core.sp.is_settled(uid)
 }
