@@ -3,11 +3,11 @@
 use super::FaultKind;
 use crate::workload::Random;
 use bytes::Bytes;
-use std::{ops::Range, time::Duration};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
 /// Snapshots that a cache remembers for a rollback, and the time between them.
-pub(crate) const PAST_COUNT: usize = 32;
-pub(crate) const PAST_GAP_NS: u64 = 2_000_000_000;
+const PAST_COUNT: usize = 32;
+const PAST_GAP_NS: u64 = 2_000_000_000;
 
 /// A way to misbehave, while a fault lasts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Misbehaviour {
 }
 
 /// Whether a reply is one of those that a fault hits; the fault's number.
-pub(crate) fn misbehaves(misbehaviours: &[Misbehaviour], kind: FaultKind, random: &mut Random) -> Option<usize> {
+fn misbehaves(misbehaviours: &[Misbehaviour], kind: FaultKind, random: &mut Random) -> Option<usize> {
     let mut hits = misbehaviours.iter().filter(|misbehaviour| misbehaviour.kind == kind);
     hits.find(|hit| random.below(1_000_000) < u64::from(hit.part_ppm)).map(|hit| hit.fault)
 }
@@ -31,9 +31,61 @@ pub(crate) fn is_object(target: &str) -> bool {
     target.starts_with("/v1/objects/")
 }
 
+/// Answers of earlier times that say what was there then.
+#[derive(Debug)]
+pub(crate) struct Past<A>(VecDeque<(u64, A)>);
+
+impl<A: Clone> Past<A> {
+    pub(crate) fn new() -> Past<A> {
+        Past(VecDeque::new())
+    }
+
+    /// Notes an answer, unless it is of no use or another one has just been noted.
+    pub(crate) fn note(&mut self, now_ns: u64, target: &str, answer: &A) {
+        let has_gap = self.0.back().is_none_or(|(at_ns, _)| now_ns - at_ns >= PAST_GAP_NS);
+        if is_snapshot(target) && has_gap {
+            self.0.push_back((now_ns, answer.clone()));
+            if self.0.len() > PAST_COUNT {
+                self.0.pop_front();
+            }
+        }
+    }
+
+    fn oldest(&self, target: &str) -> Option<&A> {
+        self.0.front().filter(|_| is_snapshot(target)).map(|(_, answer)| answer)
+    }
+}
+
 /// Whether an answer says what is there now.
 pub(crate) fn is_snapshot(target: &str) -> bool {
     target == "/v1/snapshot"
+}
+
+/// An old reply that a cache gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Old<A> {
+    /// The fault that makes it do so.
+    pub(crate) fault: usize,
+    /// The answer of an earlier time; none: the one that is kept.
+    pub(crate) past: Option<A>,
+}
+
+/// Whether a cache that keeps an answer to this request, still fresh or not, gives an old one.
+pub(crate) fn old_reply<A: Clone>(
+    target: &str,
+    is_fresh: bool,
+    past: &Past<A>,
+    misbehaviours: &[Misbehaviour],
+    random: &mut Random,
+) -> Option<Old<A>> {
+    if let Some(fault) = misbehaves(misbehaviours, FaultKind::CacheRollback, random) {
+        let past = past.oldest(target).cloned();
+        if past.is_some() || !is_fresh {
+            return Some(Old { fault, past });
+        }
+    }
+    let fault = if is_fresh { None } else { misbehaves(misbehaviours, FaultKind::CacheStale, random) };
+    fault.map(|fault| Old { fault, past: None })
 }
 
 /// How long caches may keep what has this `Cache-Control`; none: not at all.
@@ -112,6 +164,30 @@ mod tests {
             assert_eq!(&body[found], b"QUJDREVG");
         }
         assert_eq!(inline_content(b"{}", &mut random), None);
+    }
+
+    #[test]
+    fn old_replies_are_snapshots_of_before_and_what_is_no_longer_fresh() {
+        const SNAPSHOT: &str = "/v1/snapshot";
+        const CHANGES: &str = "/v1/changes/1.1.1";
+        let mut past = Past::new();
+        for (at_ns, answer) in [(0, "first"), (PAST_GAP_NS - 1, "too early"), (PAST_GAP_NS, "second")] {
+            past.note(at_ns, CHANGES, &"never");
+            past.note(at_ns, SNAPSHOT, &answer);
+        }
+        assert_eq!(past.0.iter().map(|(_, answer)| *answer).collect::<Vec<_>>(), ["first", "second"]);
+        let old = |kind, target, is_fresh| {
+            let always = [Misbehaviour { kind, part_ppm: 1_000_000, fault: 7 }];
+            let old = old_reply(target, is_fresh, &past, &always, &mut Random::new(1, "test"));
+            old.map(|Old { fault, past }| (fault, past))
+        };
+        assert_eq!(old(FaultKind::CacheRollback, SNAPSHOT, true), Some((7, Some("first"))));
+        assert_eq!(old(FaultKind::CacheRollback, CHANGES, true), None);
+        assert_eq!(old(FaultKind::CacheRollback, CHANGES, false), Some((7, None)), "the one that is kept");
+        assert_eq!(old(FaultKind::CacheStale, SNAPSHOT, true), None);
+        assert_eq!(old(FaultKind::CacheStale, SNAPSHOT, false), Some((7, None)));
+        (0..PAST_COUNT as u64).for_each(|turn| past.note((turn + 2) * PAST_GAP_NS, SNAPSHOT, &"later"));
+        assert_eq!((past.0.len(), past.oldest(SNAPSHOT)), (PAST_COUNT, Some(&"later")));
     }
 
     #[test]

@@ -9,6 +9,6 @@ mod updates;
 pub use attempts::{Attempt, attempts, load};
 pub use files::{Contents, File, FilesError};
 pub use publisher::{Answer, Client, ClientError, Published, Publisher};
-pub(crate) use publisher::{Sender, connect};
+pub(crate) use publisher::{ask, connect, whole};
 pub use random::Random;
 pub use updates::{Update, Updates};

@@ -8,7 +8,7 @@ use crate::{
 use acms_engine::protocol::{Hash, Order, Path, Uid, api::OutcomeAnswer};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{HeaderMap, Method, Request, client::conn::http1};
+use hyper::{HeaderMap, Method, Request, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,9 @@ use std::{
     time::Duration,
 };
 use tokio::net::{TcpSocket, TcpStream};
+
+/// Longest body that is read.
+const BODY_LEN_MAX: usize = 1 << 30;
 
 /// A connection that takes requests.
 pub(crate) type Sender = http1::SendRequest<Full<Bytes>>;
@@ -58,8 +61,6 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Longest answer that is read.
-    const ANSWER_LEN_MAX: usize = 1 << 30;
     /// Idle connections kept for each server.
     const IDLE_MAX: usize = 256;
 
@@ -91,13 +92,9 @@ impl Client {
             Some(sender) => sender,
             None => connect(authority, self.places.get(authority)).await?,
         };
-        let lost = |error: hyper::Error| ClientError::Lost(causes(&error));
-        let answer = sender.send_request(request).await.map_err(lost)?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, Client::ANSWER_LEN_MAX).collect().await;
-        let body = body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes();
+        let answer = ask(&mut sender, request).await?;
         self.keep(authority, sender);
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(answer)
     }
 
     fn take_idle(&self, authority: &str) -> Option<Sender> {
@@ -130,6 +127,20 @@ pub(crate) async fn connect(authority: &str, place: Option<&Namespace>) -> Resul
     // Ends with the connection; what failed is told to whoever waits for an answer.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// Sends a request on a connection as soon as it takes one, and reads the answer to its end.
+pub(crate) async fn ask(sender: &mut Sender, request: Request<Full<Bytes>>) -> Result<Answer, ClientError> {
+    let lost = |error: hyper::Error| ClientError::Lost(causes(&error));
+    sender.ready().await.map_err(lost)?;
+    let (head, body) = sender.send_request(request).await.map_err(lost)?.into_parts();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: whole(body).await? })
+}
+
+/// A body, read to its end.
+pub(crate) async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = Limited::new(body, BODY_LEN_MAX).collect().await;
+    Ok(body.map_err(|error| ClientError::Lost(error.to_string()))?.to_bytes())
 }
 
 /// A socket belongs to the namespace in which it was made.

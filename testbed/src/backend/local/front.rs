@@ -3,18 +3,15 @@
 
 use super::cluster::PUBLISH_PORT;
 use crate::{
-    faults::{
-        FaultKind,
-        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, Spoilt, is_object, is_snapshot, max_age, misbehaves, spoil},
-    },
+    faults::replies::{Misbehaviour, Past, Spoilt, is_object, max_age, old_reply, spoil},
     network::router::Namespace,
     progress::Progress,
     trace::now_ns,
-    workload::{Answer, Random, Sender, connect},
+    workload::{Answer, ClientError, Random, ask, connect, whole},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     Request, Response, StatusCode,
     body::{Frame, Incoming},
@@ -24,7 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -39,8 +36,6 @@ use tokio::{
 pub(super) const BEHIND_PORT: u16 = PUBLISH_PORT + 1;
 /// How often it is looked whether the cache has got another namespace.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The greatest body that is passed on.
-const BODY_LEN_MAX: usize = 1 << 30;
 /// Bytes of answers that are kept for a fault that serves old ones; a content is never old.
 const KEPT_LEN_MAX: usize = 64 << 20;
 
@@ -72,8 +67,7 @@ struct State {
     random: Random,
     kept: BTreeMap<String, Kept>,
     kept_len: usize,
-    /// Snapshots of earlier times.
-    past: VecDeque<(u64, Answer)>,
+    past: Past<Answer>,
 }
 
 #[derive(Debug)]
@@ -97,8 +91,8 @@ impl Front {
         random: Random,
         progress: Progress,
     ) -> Front {
-        let (misbehaviours, hits, kept, past) = Default::default();
-        let state = State { misbehaviours, hits, passed: 0, random, kept, kept_len: 0, past };
+        let (misbehaviours, hits, kept) = Default::default();
+        let state = State { misbehaviours, hits, passed: 0, random, kept, kept_len: 0, past: Past::new() };
         let state = Arc::new(Mutex::new(state));
         let serving = tokio::spawn(serve(address, Arc::new(place), Arc::clone(&state), progress));
         Front { state, _serving: Arc::new(Serving(serving.abort_handle())) }
@@ -127,20 +121,13 @@ impl Front {
 }
 
 impl State {
-    fn misbehaves(&mut self, kind: FaultKind) -> bool {
-        let fault = misbehaves(&self.misbehaviours, kind, &mut self.random);
-        fault.map(|fault| *self.hits.entry(fault).or_default() += 1).is_some()
-    }
-
     /// What a fault answers without asking the cache.
     fn old_answer(&mut self, target: &str) -> Option<Answer> {
         let kept = self.kept.get(target)?;
-        let (is_fresh, answer) = (now_ns() < kept.fresh_until_ns, kept.answer.clone());
-        let past = self.past.front().filter(|_| is_snapshot(target)).map(|(_, answer)| answer.clone());
-        if (past.is_some() || !is_fresh) && self.misbehaves(FaultKind::CacheRollback) {
-            return past.or(Some(answer));
-        }
-        (!is_fresh && self.misbehaves(FaultKind::CacheStale)).then_some(answer)
+        let is_fresh = now_ns() < kept.fresh_until_ns;
+        let old = old_reply(target, is_fresh, &self.past, &self.misbehaviours, &mut self.random)?;
+        *self.hits.entry(old.fault).or_default() += 1;
+        Some(old.past.unwrap_or_else(|| kept.answer.clone()))
     }
 
     /// As a cache that starts again.
@@ -163,13 +150,7 @@ impl State {
         self.kept_len += answer.body.len();
         let before = self.kept.insert(target.to_owned(), Kept { answer: answer.clone(), fresh_until_ns });
         self.kept_len -= before.map_or(0, |before| before.answer.body.len());
-        let gap = self.past.back().is_none_or(|(at_ns, _)| now_ns - at_ns >= PAST_GAP_NS);
-        if is_snapshot(target) && gap {
-            self.past.push_back((now_ns, answer.clone()));
-            if self.past.len() > PAST_COUNT {
-                self.past.pop_front();
-            }
-        }
+        self.past.note(now_ns, target, answer);
     }
 
     /// What becomes of an answer on its way out.
@@ -246,13 +227,15 @@ async fn converse(stream: TcpStream, behind: String, namespace: Option<Namespace
         let answer = match old {
             Some(answer) => answer,
             None => {
+                let (head, body) = request.into_parts();
+                let request = Request::from_parts(head, Full::new(whole(body).await?));
                 let answer = ask(&mut *sender.lock().await, request).await?;
                 lock(&state).keep(&target, &answer);
                 answer
             }
         };
         let reply = lock(&state).reply(&target, answer);
-        Ok::<_, io::Error>(response(reply))
+        Ok::<_, ClientError>(response(reply))
     };
     let _ = stream.set_nodelay(true);
     // An error ends the connection, as the cache would have; so does the end of the cache.
@@ -265,16 +248,6 @@ async fn converse(stream: TcpStream, behind: String, namespace: Option<Namespace
         _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(pass)) => {}
         () = gone => {}
     }
-}
-
-async fn ask(sender: &mut Sender, request: Request<Incoming>) -> io::Result<Answer> {
-    let (head, body) = request.into_parts();
-    let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
-    sender.ready().await.map_err(io::Error::other)?;
-    let answer = sender.send_request(Request::from_parts(head, Full::new(body))).await.map_err(io::Error::other)?;
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
 fn response(Reply { answer, is_cut }: Reply) -> Response<Body> {

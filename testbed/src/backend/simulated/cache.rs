@@ -10,15 +10,12 @@ use super::{
     shared::{Ending, Shared},
 };
 use crate::{
-    faults::{
-        FaultKind,
-        replies::{Misbehaviour, PAST_COUNT, PAST_GAP_NS, Spoilt, is_object, is_snapshot, max_age, misbehaves, spoil},
-    },
+    faults::replies::{Misbehaviour, Past, Spoilt, is_object, is_snapshot, max_age, old_reply, spoil},
     trace::{Kind, Template, Text},
     workload::Random,
 };
 use acms_engine::protocol::{Duration, Hash, receiver::Failure};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Bytes of answers that are kept.
 const KEPT_LEN_MAX: u64 = 128 << 20;
@@ -54,8 +51,7 @@ pub(super) struct CacheHost {
     kept_len: u64,
     by_use: BTreeMap<u64, Text>,
     uses: u64,
-    /// Snapshots of earlier times.
-    past: VecDeque<(u64, Answer)>,
+    past: Past<Answer>,
     running: Option<Running>,
 }
 
@@ -98,7 +94,7 @@ impl CacheHost {
             kept_len: 0,
             by_use: BTreeMap::new(),
             uses: 0,
-            past: VecDeque::new(),
+            past: Past::new(),
             running: None,
         }
     }
@@ -173,18 +169,11 @@ impl CacheHost {
     /// What may be answered without asking.
     fn kept_answer(&mut self, shared: &mut Shared<'_>, target: &Text) -> Option<Answer> {
         let is_fresh = self.kept.get(target).map(|kept| shared.now_ns < kept.fresh_until_ns)?;
-        if let Some(fault) = self.misbehaves(FaultKind::CacheRollback) {
-            let past = self.past.front().filter(|_| is_snapshot(target)).map(|(_, answer)| answer.clone());
-            if past.is_some() || !is_fresh {
-                shared.bitten.push(fault);
-                return past.or_else(|| self.use_kept(target));
-            }
+        if let Some(old) = old_reply(target, is_fresh, &self.past, &self.misbehaviours, &mut self.random) {
+            shared.bitten.push(old.fault);
+            return old.past.or_else(|| self.use_kept(target));
         }
-        if !is_fresh {
-            let fault = self.misbehaves(FaultKind::CacheStale)?;
-            shared.bitten.push(fault);
-        }
-        self.use_kept(target)
+        if is_fresh { self.use_kept(target) } else { None }
     }
 
     fn use_kept(&mut self, target: &Text) -> Option<Answer> {
@@ -230,13 +219,7 @@ impl CacheHost {
         {
             let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
             self.keep(target, answer.clone(), shared.now_ns.saturating_add(age_ns));
-            let gap = self.past.back().is_none_or(|(at_ns, _)| shared.now_ns - at_ns >= PAST_GAP_NS);
-            if is_snapshot(target) && gap {
-                self.past.push_back((shared.now_ns, answer.clone()));
-                if self.past.len() > PAST_COUNT {
-                    self.past.pop_front();
-                }
-            }
+            self.past.note(shared.now_ns, target, &answer);
         }
         let waiting = self.running.as_mut().and_then(|running| running.waiting.remove(target));
         for connection in waiting.into_iter().flatten() {
@@ -281,13 +264,6 @@ impl CacheHost {
             self.by_use.remove(&kept.used);
             self.kept_len -= kept.answer.body.len() as u64 + KEPT_COST;
         }
-    }
-
-    // ---- Misbehaviour ---------------------------------------------------------------------------------------------
-
-    /// Whether this reply is one of those that a fault hits; the fault's number.
-    fn misbehaves(&mut self, kind: FaultKind) -> Option<usize> {
-        misbehaves(&self.misbehaviours, kind, &mut self.random)
     }
 
     fn send(
