@@ -15,6 +15,8 @@ use std::{
 const ACMS: &str = env!("CARGO_BIN_EXE_acms");
 /// A storage point that does not serve so long after its start never will.
 const READY_TIME: Duration = Duration::from_secs(120);
+/// Nothing takes longer, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Five storage points; their processes end with this.
 struct Cluster {
@@ -182,6 +184,14 @@ fn parse(answer: &[u8]) -> Answer {
     Answer { status, head, body: answer[end + 4..].to_vec() }
 }
 
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn has_tool(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
@@ -291,7 +301,8 @@ fn a_minority_of_dead_storage_points_is_borne_and_a_majority_is_told_honestly() 
     cluster.kill(3);
     let started = Instant::now();
     let refused = cluster.put(1, "a/three-dead", b"three dead", &["Idempotency-Key: k"]);
-    assert!(started.elapsed() < Duration::from_secs(10), "took {:?}", started.elapsed());
+    // A storage point answers within 9 s.
+    assert!(started.elapsed() < Duration::from_secs(30), "took {:?}", started.elapsed());
     assert!([503, 202].contains(&refused.status), "{}", refused.text());
     let word = if refused.status == 503 { "rejected" } else { "undetermined" };
     assert_eq!(refused.header("acms-outcome"), Some(word));
@@ -467,15 +478,22 @@ fn as_of_follows_the_clock_and_stands_still_without_a_quorum() {
     let mut cluster = Cluster::start(8);
     cluster.publish(1, "fresh/a", b"a");
     let as_of = |cluster: &Cluster| cluster.get(1, "/v1/snapshot", &[]).json()["as_of_us"].as_u64().unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    let first = as_of(&cluster);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
-    assert!(first <= now && now - first < 3_000_000, "{} us old", now - first);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(3));
+        wait_until("as-of is under 3 s old", || {
+            let as_of = as_of(&cluster);
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+            assert!(as_of <= now, "it is ahead of the clock");
+            now - as_of < 3_000_000
+        });
+    }
     (3..=5).for_each(|sp| cluster.kill(sp));
-    std::thread::sleep(Duration::from_secs(2));
-    let second = as_of(&cluster);
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(as_of(&cluster), second, "two of five are no quorum");
+    let mut last = as_of(&cluster);
+    wait_until("two of five are no quorum, so as-of stands still", || {
+        std::thread::sleep(Duration::from_secs(3));
+        let before = std::mem::replace(&mut last, as_of(&cluster));
+        last == before
+    });
 }
 
 #[test]
@@ -625,13 +643,15 @@ fn a_store_and_an_address_belong_to_one_process() {
 fn a_storage_point_told_to_stop_finishes_and_ends_well() {
     let mut cluster = Cluster::start(7);
     cluster.publish(3, "stop/x", b"x");
-    let child = cluster.processes[2].take().unwrap();
+    let child = cluster.processes[2].as_mut().unwrap();
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-    let started = Instant::now();
-    let status = { child }.wait().unwrap();
-    assert_eq!(status.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(3), "took {:?}", started.elapsed());
+    let mut status = None;
+    wait_until("it ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
     cluster.start_sp(3);
     assert_eq!(cluster.get(3, "/v1/config/stop/x", &[]).body, b"x");
     assert_eq!(cluster.get(3, "/v1/snapshot", &[]).json()["incarnation"], "0-2");

@@ -205,8 +205,13 @@ pub fn run_with(args: Vec<OsString>, program: Program) -> ExitCode {
 }
 
 fn fail(error: impl std::fmt::Display) -> u8 {
-    eprintln!("acms-testbed: {error}");
+    tell(error);
     COULD_NOT
+}
+
+/// A closed terminal ends what is said, not what is undone.
+fn tell(what: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "acms-testbed: {what}");
 }
 
 /// A closed pipe ends what is printed, not what is decided.
@@ -230,11 +235,17 @@ fn prepare(scenario: &Scenario, stop: Stop) -> std::io::Result<()> {
 
 /// The exit code that a run's results call for.
 fn verdict(result: &RunResult) -> u8 {
-    match result {
-        result if result.checks.iter().any(|check| !check.held) => FAILED,
-        result if result.invalid().is_some() => COULD_NOT,
-        result if result.passed() => PASSED,
-        _ => FAILED,
+    let is_met = result.expectations.iter().all(|expectation| expectation.met);
+    exit_code(&result.checks, result.invalid().is_some(), is_met)
+}
+
+/// A promise is broken whatever the measurement is worth; expectations of one that is invalid mean nothing.
+fn exit_code(checks: &[CheckResult], is_invalid: bool, is_met: bool) -> u8 {
+    match checks.iter().all(|check| check.held) {
+        false => FAILED,
+        true if is_invalid => COULD_NOT,
+        true if is_met => PASSED,
+        true => FAILED,
     }
 }
 
@@ -259,28 +270,34 @@ fn run_scenario(args: Run, program: Program) -> u8 {
             verdict(&finished.result)
         }
         Err(error @ RunError::Interrupted) => {
-            eprintln!("acms-testbed: {error}");
+            tell(error);
             INTERRUPTED
         }
         Err(error) => fail(error),
     }
 }
 
-/// The first Ctrl-C (or SIGTERM) asks for an orderly end; the second ends at once, and the kernel ends the children.
+/// The first Ctrl-C (or SIGTERM, or SIGHUP) asks for an orderly end; the second ends at once, and the kernel ends the children.
+/// Who closes a terminal sends SIGHUP more than once and means one end. Where it is ignored (`nohup`), it stays so.
 fn stop_on_signals(stop: Stop) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let hangs_up = !is_ignored(&status, SignalKind::hangup().as_raw_value());
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        let hangup = hangs_up.then(|| signal(SignalKind::hangup())).transpose()?;
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, hangup)
     };
     let wait = async move {
-        for again in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if again {
+        loop {
+            let is_hangup = tokio::select! {
+                _ = interrupt.recv() => false,
+                _ = terminate.recv() => false,
+                () = next(hangup.as_mut()) => true,
+            };
+            if stop.is_requested() && !is_hangup {
+                tell("ended before all was undone: `acms-testbed clean` does the rest");
                 std::process::exit(INTERRUPTED.into());
             }
             stop.request();
@@ -289,14 +306,31 @@ fn stop_on_signals(stop: Stop) -> std::io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(wait)).map(drop)
 }
 
+/// Returns when the signal has come; never, if there is none to wait for.
+async fn next(signal: Option<&mut tokio::signal::unix::Signal>) {
+    if let Some(signal) = signal {
+        signal.recv().await;
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether a process with this `/proc/PID/status` ignores a signal.
+fn is_ignored(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| (mask >> (signal - 1)) & 1 == 1)
+}
+
 fn check_trace(args: &Check) -> u8 {
     let path = if args.trace.is_dir() { args.trace.join("events.arrow") } else { args.trace.clone() };
     match judge_file(&path, args.history.as_deref()) {
-        Ok((Verdict { events, hash, checks, .. }, history)) => {
+        Ok((Verdict { events, hash, checks, metrics }, history)) => {
             let checks: Vec<CheckResult> = checks.into_iter().map(CheckResult::from).collect();
             let history = history.map_or(String::new(), |operations| format!("{operations} lines of history\n"));
-            print(&format!("{events} events, trace {hash}\n{history}{}", check_lines(&checks)));
-            if checks.iter().all(|check| check.held) { PASSED } else { FAILED }
+            let invalid = metrics.network.invalid();
+            let why = invalid.as_ref().map_or(String::new(), |why| format!("INVALID: {why}"));
+            print(&format!("{events} events, trace {hash}\n{history}{}{why}", check_lines(&checks)));
+            exit_code(&checks, invalid.is_some(), true)
         }
         Err(error) => fail(error),
     }
@@ -364,7 +398,58 @@ fn report(args: &Report) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        backend::simulated,
+        trace::{Event, Kind, Sink as _, Trace},
+    };
     use clap::CommandFactory;
+
+    #[test]
+    fn a_trace_of_an_invalid_measurement_is_judged_like_its_run() {
+        let set = [("backend", "simulated"), ("seed", "7"), ("duration", "8s"), ("workload.files", "100")];
+        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let mut trace = Trace::default();
+        simulated::run(&Scenario::load("smoke", &set).unwrap(), &mut trace).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.arrow");
+        let judged = |trace: &Trace| {
+            trace::write(trace, &path).unwrap();
+            check_trace(&Check { trace: path.clone(), history: None })
+        };
+        assert_eq!(judged(&trace), PASSED);
+        let end_ns = trace.events().last().unwrap().time_ns;
+        trace.record(Event {
+            outcome: Some("sp2".into()),
+            cause: Some("asked_us=20000 got_us=90000".into()),
+            ..Event::new(end_ns, &"sp1".into(), 0, Kind::Probe)
+        });
+        assert_eq!(judged(&trace), COULD_NOT);
+    }
+
+    #[test]
+    fn a_broken_promise_counts_before_an_invalid_measurement_and_that_before_an_expectation() {
+        let check = |held| CheckResult {
+            name: "P1".to_owned(),
+            title: String::new(),
+            promise: String::new(),
+            held,
+            events: 1,
+            violations: Vec::new(),
+            violations_total: 0,
+            note: None,
+        };
+        assert_eq!(exit_code(&[check(true)], false, true), PASSED);
+        assert_eq!(exit_code(&[check(true)], false, false), FAILED);
+        assert_eq!(exit_code(&[check(true)], true, false), COULD_NOT);
+        assert_eq!(exit_code(&[check(true), check(false)], true, true), FAILED);
+    }
+
+    #[test]
+    fn an_ignored_signal_is_known() {
+        let status = "Name:\tacms-testbed\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001002\n";
+        assert_eq!([1, 2, 3, 13].map(|signal| is_ignored(status, signal)), [false, true, false, true]);
+        assert!(!is_ignored("", 1));
+    }
 
     #[test]
     fn a_trace_is_made_again_by_what_lies_beside_it() {

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod network;
 pub mod progress;
 pub mod report;
+mod results;
 pub mod run;
 pub mod scenario;
 pub mod system;

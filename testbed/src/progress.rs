@@ -4,7 +4,7 @@ use crate::trace::now_ns;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     fmt,
-    io::IsTerminal,
+    io::{IsTerminal, Write as _},
     sync::{Arc, Mutex},
 };
 
@@ -113,6 +113,7 @@ impl Lines {
     fn print(&mut self, text: &str) {
         self.last_ns = now_ns();
         let seconds = (self.last_ns - self.begun_ns) as f64 / 1e9;
-        eprintln!("[{seconds:6.1} s] {text}");
+        // Nobody may read it any more, which ends no run.
+        let _ = writeln!(std::io::stderr(), "[{seconds:6.1} s] {text}");
     }
 }

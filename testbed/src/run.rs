@@ -8,6 +8,7 @@ use crate::{
     metrics::hgrm,
     progress::Progress,
     report::{RunResult, page},
+    results::{self, NotFree},
     scenario::{BackendName, Scenario},
     system::Program,
     trace::{Event, Sink, TraceFileError, TraceWriter},
@@ -21,7 +22,8 @@ use std::{
 /// What a run needs beside its scenario.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// Where results go; by default `out/<name>-<time>`.
+    /// Where results go; by default `out/<name>-<time>`. It may have those of an earlier run, which are removed, and nothing
+    /// else.
     pub out: Option<PathBuf>,
     /// How to start `acms`.
     pub program: Program,
@@ -68,6 +70,17 @@ pub enum RunError {
     /// Packets of a host were wanted that is not there.
     #[error("no packets of {0}: no host is called so (sp1.., cache1.., receiver1..)")]
     NoSuchHost(String),
+    /// Results are to go where something else is.
+    #[error(
+        "{} has {}, which is no result of a run: give a directory of its own, as runs replace and remove what is there",
+        .dir.display(), .has.display()
+    )]
+    NotFree {
+        /// Where.
+        dir: PathBuf,
+        /// What is there.
+        has: PathBuf,
+    },
     /// It could not be started or carried on.
     #[error("{error}{}", .logs.as_ref().map_or(String::new(), |logs| format!("\nlogs of the processes are in {}", logs.display())))]
     Backend {
@@ -96,26 +109,27 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         let path = path.to_owned();
         move |source| RunError::Write { path, source }
     };
-    fs::create_dir_all(&dir).map_err(write(&dir))?;
-    let logs = dir.join("logs");
     if let Some(stranger) = options.pcap.iter().find(|host| !scenario.hosts().contains(host)) {
-        remove_if_empty(&dir, &[]);
         return Err(RunError::NoSuchHost(stranger.clone()));
     }
+    results::make_free(&dir).map_err(|error| match error {
+        NotFree::Has(has) => RunError::NotFree { dir: dir.clone(), has },
+        NotFree::Io(source) => RunError::Write { path: dir.clone(), source },
+    })?;
+    let logs = dir.join(results::LOGS);
     let captures = options.pcap.into_iter().map(|host| (host.clone(), dir.join(format!("{host}.pcap"))));
-    let captures: Vec<_> = captures.collect();
     let context = Context {
         program: options.program,
         progress: options.progress.clone(),
         stop: options.stop,
         keep: options.keep,
         logs: Some(logs.clone()),
-        captures: captures.clone(),
+        captures: captures.collect(),
         linger: None,
     };
     let backend = backend(scenario.backend);
-    let trace = dir.join("events.arrow");
-    let again = dir.join("scenario.toml");
+    let trace = dir.join(results::TRACE);
+    let again = dir.join(results::SCENARIO);
     let judge = Judge::new().replayed_by(repeat(&again)).in_regions(scenario.region_names());
     let mut judged = Judged { judge, writer: TraceWriter::create(&trace)? };
     let notes = backend.run(scenario, &context, &mut judged).map_err(|error| {
@@ -123,7 +137,7 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         // A trace without its end is none.
         let _ = fs::remove_file(&trace);
         if matches!(error, BackendError::Interrupted) {
-            remove_if_empty(&dir, &captures);
+            let _ = results::remove(&dir);
             return RunError::Interrupted;
         }
         let logs = logs.is_dir().then_some(logs);
@@ -137,13 +151,13 @@ pub fn run(scenario: &Scenario, options: RunOptions) -> Result<Finished, RunErro
         let path = dir.join(name);
         fs::write(&path, text).map_err(write(&path))
     };
-    file("scenario.toml", scenario.to_toml())?;
+    file(results::SCENARIO, scenario.to_toml())?;
     for (name, histogram) in &metrics.histograms {
         file(&format!("{name}.hgrm"), hgrm(histogram))?;
     }
-    file("report.html", page(&result, &metrics, &scenario.to_toml(), &repeat(&again)))?;
+    file(results::PAGE, page(&result, &metrics, &scenario.to_toml(), &repeat(&again)))?;
     let json = serde_json::to_string_pretty(&result).expect("results have only texts as keys");
-    file("result.json", json + "\n")?;
+    file(results::LAST, json + "\n")?;
     options.progress.finish();
     Ok(Finished { result, dir })
 }
@@ -173,13 +187,6 @@ pub(crate) fn backend(name: BackendName) -> Box<dyn Backend> {
         BackendName::Simulated => Box::new(SimulatedBackend),
         BackendName::Docker => Box::new(DockerBackend),
     }
-}
-
-/// An interrupted run leaves nothing; a directory that someone else uses stays.
-fn remove_if_empty(dir: &Path, captures: &[(String, PathBuf)]) {
-    captures.iter().for_each(|(_, file)| drop(fs::remove_file(file)));
-    let _ = fs::remove_dir_all(dir.join("logs"));
-    let _ = fs::remove_dir(dir);
 }
 
 /// Seconds since 1970: unique enough for a directory's name, and sorts by time.

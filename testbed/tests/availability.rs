@@ -25,7 +25,7 @@ fn a_minority_may_die_and_a_majority_is_missed_in_time_and_comes_back() {
     for i in 0..2 {
         let asked = Instant::now();
         let published = bench.publish(1, "a/three-dead", format!("attempt {i}"));
-        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
         assert!(["rejected", "undetermined"].contains(&published.outcome), "{published:?}");
         println!("3 of 5 dead: {published:?}");
         assert!(published.cause.is_some());
@@ -55,5 +55,6 @@ fn killing_a_storage_point_under_load_stops_nobody_for_long() {
     assert_eq!(result.faults.len(), 1);
     let gap_ms = result.availability.longest_gap_ms.unwrap();
     println!("{} attempts, {} accepted, longest gap {gap_ms} ms", updates.attempted, updates.accepted);
-    assert!(gap_ms < 1000.0, "{gap_ms}");
+    // Some 100 ms on a quiet machine; one that stands still for a second is no defect, waiting for the dead one is.
+    assert!(gap_ms < 3000.0, "{gap_ms}");
 }

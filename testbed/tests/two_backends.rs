@@ -34,6 +34,8 @@ struct Truth {
     accepted: BTreeSet<What>,
     /// Attempts due near the edge of a fault.
     doubtful: BTreeSet<What>,
+    /// Attempts that were not accepted while a fault lasted.
+    failed: BTreeSet<What>,
     storage_points: Vec<Tree>,
     receivers: Vec<Tree>,
     checks: Vec<(String, bool)>,
@@ -51,11 +53,20 @@ impl Truth {
             of(Kind::Invoke).map(|event| (event.publication.as_deref().unwrap(), event)).collect();
         let is_accepted = |event: &&Event| event.outcome.as_deref() == Some("accepted");
         let accepted = of(Kind::Outcome).filter(is_accepted);
+        let is_same = |one: &Event, other: &Event| (&one.cause, &one.outcome) == (&other.cause, &other.outcome);
+        let lasted: Vec<(u64, u64)> = of(Kind::FaultUndone)
+            .map(|end| (of(Kind::Fault).find(|begin| is_same(begin, end)).unwrap().time_ns, end.time_ns))
+            .collect();
+        let in_fault = |event: &Event| lasted.iter().any(|(from, to)| (*from..=*to).contains(&event.time_ns));
+        let failed = of(Kind::Outcome).filter(|event| !is_accepted(event));
+        let failed =
+            failed.map(|event| attempts[event.publication.as_deref().unwrap()]).filter(|event| in_fault(event));
         Truth {
             accepted: accepted
                 .map(|event| what(attempts[event.publication.as_deref().unwrap()]))
                 .filter(|(path, _, _)| !is_probe(path))
                 .collect(),
+            failed: failed.map(what).collect(),
             doubtful: attempts.values().copied().filter(is_near).map(what).collect(),
             storage_points: trees(&trace, Kind::AuditSp),
             receivers: trees(&trace, Kind::AuditFile),
@@ -91,7 +102,9 @@ fn agree(scenario: &str, set: &[&str]) {
     assert_eq!(simulated.checks, local.checks);
     assert!(simulated.checks.iter().all(|(_, held)| *held));
 
-    let doubtful: BTreeSet<What> = simulated.doubtful.union(&local.doubtful).cloned().collect();
+    let mut doubtful: BTreeSet<What> = simulated.doubtful.union(&local.doubtful).cloned().collect();
+    // A real process takes its time until it is there again.
+    doubtful.extend(local.failed.iter().cloned());
     let certain = |truth: &Truth| -> BTreeSet<What> { truth.accepted.difference(&doubtful).cloned().collect() };
     let (here, there) = (certain(&simulated), certain(&local));
     assert!(here.len() > 60, "only {} publications far from any fault", here.len());

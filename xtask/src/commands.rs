@@ -61,13 +61,17 @@ pub(crate) fn test(steps: &Steps, only: &[Part]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has nginx and Varnish installed, if one may: without them the tests of caches leave them out, and say so.
+/// Has nginx and Varnish installed, if one may: without them the tests of caches leave them out, and say so. Tests start
+/// their own, so the daemons of the packages are not wanted.
 fn other_caches(steps: &Steps) {
-    let missing = |(program, option, _): &(&str, &str, &str)| !steps.command(program).args([option]).succeeds();
-    let servers = [("nginx", "-v", "nginx-light"), ("varnishd", "-V", "varnish")];
-    let packages: Vec<&str> = servers.into_iter().filter(missing).map(|(_, _, package)| package).collect();
+    let servers: [(&str, &str, &str, &[&str]); 2] =
+        [("nginx", "-v", "nginx-light", &["nginx"]), ("varnishd", "-V", "varnish", &["varnish", "varnishncsa"])];
+    let missing = servers.iter().filter(|(program, option, ..)| !steps.command(program).args([option]).succeeds());
+    let (packages, daemons): (Vec<&str>, Vec<&[&str]>) =
+        missing.map(|(.., package, daemons)| (*package, *daemons)).unzip();
     if !packages.is_empty()
-        && let Err(failure) = system::install(steps, &packages, "tests of other people's caches need them")
+        && let Err(failure) =
+            system::install_idle(steps, &packages, &daemons.concat(), "tests of other people's caches need them")
     {
         println!("\nLEFT OUT: receivers behind {}\n{failure}", packages.join(" and "));
     }

@@ -1,7 +1,9 @@
 //! The commands that people and CI run: `cargo xtask demo | test | lint | bench | fuzz`.
 //!
-//! Everything that a command needs and does not find is installed from the package registries into the workspace
-//! (`target/tools`, `.venv`); nothing else is downloaded. Each step prints its time, and a failed one how to repeat it.
+//! What a command needs and does not find is installed from the package registries into the workspace (`target/tools`,
+//! `.venv`). What only the distribution has goes into the system, by root alone and with apt-get: nginx and Varnish, which
+//! tests of caches need and whose daemons are not started, and Python or its venv module. Others are told what is missing.
+//! Each step prints its time, and a failed one how to repeat it.
 
 mod commands;
 mod fuzz;

@@ -6,23 +6,37 @@ use pyo3::{
     types::{PyCFunction, PyDict, PyTuple},
 };
 use std::{
+    io::{self, Write as _},
+    mem, process,
     sync::{
-        Mutex, PoisonError,
-        mpsc::{RecvTimeoutError, sync_channel},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SIGNALS_EVERY: Duration = Duration::from_millis(25);
 /// How long an exception waits for what was begun to be undone; what takes longer is undone beside it.
 const UNDO_FIRST: Duration = Duration::from_millis(50);
-/// How long the interpreter's exit waits for it then.
-const UNDO_AT_EXIT: Duration = Duration::from_secs(5);
+/// For so long the interpreter's exit waits for it in silence.
+const QUIET_AT_EXIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What is being undone.
-static UNDOING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+/// Work that must not be left half done.
+struct Undoable {
+    /// Makes it end.
+    abandon: Box<dyn Fn() + Send + Sync>,
+    thread: JoinHandle<()>,
+    /// The process that has the thread: one that forks has a child without.
+    process: u32,
+}
+
+/// What the interpreter's exit waits for.
+static UNDER_WAY: Mutex<Vec<Arc<Undoable>>> = Mutex::new(Vec::new());
+/// Whether the interpreter has been told to.
+static WAITS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 
 /// Runs `work` on a thread of its own and returns what it returns.
 ///
@@ -32,70 +46,96 @@ pub(crate) fn interruptible<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> PyResult<T> {
-    run(py, work, None::<fn()>)
+    let (_, result) = start(work)?;
+    follow(py, result)
 }
 
 /// As [`interruptible`], for work that must not be left half done: a signal makes it end by `abandon`, and what it made
-/// all the same is dropped, before the interpreter exits.
+/// all the same is dropped, before the interpreter exits. The exit itself does the same, whoever waits for it then.
 pub(crate) fn undoable<T: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce() -> T + Send + 'static,
-    abandon: impl FnOnce(),
+    abandon: impl Fn() + Send + Sync + 'static,
 ) -> PyResult<T> {
-    run(py, work, Some(abandon))
+    wait_at_exit(py)?;
+    let (thread, result) = start(work)?;
+    let begun = Arc::new(Undoable { abandon: Box::new(abandon), thread, process: process::id() });
+    {
+        let mut under_way = under_way();
+        under_way.retain(|other| !other.thread.is_finished());
+        under_way.push(Arc::clone(&begun));
+    }
+    let returned = follow(py, result);
+    if returned.is_err() {
+        (begun.abandon)();
+        let deadline = Instant::now() + UNDO_FIRST;
+        py.detach(|| {
+            while !begun.thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(LOOK_EVERY);
+            }
+        });
+    }
+    returned
 }
 
-fn run<T: Send + 'static>(
-    py: Python<'_>,
-    work: impl FnOnce() -> T + Send + 'static,
-    abandon: Option<impl FnOnce()>,
-) -> PyResult<T> {
-    let (sender, mut result) = sync_channel(1);
+fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<(JoinHandle<()>, Receiver<T>)> {
+    let (sender, result) = sync_channel(1);
     // If nobody takes the result any more, it is dropped there.
     let thread = thread::Builder::new().name("acms call".to_owned()).spawn(move || drop(sender.send(work())))?;
+    Ok((thread, result))
+}
+
+/// Waits for the result, or until a signal's handler raises.
+fn follow<T: Send>(py: Python<'_>, mut result: Receiver<T>) -> PyResult<T> {
     loop {
         let waited;
         (waited, result) = py.detach(move || (result.recv_timeout(SIGNALS_EVERY), result));
         match waited {
             Ok(value) => return Ok(value),
             Err(RecvTimeoutError::Disconnected) => return Err(PyRuntimeError::new_err("a call of acms panicked")),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        if let Err(raised) = py.check_signals() {
-            if let Some(abandon) = abandon {
-                abandon();
-                drop(result);
-                undo(py, thread)?;
-            }
-            return Err(raised);
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
         }
     }
 }
 
-/// Waits a moment for the thread's end; if it takes longer, the interpreter's exit waits for it.
-fn undo(py: Python<'_>, thread: JoinHandle<()>) -> PyResult<()> {
-    let thread = py.detach(|| {
-        wait(UNDO_FIRST, || thread.is_finished());
-        thread
-    });
-    if thread.is_finished() {
+fn under_way() -> MutexGuard<'static, Vec<Arc<Undoable>>> {
+    UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the interpreter's exit wait for what is under way then.
+fn wait_at_exit(py: Python<'_>) -> PyResult<()> {
+    if WAITS_AT_EXIT.load(Ordering::Relaxed) {
         return Ok(());
     }
-    UNDOING.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-    let at_exit = |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-        arguments.py().detach(|| {
-            let undoing = std::mem::take(&mut *UNDOING.lock().unwrap_or_else(PoisonError::into_inner));
-            wait(UNDO_AT_EXIT, || undoing.iter().all(JoinHandle::is_finished));
-        });
-    };
+    let at_exit = |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| end_all(arguments.py());
     let at_exit = PyCFunction::new_closure(py, None, None, at_exit)?;
-    py.import("atexit")?.call_method1("register", (at_exit,)).map(drop)
+    py.import("atexit")?.call_method1("register", (at_exit,))?;
+    WAITS_AT_EXIT.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
-fn wait(at_most: Duration, done: impl Fn() -> bool) {
-    let mut waited = Duration::ZERO;
-    while !done() && waited < at_most {
-        thread::sleep(LOOK_EVERY);
-        waited += LOOK_EVERY;
+/// Abandons all that is under way and waits until it is undone, which is bounded; Ctrl-C cuts that short.
+fn end_all(py: Python<'_>) {
+    // What begins after this is registered anew.
+    WAITS_AT_EXIT.store(false, Ordering::Relaxed);
+    let mut ending = mem::take(&mut *under_way());
+    ending.retain(|one| one.process == process::id());
+    ending.iter().for_each(|one| (one.abandon)());
+    let (begun, mut is_quiet) = (Instant::now(), true);
+    while ending.iter().any(|one| !one.thread.is_finished()) {
+        py.detach(|| thread::sleep(LOOK_EVERY));
+        if py.check_signals().is_err() {
+            tell("not all that was begun is undone: `acms-testbed clean` does the rest");
+            return;
+        }
+        if is_quiet && begun.elapsed() >= QUIET_AT_EXIT {
+            is_quiet = false;
+            tell("still undoing what was begun; Ctrl-C leaves that to `acms-testbed clean`");
+        }
     }
+}
+
+/// A closed terminal is no reason to panic.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "acms: {text}");
 }

@@ -35,7 +35,7 @@ impl RawCluster {
         let mut options = ClusterOptions::new(storage_points, acms_of_this_interpreter(py)?);
         options.dir = directory;
         options.stop = Some(stop.clone());
-        let started = undoable(py, || LocalCluster::start(options), || stop.request())?;
+        let started = undoable(py, || LocalCluster::start(options), move || stop.request())?;
         let cluster = started.map_err(|error| failed(py, &error))?;
         let (urls, directory) = (cluster.urls(), cluster.dir().to_owned());
         Ok(RawCluster { cluster: Arc::new(Mutex::new(Some(cluster))), urls, directory })

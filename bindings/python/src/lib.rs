@@ -24,7 +24,7 @@ mod _acms {
     #[pymodule_export]
     use command::{main, testbed_main};
     #[pymodule_export]
-    use scenario::{resolve_scenario, run_scenario};
+    use scenario::{RawStop, resolve_scenario, run_scenario};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

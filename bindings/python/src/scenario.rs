@@ -16,7 +16,24 @@ pub(crate) fn resolve_scenario(py: Python<'_>, source: &str, settings: Vec<(Stri
     Ok(load(py, source, &settings)?.to_toml())
 }
 
-/// Runs a scenario to its end and returns the directory of its results.
+/// Ends a run early, from any thread.
+#[pyclass(module = "acms._acms", frozen)]
+#[derive(Default)]
+pub(crate) struct RawStop(Stop);
+
+#[pymethods]
+impl RawStop {
+    #[new]
+    fn new() -> RawStop {
+        RawStop::default()
+    }
+
+    fn request(&self) {
+        self.0.request();
+    }
+}
+
+/// Runs a scenario to its end, or until `stop` is requested, and returns the directory of its results.
 #[pyfunction]
 pub(crate) fn run_scenario(
     py: Python<'_>,
@@ -24,9 +41,10 @@ pub(crate) fn run_scenario(
     settings: Vec<(String, String)>,
     out: Option<PathBuf>,
     progress: bool,
+    stop: &RawStop,
 ) -> PyResult<PathBuf> {
     let scenario = load(py, source, &settings)?;
-    let stop = Stop::new();
+    let stop = stop.0.clone();
     let options = RunOptions {
         out,
         progress: if progress { Progress::on_stderr() } else { Progress::silent() },

@@ -35,8 +35,8 @@ def directories() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("acms*"))
 
 
-def eventually(condition: Callable[[], object], within_s: float = 5.0) -> bool:
-    """Wait until it comes true, or tell that it did not."""
+def eventually(condition: Callable[[], object], within_s: float = 20.0) -> bool:
+    """Wait until it comes true, or tell that it did not. The machine may have other things to do."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

@@ -57,6 +57,23 @@ def test_cancelled_means_undone(cluster: acms.Cluster, tmp_path: Path) -> None:
     assert eventually(lambda: directories() == kept)
 
 
+def test_a_cancelled_run_is_undone(tmp_path: Path) -> None:
+    before, kept = set(children(os.getpid())), directories()
+    scenario, out = acms.Scenario.load("smoke").override(duration="100s"), tmp_path / "out"
+
+    async def main() -> None:
+        run = asyncio.create_task(scenario.run_async(out=out))
+        while len(set(children(os.getpid())) - before) < 5:
+            assert not run.done()
+            await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(run, 0.1)
+
+    asyncio.run(main())
+    assert eventually(lambda: set(children(os.getpid())) == before)
+    assert eventually(lambda: directories() == kept and not out.exists())
+
+
 def test_not_started() -> None:
     with pytest.raises(acms.Invalid):
         _ = acms.AsyncCluster().urls

@@ -46,7 +46,7 @@ def test_a_directory_called_acms_is_not_mistaken_for_it(
     monkeypatch.chdir(tmp_path)
     publication = cluster.publish("commands/file", b"")
     with cluster.receiver(["commands"], into="into") as receiver:
-        receiver.wait_for(publication, timeout=5)
+        receiver.wait_for(publication, timeout=20)
 
 
 def test_the_command_line_publishes(cluster: acms.Cluster, tmp_path: Path) -> None:

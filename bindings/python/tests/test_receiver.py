@@ -19,13 +19,13 @@ def test_files_come_and_go(cluster: acms.Cluster, tmp_path: Path) -> None:
     first = cluster.publish("receiver/a/file", b"1")
     outside = cluster.publish("elsewhere/file", b"x")
     with cluster.receiver(["receiver/a/"], into=tmp_path) as receiver:
-        receiver.wait_for(first, timeout=5)
+        receiver.wait_for(first, timeout=20)
         assert (tmp_path / "receiver/a/file").read_bytes() == b"1"
         second = cluster.publish("receiver/a/file", b"2", executable=True)
-        receiver.wait_for(second.uid, timeout=5)
+        receiver.wait_for(second.uid, timeout=20)
         assert (tmp_path / "receiver/a/file").read_bytes() == b"2"
         assert os.access(tmp_path / "receiver/a/file", os.X_OK)
-        receiver.wait_for(cluster.delete("receiver/a/file"), timeout=5)
+        receiver.wait_for(cluster.delete("receiver/a/file"), timeout=20)
         assert not (tmp_path / "receiver/a/file").exists()
         with pytest.raises(acms.Timeout, match="elsewhere"):
             receiver.wait_for(outside, timeout=0.2)
@@ -36,8 +36,8 @@ def test_what_was_overtaken_counts_as_there(cluster: acms.Cluster, tmp_path: Pat
     old = cluster.publish("receiver/b/file", b"old")
     cluster.publish("receiver/b/file", b"new")
     with cluster.receiver("receiver/b", into=tmp_path) as receiver:
-        receiver.wait_for(old, timeout=5)
-        receiver.wait_for(old.uid, timeout=5)
+        receiver.wait_for(old, timeout=20)
+        receiver.wait_for(old.uid, timeout=20)
         assert (tmp_path / "receiver/b/file").read_bytes() == b"new"
 
 
@@ -62,7 +62,7 @@ def test_another_goes_on_where_one_ended(cluster: acms.Cluster, tmp_path: Path) 
         receiver.wait_for(first)
     second = cluster.publish("receiver/d/file", b"2")
     with cluster.receiver(["receiver/d"], into=tmp_path) as receiver:
-        receiver.wait_for(second, timeout=5)
+        receiver.wait_for(second, timeout=20)
         assert (tmp_path / "receiver/d/file").read_bytes() == b"2"
 
 
@@ -72,7 +72,7 @@ def test_its_death_is_told(cluster: acms.Cluster, tmp_path: Path) -> None:
         assert receiver.pid is not None
         os.kill(receiver.pid, signal.SIGKILL)
         with pytest.raises(acms.ProcessFailed):
-            receiver.wait_for(uid, timeout=5)
+            receiver.wait_for(uid, timeout=20)
 
 
 def test_what_cannot_start_says_why(cluster: acms.Cluster, tmp_path: Path) -> None:

@@ -57,6 +57,27 @@ def test_what_failed_is_named(result: acms.Result, tmp_path: Path) -> None:
     assert caught.value.result is broken
 
 
+def test_an_invalid_measurement_does_not_pass(result: acms.Result) -> None:
+    assert result.passed
+    assert result.invalid is None
+    values = result.to_dict()
+    invalid = {**values, "invalid": "the network was slow"}
+    of_before = {**values, "network": {**values["network"], "within_tolerance": False}}
+    del of_before["invalid"]
+    for found, why in ((invalid, "the network was slow"), (of_before, "the network was not")):
+        judged = acms.Result(found, result.directory)
+        assert judged.held
+        assert not judged.passed
+        with pytest.raises(acms.RunFailed, match=why):
+            judged.raise_if_violated()
+    missed = {"name": "longest_gap_ms", "at_most": 1.0, "was": 2.0, "met": False}
+    with pytest.raises(acms.RunFailed):
+        acms.Result({**invalid, "expectations": [missed]}, result.directory).raise_if_violated()
+    broken = {"name": "P4", "held": False, "events": 3, "violations": ["receiver3 went back"]}
+    with pytest.raises(acms.CheckFailed, match="P4"):
+        acms.Result({**invalid, "checks": [broken]}, result.directory).raise_if_violated()
+
+
 def test_an_expectation_that_is_not_met(tmp_path: Path) -> None:
     scenario = acms.Scenario.load("smoke").override({"expect.convergence_99_ms_p99": 0.001})
     result = asyncio.run(scenario.run_async(out=tmp_path))

@@ -14,7 +14,8 @@ use crate::{
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped by a signal, or with --once everything is in place; 1 with --once, but some \
-paths cannot be put in place; 2 it cannot run: wrong usage, a directory that cannot be kept, or sources of another cluster.\n\
+paths cannot be put in place, or the command of --on-change has failed; 2 it cannot run: wrong usage, a directory that \
+cannot be kept, or sources of another cluster.\n\
 How it is stands in DIR/~acms/status.json (of a single receiver).";
 /// Most receivers of one process.
 const COUNT_MAX: i64 = 100_000;
@@ -55,7 +56,8 @@ pub struct Args {
     /// Read all files at the start and fetch again what others have changed. Without it only other sizes and modes are seen.
     #[arg(long, conflicts_with = "discard")]
     verify: bool,
-    /// End once everything of the first snapshot is in place.
+    /// End once everything of the first snapshot is in place. Commands are waited for; one of --on-change that fails is not
+    /// run again, but told of all paths at the next start.
     #[arg(long)]
     once: bool,
     /// Run this by sh when paths have changed: each as a JSON line on standard input (path, uid, hash, deleted), and
@@ -86,7 +88,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub fn run(args: Args) -> ExitCode {
     match try_run(args) {
         Ok(Ended::Stopped | Ended::Current) => ExitCode::SUCCESS,
-        Ok(Ended::Blocked) => ExitCode::from(1),
+        Ok(Ended::Blocked | Ended::Untold) => ExitCode::from(1),
         Err(error) => {
             eprintln!("acms receive: {error}");
             ExitCode::from(2)

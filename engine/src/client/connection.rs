@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io::{self, ErrorKind, Read},
+    mem,
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     os::fd::AsFd,
     time::{Duration, Instant},
@@ -44,8 +45,8 @@ pub(super) type Sink<'a> = &'a mut dyn FnMut(&Head, &[u8]) -> io::Result<()>;
 pub(super) struct Failure {
     /// Whether the server can have got anything of the request.
     pub sent: bool,
-    /// Whether the server had said nothing yet.
-    pub silent: bool,
+    /// Whether the connection was kept from an earlier request, and found closed before the server said anything.
+    pub stale: bool,
     pub error: ClientError,
 }
 
@@ -59,6 +60,8 @@ pub(super) struct Patience<'a> {
 pub(super) struct Connection {
     wire: Wire,
     pub used_at: Instant,
+    /// It has had a request before.
+    is_kept: bool,
 }
 
 pub(super) fn connect(
@@ -73,7 +76,7 @@ pub(super) fn connect(
     for address in addresses {
         match connect_address(address, timeout, should_stop) {
             Ok(Some(tcp)) => match greet(tcp, url, tls.filter(|_| url.is_https()), timeout, should_stop) {
-                Ok(Some(wire)) => return Ok(Connection { wire, used_at: now() }),
+                Ok(Some(wire)) => return Ok(Connection { wire, used_at: now(), is_kept: false }),
                 Ok(None) => return Err(ClientError::Interrupted),
                 Err(error) => last = distrusted(url, &error).unwrap_or_else(|| unreachable(error.to_string())),
             },
@@ -161,6 +164,8 @@ struct Exchange<'a, 'b> {
     sent: bool,
     /// The server takes no more; what it has said may still be read.
     refused: bool,
+    /// The server has ended the connection.
+    closed: bool,
     /// When nothing has moved until then, the connection counts as lost.
     give_up: Instant,
 }
@@ -192,6 +197,7 @@ impl Connection {
         sink: Sink<'_>,
         patience: &Patience<'_>,
     ) -> Result<bool, Failure> {
+        let is_kept = mem::replace(&mut self.is_kept, true);
         let mut exchange = Exchange {
             url,
             wire: &mut self.wire,
@@ -200,16 +206,17 @@ impl Connection {
             source,
             sent: false,
             refused: false,
+            closed: false,
             give_up: now() + patience.io_timeout,
         };
         let run = exchange.run(parser, sink, patience);
-        let (sent, whole) = (exchange.sent, !exchange.has_unsent());
+        let (sent, whole, closed) = (exchange.sent, !exchange.has_unsent(), exchange.closed);
         self.used_at = now();
         match run {
             Ok(clean) => Ok(clean && whole && parser.keeps_alive()),
             // A certificate is refused before anything of the request is looked at.
-            Err(error @ ClientError::Tls { .. }) => Err(Failure { sent: false, silent: !parser.has_begun(), error }),
-            Err(error) => Err(Failure { sent, silent: !parser.has_begun(), error }),
+            Err(error @ ClientError::Tls { .. }) => Err(Failure { sent: false, stale: false, error }),
+            Err(error) => Err(Failure { sent, stale: is_kept && closed && !parser.has_begun(), error }),
         }
     }
 }
@@ -317,6 +324,7 @@ impl Exchange<'_, '_> {
                     return Ok(None);
                 }
                 Err(error) => {
+                    self.closed = true;
                     let refused = Fault::of(&error).filter(|fault| fault.cause == Cause::Alert);
                     let refused = refused.and_then(|_| distrusted(self.url, &error));
                     return Err(refused.unwrap_or_else(|| lost(error.to_string())));
@@ -333,6 +341,7 @@ impl Exchange<'_, '_> {
     ) -> Result<Received, ClientError> {
         let more = !self.refused && self.has_unsent();
         let Some(count) = self.read(buffer, more)? else { return Ok(Received::Nothing) };
+        self.closed = count == 0;
         let progress = match count {
             0 => parser.end().map(|()| Progress::Done { unread: 0 }),
             _ => parser.push(&buffer[..count]),

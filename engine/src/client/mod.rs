@@ -333,7 +333,7 @@ impl Client {
 
     /// One request at one storage point.
     fn attempt(&self, url: usize, request: &Request<'_>, source: Source<'_>, sink: Sink<'_>) -> Result<Head, Failure> {
-        let unsent = |error| Failure { sent: false, silent: true, error };
+        let unsent = |error| Failure { sent: false, stale: false, error };
         if self.stop.asked() {
             return Err(unsent(ClientError::Interrupted));
         }
@@ -341,7 +341,8 @@ impl Client {
         let mut connection = match idle {
             Some(connection) => connection,
             None => {
-                let timeout = self.options.connect_timeout;
+                let left = request.deadline.map(|deadline| deadline.saturating_duration_since(now()));
+                let timeout = self.options.connect_timeout.min(left.unwrap_or(Duration::MAX));
                 connect(&self.urls[url], self.tls.as_ref(), timeout, &self.stop).map_err(unsent)?
             }
         };

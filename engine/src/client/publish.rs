@@ -5,11 +5,12 @@ use super::{
     read::summary,
 };
 use crate::protocol::{
-    Order, Path, Uid,
-    api::{OutcomeAnswer, PublicationAnswer, UploadAnswer},
+    Flags, Hash, Order, Path, Uid,
+    api::{History, ListedEntry, OutcomeAnswer, PublicationAnswer, UploadAnswer},
 };
 use bytes::Bytes;
 use std::{
+    cell::OnceCell,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::PathBuf,
@@ -18,6 +19,8 @@ use std::{
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// What became of a submission is asked for this long at least, however late it is.
+const LAST_LOOK_TIME: Duration = Duration::from_secs(1);
 /// Of contents from this length on the rest is sent after an attempt that broke off.
 const RESUMED_LEN_MIN: u64 = 1 << 20;
 /// Storage points take a content from each other at this rate at least.
@@ -101,6 +104,14 @@ enum Attempt {
     Stopped { sent: bool },
 }
 
+/// The agreed publication that a submission's key names.
+enum Named {
+    /// It is the submission.
+    This(PublishResult),
+    /// It has another path, other flags or another content.
+    Another(Uid),
+}
+
 impl Client {
     /// Publishes `body` under `path`.
     pub fn publish(&self, path: &Path, body: &Body, options: &PublishOptions) -> Result<PublishResult, ClientError> {
@@ -133,6 +144,7 @@ impl Client {
         let mut attempts = 0;
         // Why the first attempt that may have reached a storage point is undetermined, and what came of later ones.
         let (mut unsure, mut later): (Option<String>, Option<String>) = (None, None);
+        let mut another = None;
         loop {
             let mut not_sent = Vec::new();
             for url in self.order().filter(|url| !useless[*url]).collect::<Vec<_>>() {
@@ -164,11 +176,14 @@ impl Client {
                 }
             }
             let Some(why) = &unsure else { return Err(summary(not_sent)) };
-            if let Some(found) = self.find_by_key(&submission) {
-                return Ok(PublishResult { attempts, ..found });
+            match self.find_by_key(&submission, give_up) {
+                Some(Named::This(found)) => return Ok(PublishResult { attempts, ..found }),
+                Some(Named::Another(uid)) => another = Some(uid),
+                None => {}
             }
             if now() + pause >= give_up || useless.iter().all(|useless| *useless) || !self.rest(pause) {
-                return Ok(submission.undetermined(format!("{why}{}", later.unwrap_or_default()), attempts));
+                let reason = format!("{why}{}", later.unwrap_or_default());
+                return Ok(submission.undetermined_beside(another, reason, attempts));
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -184,7 +199,7 @@ impl Client {
     }
 
     fn submit_at(&self, url: usize, submission: &Submission<'_>, deadline: Option<Instant>) -> Attempt {
-        let begun = if deadline.is_some() { self.begun_at(url, submission) } else { 0 };
+        let begun = deadline.map_or(0, |deadline| self.begun_at(url, submission, deadline));
         let mut file;
         let source = match submission.body {
             None => Source::Bytes(&[]),
@@ -235,47 +250,96 @@ impl Client {
     }
 
     /// How much this storage point has of the content, from an attempt that broke off. None where the file is not as it was.
-    fn begun_at(&self, url: usize, submission: &Submission<'_>) -> u64 {
+    fn begun_at(&self, url: usize, submission: &Submission<'_>, deadline: Instant) -> u64 {
         if submission.len < RESUMED_LEN_MIN || submission.modified() != submission.modified {
             return 0;
         }
         let publisher = percent_encoded(&self.options.publisher);
         let target = format!("/v1/uploads?key={}&publisher={publisher}", percent_encoded(&submission.key));
-        let begun = self.json_at(url, &target).ok().flatten().map_or(0, |UploadAnswer { received }| received);
+        let answer = self.json_at(url, &target, Some(deadline)).ok().flatten();
+        let begun = answer.map_or(0, |UploadAnswer { received }| received);
         if begun < submission.len { begun } else { 0 }
     }
 
     /// Asks all storage points that can be reached what became of the key.
-    fn find_by_key(&self, submission: &Submission<'_>) -> Option<PublishResult> {
-        for url in self.order() {
-            let known: Option<PublicationAnswer> = self.json_at(url, &self.key_target(&submission.key)).ok().flatten();
-            if let Some(uid) = known.filter(|known| known.agreed).and_then(|known| known.outcome.uid) {
-                let accepted =
-                    submission.result(Verdict::Accepted, OutcomeAnswer { uid: Some(uid), ..Default::default() });
-                return Some(PublishResult { url: Some(self.urls[url].to_string()), ..accepted });
+    fn find_by_key(&self, submission: &Submission<'_>, give_up: Instant) -> Option<Named> {
+        let target = self.key_target(&submission.key);
+        let until = give_up.max(now() + LAST_LOOK_TIME);
+        let mut another = None;
+        for (asked, url) in self.order().enumerate() {
+            // One that says nothing leaves the others their share of the time.
+            let left = (self.urls.len() - asked) as u32;
+            let deadline = now() + until.saturating_duration_since(now()) / left;
+            let known: Option<PublicationAnswer> = self.json_at(url, &target, Some(deadline)).ok().flatten();
+            let Some(PublicationAnswer { outcome, entries, agreed: true, .. }) = known else { continue };
+            let Some(uid) = outcome.uid else { continue };
+            match self.is_submission(url, submission, &entries, deadline) {
+                Some(true) => {
+                    let answer = OutcomeAnswer { uid: Some(uid), ..OutcomeAnswer::default() };
+                    let accepted = submission.result(Verdict::Accepted, answer);
+                    let url = Some(self.urls[url].to_string());
+                    return Some(Named::This(PublishResult { url, ..accepted }));
+                }
+                Some(false) => another = Some(Named::Another(uid)),
+                None => {}
             }
         }
-        None
+        another
+    }
+
+    /// Whether a publication with these entries is the submission, as storage points compare the two; none if that
+    /// cannot be told.
+    fn is_submission(
+        &self,
+        url: usize,
+        submission: &Submission<'_>,
+        entries: &[ListedEntry],
+        deadline: Instant,
+    ) -> Option<bool> {
+        let [entry] = entries else { return (!entries.is_empty()).then_some(false) };
+        if entry.path != *submission.path {
+            return Some(false);
+        }
+        if let Some(uid) = submission.content_of {
+            let version = self.version_at(url, submission.path, uid, deadline)?;
+            return Some((entry.flags, entry.hash) == (version.flags, version.hash));
+        }
+        if (entry.flags, entry.size) != (submission.flags, submission.len) {
+            return Some(false);
+        }
+        Some(entry.hash == submission.hash()?)
+    }
+
+    /// The version `uid` of a path, if this storage point keeps it.
+    fn version_at(&self, url: usize, path: &Path, uid: Uid, deadline: Instant) -> Option<ListedEntry> {
+        let history: History = self.json_at(url, &format!("/v1/history/{path}"), Some(deadline)).ok().flatten()?;
+        history.versions.into_iter().map(|version| version.entry).find(|entry| entry.uid == uid)
     }
 }
 
 /// A submission as it is sent, however often.
 struct Submission<'a> {
     method: &'a str,
+    path: &'a Path,
     target: String,
     headers: Vec<(&'static str, String)>,
     key: String,
+    flags: Flags,
     body: Option<&'a Body>,
+    /// The version whose content it is, in place of a body.
+    content_of: Option<Uid>,
     len: u64,
     /// When the file was changed last.
     modified: Option<SystemTime>,
+    /// Of the content, once somebody has asked.
+    hash: OnceCell<Option<Hash>>,
 }
 
 impl<'a> Submission<'a> {
     fn new(
         client: &Client,
         method: &'a str,
-        path: &Path,
+        path: &'a Path,
         body: Option<&'a Body>,
         options: &PublishOptions,
     ) -> Result<Submission<'a>, ClientError> {
@@ -307,9 +371,33 @@ impl<'a> Submission<'a> {
             check_name("the media type", content_type)?;
             headers.push(("Content-Type", content_type.to_owned()));
         }
-        let target = format!("/v1/config/{path}");
-        let submission = Submission { method, target, headers, key, body, len, modified: None };
+        let submission = Submission {
+            method,
+            path,
+            target: format!("/v1/config/{path}"),
+            headers,
+            key,
+            flags: Flags { executable: options.executable, deleted: body.is_none() },
+            body,
+            content_of: options.content_of,
+            len,
+            modified: None,
+            hash: OnceCell::new(),
+        };
         Ok(Submission { modified: submission.modified(), ..submission })
+    }
+
+    /// The hash of the content; none where the file is not as it was.
+    fn hash(&self) -> Option<Hash> {
+        *self.hash.get_or_init(|| match self.body {
+            None => Some(Hash::of(&[])),
+            Some(Body::Bytes(bytes)) => Some(Hash::of(bytes)),
+            Some(Body::File(name)) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update_reader(File::open(name).ok()?).ok()?;
+                (self.modified() == self.modified).then(|| Hash(*hasher.finalize().as_bytes()))
+            }
+        })
     }
 
     fn modified(&self) -> Option<SystemTime> {
@@ -350,6 +438,18 @@ impl<'a> Submission<'a> {
         let remedy = format!("ask for the outcome of key {}, or publish the same again with this key", self.key);
         let answer = OutcomeAnswer { reason: Some(reason), remedy: Some(remedy), ..OutcomeAnswer::default() };
         PublishResult { attempts, ..self.result(Verdict::Undetermined, answer) }
+    }
+
+    /// The same. Where the key names another agreed publication, to ask for the outcome of the key is of no use.
+    fn undetermined_beside(&self, another: Option<Uid>, reason: String, attempts: u32) -> PublishResult {
+        let undetermined = self.undetermined(reason, attempts);
+        let Some(uid) = another else { return undetermined };
+        let remedy = format!(
+            "look whether {} is as it should be; if not, publish it under a new key, for key {} names another \
+             publication, {uid}",
+            self.path, self.key
+        );
+        PublishResult { remedy: Some(remedy), ..undetermined }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{self, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Most bytes kept of an answer that is an error.
@@ -265,12 +265,12 @@ impl Client {
 
     /// What the storage point `urls()[url]` knows of a publication.
     pub fn outcome_at(&self, url: usize, uid: Uid) -> Result<Option<PublicationAnswer>, ClientError> {
-        self.json_at(url, &format!("/v1/publications/{uid}"))
+        self.json_at(url, &format!("/v1/publications/{uid}"), None)
     }
 
     /// What the storage point `urls()[url]` knows of this client's publication under a key.
     pub fn outcome_by_key_at(&self, url: usize, key: &str) -> Result<Option<PublicationAnswer>, ClientError> {
-        self.json_at(url, &self.key_target(key))
+        self.json_at(url, &self.key_target(key), None)
     }
 
     pub(super) fn key_target(&self, key: &str) -> String {
@@ -285,7 +285,7 @@ impl Client {
 
     /// The status of the storage point `urls()[url]`.
     pub fn status_of(&self, url: usize) -> Result<serde_json::Value, ClientError> {
-        let answer = self.json_at(url, "/v1/status")?;
+        let answer = self.json_at(url, "/v1/status", None)?;
         answer.ok_or_else(|| ClientError::NotAcms { url: self.name(url), detail: "it knows no status".into() })
     }
 
@@ -308,12 +308,13 @@ impl Client {
         &self,
         url: usize,
         target: &str,
+        deadline: Option<Instant>,
     ) -> Result<Option<T>, ClientError> {
         if url >= self.urls.len() {
             return Err(ClientError::NoUrl);
         }
         let mut landing = Landing::memory();
-        let answer = self.fetch_at(url, target, &[], &mut landing, ANSWER_LEN_MAX)?;
+        let answer = self.fetch_at(url, target, &[], &mut landing, ANSWER_LEN_MAX, deadline)?;
         parse_json(answer, landing)
     }
 
@@ -328,7 +329,7 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let mut errors = Vec::new();
         for url in self.order() {
-            match self.fetch_at(url, target, headers, landing, len_max) {
+            match self.fetch_at(url, target, headers, landing, len_max, None) {
                 Ok(answer) => return Ok(answer),
                 Err(error @ (ClientError::Interrupted | ClientError::File { .. })) => return Err(error),
                 Err(error @ ClientError::Refused { status: 400..500, .. }) => return Err(error),
@@ -345,18 +346,16 @@ impl Client {
         headers: &[(&str, &str)],
         landing: &mut Landing<'_>,
         len_max: u64,
+        deadline: Option<Instant>,
     ) -> Result<Answer, ClientError> {
-        let (work_time, deadline) = (Duration::ZERO, None);
+        let work_time = Duration::ZERO;
         let mut request = Request { method: "GET", target, headers, len_max, fresh: false, deadline, work_time };
         loop {
             landing.reset().map_err(|error| ClientError::File { detail: error.to_string() })?;
             match self.attempt(url, &request, Source::Bytes(&[]), &mut |head, part| landing.write(head, part)) {
                 Ok(head) => return self.sort_out(url, head, landing),
                 // A connection that was kept may have been closed at the other end just now.
-                Err(failure) if failure.sent && failure.silent && !request.fresh => match failure.error {
-                    ClientError::Interrupted => return Err(ClientError::Interrupted),
-                    _ => request.fresh = true,
-                },
+                Err(failure) if failure.stale => request.fresh = true,
                 Err(failure) => return Err(failure.error),
             }
         }

@@ -54,11 +54,6 @@ impl HybridClock {
         self.ceiling = self.ceiling.max(ceiling);
     }
 
-    /// The ceiling asked for was not written: the next call of `ceiling_to_ask` asks again.
-    pub fn ceiling_was_refused(&mut self) {
-        self.ceiling_asked = self.ceiling;
-    }
-
     /// Whether a message may name `time`.
     pub fn may_name(&self, time: Micros) -> bool {
         time < self.ceiling

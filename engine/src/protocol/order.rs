@@ -477,11 +477,13 @@ impl StoragePoint {
         if publication.as_ref().is_some_and(|publication| publication.undecided) {
             return self.abort(uid);
         }
-        let holders = publication.map_or(SpSet::EMPTY, |publication| {
+        let (holders, agreed) = publication.map_or((SpSet::EMPTY, false), |publication| {
             publication.tickets.retain(|other| *other != ticket);
-            publication.bits
+            (publication.bits, publication.agreed)
         });
         let outcome = match too_late {
+            // Its content has not come here yet.
+            _ if agreed => Outcome::Accepted { uid },
             true => Outcome::Rejected { reason: self.no_quorum(holders) },
             false => {
                 let reason = Reason::NoAgreement { holders: ids(holders) };
@@ -578,7 +580,7 @@ fn same_entries(a: &[Entry], b: &[Entry]) -> bool {
 mod tests {
     use super::*;
     use crate::protocol::{
-        Config, Flags, Hash, Limits, Now, QuorumSystem, StoreId,
+        Config, Durable, Flags, Hash, Limits, Now, QuorumSystem, StoreId,
         io::{Output, WriteId},
         message::Vector,
     };
@@ -727,5 +729,38 @@ mod tests {
         assert!(!sp.is_settled(uid) && sp.lookup(&"a".parse().unwrap()).is_none(), "a read would not find it");
         flush(&mut sp, at(10));
         assert!(sp.is_settled(uid) && sp.lookup(&"a".parse().unwrap()).is_some_and(|entry| entry.uid == uid));
+    }
+
+    #[test]
+    fn a_refused_ceiling_is_asked_for_again_after_a_while() {
+        let mut sp = one_of(3);
+        let asks_for_it = |outputs: &[Output]| {
+            let of_it = |record: &Durable| matches!(record, Durable::Ceiling { .. });
+            outputs.iter().any(|output| matches!(output, Output::Persist { records, .. } if records.iter().any(of_it)))
+        };
+        sp.submit(at(60_000), submission("a"));
+        let asked = outputs(&mut sp);
+        assert!(asks_for_it(&asked));
+        writes(&asked).into_iter().for_each(|id| sp.handle_refused(at(60_000), id, "full"));
+        assert!(!asks_for_it(&outputs(&mut sp)), "a full disk would be asked without end");
+        sp.handle_timeout(at(61_500));
+        let again = outputs(&mut sp);
+        assert!(asks_for_it(&again));
+        writes(&again).into_iter().for_each(|id| sp.handle_persisted(at(61_500), id));
+        sp.submit(at(61_600), submission("b"));
+        assert!(!asks_for_it(&outputs(&mut sp)), "it is durable");
+    }
+
+    #[test]
+    fn what_is_agreed_is_accepted_though_its_content_is_on_its_way() {
+        let mut sp = one_of(3);
+        let uid = Uid { micros: WALL + 1, sp: SpId(2), store: 0 };
+        let Submission { publisher, entries, .. } = submission("a");
+        let manifest = Arc::new(Manifest { uid, publisher, key: None, entries, unknown: Vec::new() });
+        sp.handle_message(at(10), SpId(2), Message::Offer { manifest, contents: Vec::new(), agreed: true });
+        flush(&mut sp, at(10));
+        let known = sp.publication(uid).expect("it was offered");
+        assert!(known.agreed && known.outcome.outcome.as_deref() == Some("accepted"), "{known:?}");
+        assert!(!sp.is_settled(uid), "its content is missing");
     }
 }

@@ -103,7 +103,7 @@ impl StoragePoint {
                 let reason = Reason::Superseded { by };
                 Outcome::Undetermined { uid: Some(uid), superseded_by: Some(by), reason }
             }
-            None if publication.agreed && publication.hold == Hold::Durable => Outcome::Accepted { uid },
+            None if publication.agreed => Outcome::Accepted { uid },
             None => {
                 let reason = Reason::NoAgreement { holders: ids(publication.bits) };
                 Outcome::Undetermined { uid: Some(uid), superseded_by: None, reason }

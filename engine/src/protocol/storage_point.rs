@@ -457,19 +457,16 @@ impl StoragePoint {
         for written in write.done {
             match written {
                 Written::Held(uid) => self.could_not_hold(uid, detail),
-                Written::Ceiling(_) => {
-                    self.clock.ceiling_was_refused();
-                    self.reserve_times();
-                }
                 Written::AsOf(_) => {}
                 // Their records are asked for again.
-                done @ (Written::Started | Written::OwnBit(_) | Written::Store(..) | Written::Joined) => {
-                    self.batch_done.push(done);
-                }
+                done @ (Written::Started
+                | Written::Ceiling(_)
+                | Written::OwnBit(_)
+                | Written::Store(..)
+                | Written::Joined) => self.batch_done.push(done),
             }
         }
-        let again =
-            write.again.into_iter().filter(|record| !matches!(record, Durable::Ceiling { .. } | Durable::AsOf { .. }));
+        let again = write.again.into_iter().filter(|record| !matches!(record, Durable::AsOf { .. }));
         self.lazy.splice(0..0, again.collect::<Vec<_>>());
         self.lazy_since = Some(now.instant.after(Duration::from_secs(1)));
     }

@@ -31,6 +31,10 @@ const INLINE_LEN_MAX: u64 = 4 << 10;
 const INLINE_TOTAL_MAX: u64 = 64 << 10;
 /// Answers of a round that are given out at once.
 const ROUND_SLICE: usize = 256;
+/// Bytes of bodies that are kept for others who ask for the same: who asks decides for what.
+const BODIES_LEN_MAX: usize = 16 << 20;
+/// What one takes beside its bytes.
+const BODY_COST: usize = 256;
 
 /// What caches may do with an answer of the changes feed.
 pub fn changes_control(is_full: bool) -> &'static str {
@@ -104,6 +108,7 @@ pub struct FeedHolds<I, A> {
     /// Those of the current round that are still to be looked at, and whether moving on suffices for them.
     round: VecDeque<(I, bool)>,
     bodies: BTreeMap<(Cursor, String), A>,
+    bodies_len: usize,
     bodies_sequence: u64,
 }
 
@@ -117,6 +122,7 @@ impl<I, A> Default for FeedHolds<I, A> {
             idle: false,
             round: VecDeque::new(),
             bodies: BTreeMap::new(),
+            bodies_len: 0,
             bodies_sequence: 0,
         }
     }
@@ -136,6 +142,11 @@ impl<I: Copy + Ord, A: Clone> FeedHolds<I, A> {
     /// Whether a round is under way.
     pub fn is_busy(&self) -> bool {
         !self.round.is_empty()
+    }
+
+    /// Whether a call of [`FeedHolds::next_answers`] may have answers now.
+    pub fn is_due(&self) -> bool {
+        self.is_busy() || self.idle || !self.dirty.is_empty()
     }
 
     /// Who has a request that is held.
@@ -221,8 +232,13 @@ impl<I: Copy + Ord, A: Clone> FeedHolds<I, A> {
             }
         }
         if self.is_busy() {
-            self.bodies.clear();
+            self.forget_bodies();
         }
+    }
+
+    fn forget_bodies(&mut self) {
+        self.bodies.clear();
+        self.bodies_len = 0;
     }
 
     /// A slice of the current round: who gets which answer. They are no longer held.
@@ -264,7 +280,7 @@ impl<I: Copy + Ord, A: Clone> FeedHolds<I, A> {
     ) -> Option<A> {
         let here = reading.sp.cursor();
         if !self.is_busy() && self.bodies_sequence != here.sequence {
-            self.bodies.clear();
+            self.forget_bodies();
         }
         self.bodies_sequence = here.sequence;
         let key = (cursor, prefix.as_str().to_owned());
@@ -277,8 +293,59 @@ impl<I: Copy + Ord, A: Clone> FeedHolds<I, A> {
             ChangesAnswer::Hold => return None,
         };
         reading.fill_in(&mut changes);
-        let answer = make(json(&changes), changes.full);
+        let body = json(&changes);
+        // In the form in which it goes out it is there once more.
+        let len = 2 * body.len() + key.1.len() + BODY_COST;
+        if self.bodies_len + len > BODIES_LEN_MAX {
+            self.forget_bodies();
+        }
+        self.bodies_len += len;
+        let answer = make(body, changes.full);
         self.bodies.insert(key, answer.clone());
         Some(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        protocol::{Config, Limits, Mode, Now, Order, QuorumSystem, SpId, StoreId},
+        store::{MemoryStorage, Store, StoreIdentity},
+    };
+
+    #[test]
+    fn bodies_that_are_kept_take_a_bounded_room_whatever_is_asked_for() {
+        let store = StoreId { number: 0, nonce: 1 };
+        let config = Config {
+            cluster: "test".into(),
+            epoch: 1,
+            me: SpId(1),
+            store,
+            members: vec![SpId(1)],
+            mode: Mode::Fused,
+            order: Order::Strict,
+            quorum: QuorumSystem::default(),
+            max_drift: Duration::from_secs(3_600),
+            limits: Limits::default(),
+        };
+        let now = Now { instant: Instant(0), wall: Micros(1_000_000_000_000) };
+        let sp = StoragePoint::new(config, 1, Vec::new(), now).unwrap();
+        let storage = MemoryStorage::new();
+        let identity = StoreIdentity { cluster: "test".into(), sp: SpId(1), store };
+        Store::create(storage.clone(), &identity).unwrap();
+        let opened = Store::open(storage).unwrap();
+        let reading = Reading { sp: &sp, contents: &opened.contents, wall: now.wall };
+        let mut holds = FeedHolds::<u64, (Bytes, bool)>::default();
+        for sequence in 0..30_000 {
+            let asked = (Cursor { sp: SpId(9), sequence, ..sp.cursor() }, Prefix::default());
+            let answer = holds.ask(&reading, now.instant, sequence, asked, |body, is_full| (body, is_full));
+            assert!(answer.is_some_and(|(_, is_full)| is_full), "a cursor of nobody");
+        }
+        assert!(holds.bodies.len() < 30_000, "{} bytes", holds.bodies_len);
+        assert!(holds.is_empty() && !holds.is_due());
+        holds.note([], true);
+        assert!(holds.is_due(), "the next turn is not to be waited for");
+        assert!(holds.next_answers(&reading, |body, is_full| (body, is_full)).is_empty() && !holds.is_due());
     }
 }

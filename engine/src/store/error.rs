@@ -10,6 +10,9 @@ pub enum StoreError {
     /// The disk is full. Nothing was written; the same may succeed once there is room.
     #[error("the disk is full: {0}")]
     Full(#[source] io::Error),
+    /// No descriptor is free. Nothing was written; the same may succeed once there is one.
+    #[error("no file can be opened: {0}; raise the limit of open files")]
+    NoDescriptor(#[source] io::Error),
     /// A write or flush of the log failed: what it carried may or may not be durable. The log takes nothing more until
     /// the store is opened again.
     #[error("writing the log failed, it takes nothing more until the storage point is started again: {0}")]
@@ -86,7 +89,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether it says no more than that nothing was written: the same may succeed later.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, StoreError::Full(_) | StoreError::TooLarge { .. })
+        matches!(self, StoreError::Full(_) | StoreError::NoDescriptor(_) | StoreError::TooLarge { .. })
     }
 
     /// Whether the disk fails, which ends the process: what it still holds cannot be known by going on.
@@ -98,11 +101,17 @@ impl StoreError {
         }
     }
 
-    /// For `map_err`: a full disk, or the failure of `what`.
+    /// For `map_err`: a full disk, no descriptor, or the failure of `what`.
     pub(super) fn io(what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(source),
+            _ if is_out_of_descriptors(&source) => StoreError::NoDescriptor(source),
             _ => StoreError::Io { what, source },
         }
     }
+}
+
+/// Whether a file could not be opened because the process, or the machine, has as many open as it may.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    [nix::libc::EMFILE, nix::libc::ENFILE].map(Some).contains(&error.raw_os_error())
 }

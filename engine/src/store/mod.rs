@@ -22,6 +22,7 @@ mod storage;
 pub use budget::ByteRate;
 pub use contents::{Comparison, ContentReader, Contents, Staging};
 pub use error::StoreError;
+pub(crate) use error::is_out_of_descriptors;
 pub use identity::StoreIdentity;
 pub use log::Log;
 pub use maintenance::{Maintenance, MaintenanceLimits, Step, StoreFigures};

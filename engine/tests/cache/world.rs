@@ -1,6 +1,7 @@
 //! Processes of a test on addresses of its own, which end with it.
 
 use super::http::{ask, get};
+use nix::sys::signal::Signal;
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
@@ -23,8 +24,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `acms` with these arguments; its events come line by line.
     pub(crate) fn start(arguments: &[&str], log: &Path) -> Process {
-        let mut child = Command::new(ACMS)
-            .args(arguments)
+        let mut command = Command::new(ACMS);
+        command.args(arguments);
+        Process::of(command, log)
+    }
+
+    /// The same for a command that hands its arguments on to `acms`.
+    pub(crate) fn of(mut command: Command, log: &Path) -> Process {
+        let mut child = command
             .args(["--exit-with-parent", "--events", "-"])
             .stdout(Stdio::piped())
             .stderr(File::create(log).unwrap())
@@ -56,11 +63,15 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
     /// Tells it to stop, and gives how long that took and whether it ended well.
     pub(crate) fn terminate(&mut self) -> (Duration, bool) {
         let started = Instant::now();
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         let status = self.child.wait().unwrap();
         (started.elapsed(), status.success())
     }

@@ -14,6 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Far more than anything takes that does not wait for a time limit, on a busy machine too ...
+const SOON: Duration = Duration::from_secs(20);
+/// ... and a time limit that is beyond it.
+const LONG: Duration = Duration::from_secs(60);
+
 fn options() -> ClientOptions {
     ClientOptions {
         publisher: "tester".into(),
@@ -37,7 +42,7 @@ impl Stopper {
 
     fn options(&self) -> ClientOptions {
         let at = self.0;
-        ClientOptions { should_stop: Some(Arc::new(move || Instant::now() >= at)), ..options() }
+        ClientOptions { io_timeout: LONG, should_stop: Some(Arc::new(move || Instant::now() >= at)), ..options() }
     }
 
     fn stopped_for(&self) -> Duration {

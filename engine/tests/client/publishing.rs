@@ -1,12 +1,12 @@
 //! One honest outcome for each submission (promise P8), whatever becomes of connections.
 
 use crate::{
-    Stopper, client, options,
+    LONG, SOON, Stopper, client, options,
     server::{Reply, Request, Server, nobody, outcome, response},
 };
 use acms_engine::{
-    client::{Body, Client, ClientError, PublishOptions, PublishResult, Verdict},
-    protocol::{Order, Path, Uid},
+    client::{Body, Client, ClientError, ClientOptions, PublishOptions, PublishResult, Verdict},
+    protocol::{Hash, Order, Path, Uid},
 };
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -30,8 +30,28 @@ fn accepting() -> Server {
 }
 
 /// Nothing is known under any key.
-fn unknown() -> Reply {
-    Reply::Say(response(404, "", r#"{"reason":"not known","remedy":"-"}"#))
+fn unknown() -> String {
+    response(404, "", r#"{"reason":"not known","remedy":"-"}"#)
+}
+
+/// An entry of the publication `uid`, with flags such as `"executable"`.
+fn entry(uid: &str, path: &str, content: &[u8], flags: &str) -> String {
+    let (hash, size) = (Hash::of(content), content.len());
+    format!(r#""path":"{path}","uid":"{uid}","hash":"{hash}","size":{size},"type":"","flags":[{flags}]"#)
+}
+
+/// The agreed publication 7.2.0, which has this entry.
+fn agreed(entry: &str) -> String {
+    let entries = format!(r#""entries":[{{{entry}}}],"holders":[1,2,3],"agreed":true"#);
+    response(200, "", &format!(r#"{{"outcome":"accepted","uid":"7.2.0",{entries}}}"#))
+}
+
+/// Loses each publication, and answers each question with this.
+fn losing(answer: impl Fn(&Request) -> String + Send + Sync + 'static) -> Server {
+    Server::start(move |_, request| match request.method.as_str() {
+        "GET" => Reply::Say(answer(request)),
+        _ => Reply::SayAndClose(String::new()),
+    })
 }
 
 #[test]
@@ -94,11 +114,12 @@ fn undetermined_names_what_superseded_it() {
 #[test]
 fn a_storage_point_that_cannot_be_reached_is_passed_over() {
     let server = accepting();
-    let client = client(&[&nobody(), &server.url]);
+    let patient = ClientOptions { io_timeout: LONG, retry_timeout: LONG, ..options() };
+    let client = Client::from_texts(&[&nobody(), &server.url], patient).unwrap();
     assert_eq!(publish(&client).unwrap().attempts, 1);
     let begun = Instant::now();
     publish(&client).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < SOON);
     assert_eq!(server.seen()[0].connection, server.seen()[1].connection, "the one that answered is preferred");
 }
 
@@ -127,7 +148,7 @@ fn connections_lost_time_and_again_are_undetermined() {
         let result = publish(&client(&[&server.url])).unwrap();
         assert_eq!(result.outcome, Verdict::Undetermined);
         assert!(result.attempts > 1 && result.reason.is_some() && result.remedy.unwrap().contains(&result.key));
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(begun.elapsed() < SOON);
     }
 }
 
@@ -136,7 +157,7 @@ fn a_later_rejection_does_not_make_an_earlier_attempt_rejected() {
     let server = Server::start(|before, request| match (request.method.as_str(), before) {
         ("PUT", 0) => Reply::SayAndClose(String::new()),
         ("PUT", _) => Reply::Say(outcome(503, "rejected", r#","reason":"no quorum""#)),
-        _ => unknown(),
+        _ => Reply::Say(unknown()),
     });
     let result = publish(&client(&[&server.url])).unwrap();
     assert_eq!(result.outcome, Verdict::Undetermined);
@@ -145,22 +166,75 @@ fn a_later_rejection_does_not_make_an_earlier_attempt_rejected() {
 
 #[test]
 fn what_was_agreed_is_found_by_its_key() {
-    let losing = Server::start(|_, request| match request.method.as_str() {
-        "PUT" => Reply::SayAndClose(String::new()),
-        _ => unknown(),
-    });
-    let knowing = Server::start(|_, request| match request.method.as_str() {
-        "PUT" => Reply::SayAndClose(String::new()),
-        _ => Reply::Say(response(
-            200,
-            "",
-            r#"{"outcome":"accepted","uid":"7.2.0","entries":[],"holders":[1,2,3],"agreed":true}"#,
-        )),
-    });
-    let result = publish(&client(&[&losing.url, &knowing.url])).unwrap();
+    let ignorant = losing(|_| unknown());
+    let knowing = losing(|_| agreed(&entry("7.2.0", "etc/motd", b"hello", "")));
+    let result = publish(&client(&[&ignorant.url, &knowing.url])).unwrap();
     assert_eq!((result.outcome, result.uid), (Verdict::Accepted, Some("7.2.0".parse().unwrap())));
     let asked = knowing.seen().into_iter().find(|request| request.method == "GET").unwrap();
     assert_eq!(asked.target, format!("/v1/publications?key={}&publisher=tester", result.key));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("content");
+    std::fs::write(&file, "hello").unwrap();
+    let result = client(&[&knowing.url]).publish(&path(), &Body::File(file), &PublishOptions::default()).unwrap();
+    assert_eq!(result.outcome, Verdict::Accepted);
+    let deleted = losing(|_| agreed(&entry("7.2.0", "etc/motd", b"", "\"deleted\"")));
+    let result = client(&[&deleted.url]).delete(&path(), &PublishOptions::default()).unwrap();
+    assert_eq!(result.outcome, Verdict::Accepted);
+}
+
+#[test]
+fn another_publication_under_the_key_is_not_taken_for_the_one_that_was_lost() {
+    let (lost, taken) = (losing(|_| unknown()), r#","reason":"the key is taken by another""#);
+    for (path_there, content, flags) in
+        [("etc/motd", "other", ""), ("etc/issue", "hello", ""), ("etc/motd", "hello", "\"executable\"")]
+    {
+        let found = agreed(&entry("7.2.0", path_there, content.as_bytes(), flags));
+        let other = Server::start(move |_, request| match request.method.as_str() {
+            "GET" => Reply::Say(found.clone()),
+            _ => Reply::Say(outcome(409, "rejected", taken)),
+        });
+        let options = PublishOptions { key: Some("k".into()), ..PublishOptions::default() };
+        let result = client(&[&lost.url, &other.url]).publish(&path(), &body(), &options).unwrap();
+        assert_eq!((result.outcome, result.uid), (Verdict::Undetermined, None), "{path_there} {content} {flags}");
+        assert!(result.reason.as_ref().is_some_and(|reason| reason.contains("taken by another")), "{result:?}");
+        assert!(result.remedy.as_ref().is_some_and(|remedy| remedy.contains("7.2.0")), "{result:?}");
+        assert!(other.seen().iter().any(|request| request.method == "GET"));
+    }
+}
+
+#[test]
+fn a_version_that_was_published_again_is_found_by_its_key_if_it_is_that_version() {
+    for (content, expected) in [("old", Verdict::Accepted), ("other", Verdict::Undetermined)] {
+        let server = losing(move |request| match request.target.as_str() {
+            "/v1/history/etc/motd" => {
+                let version = entry("3.1.0", "etc/motd", b"old", "\"executable\"");
+                let version = format!(r#"{{{version},"publisher":"tester","accepted_us":3}}"#);
+                response(200, "", &format!(r#"{{"path":"etc/motd","versions":[{version}]}}"#))
+            }
+            _ => agreed(&entry("7.2.0", "etc/motd", content.as_bytes(), "\"executable\"")),
+        });
+        let (uid, options) = ("3.1.0".parse().unwrap(), PublishOptions::default());
+        let result = client(&[&server.url]).publish_again(&path(), uid, &options).unwrap();
+        assert_eq!(result.outcome, expected, "{result:?}");
+    }
+}
+
+#[test]
+fn storage_points_that_do_not_say_what_became_of_it_are_not_waited_for_beyond_the_time_of_retries() {
+    for silent in ["/v1/publications", "/v1/uploads"] {
+        let server = Server::start(move |_, request| match request.method.as_str() {
+            "GET" if request.target.starts_with(silent) => Reply::Silence,
+            "GET" => Reply::Say(unknown()),
+            _ => Reply::SayAndClose(String::new()),
+        });
+        let patient = ClientOptions { io_timeout: LONG, retry_timeout: Duration::from_secs(3), ..options() };
+        let client = Client::from_texts(&[&server.url], patient).unwrap();
+        let (begun, large) = (Instant::now(), Body::Bytes(vec![1; 1 << 20].into()));
+        let result = client.publish(&path(), &large, &PublishOptions::default()).unwrap();
+        assert_eq!(result.outcome, Verdict::Undetermined);
+        assert!(begun.elapsed() < SOON, "{silent}: {:?}", begun.elapsed());
+        assert!(server.seen().iter().any(|request| request.target.starts_with(silent)), "{silent} was not asked for");
+    }
 }
 
 #[test]
@@ -204,7 +278,7 @@ fn an_interrupted_publication_is_undetermined_and_soon() {
     let stopper = Stopper::after(Duration::from_millis(150));
     let client = Client::from_texts(&[&server.url], stopper.options()).unwrap();
     let result = publish(&client).unwrap();
-    assert!(stopper.stopped_for() < Duration::from_millis(200));
+    assert!(stopper.stopped_for() < SOON);
     assert_eq!(result.outcome, Verdict::Undetermined);
     assert_eq!(publish(&client), Err(ClientError::Interrupted), "nothing is sent once the caller wants to stop");
 }
@@ -218,7 +292,7 @@ fn names_that_no_header_carries_are_refused() {
         let error = client.publish(&path(), &body(), &options).unwrap_err();
         assert!(matches!(error, ClientError::BadOption { .. }), "{key:?}");
     }
-    let options = acms_engine::client::ClientOptions { publisher: "a\nb".into(), ..options() };
+    let options = ClientOptions { publisher: "a\nb".into(), ..options() };
     assert!(Client::from_texts(&[&server.url], options).is_err());
     assert_eq!(server.seen().len(), 0);
 }

@@ -1,11 +1,11 @@
 //! Reading from one of several storage points.
 
 use crate::{
-    Stopper, client,
+    SOON, Stopper, client, options,
     server::{Reply, Server, nobody, response},
 };
 use acms_engine::{
-    client::{Client, ClientError, GetOptions},
+    client::{Client, ClientError, ClientOptions, GetOptions},
     protocol::{Hash, Path},
 };
 use std::time::Duration;
@@ -47,6 +47,22 @@ fn a_connection_that_was_closed_meanwhile_is_made_anew() {
         assert!(client.get(&path(), &GetOptions::default()).unwrap().is_some());
     }
     assert_eq!(server.seen().len(), 3);
+}
+
+#[test]
+fn a_storage_point_that_says_nothing_is_asked_once_on_a_new_connection_or_a_kept_one() {
+    let silent = Server::start(|_, _| Reply::Silence);
+    let falls_silent = Server::start(|before, _| if before == 0 { content("5.1.0", "hello") } else { Reply::Silence });
+    let other = Server::start(|_, _| content("6.1.0", "hello"));
+    let impatient = || ClientOptions { io_timeout: Duration::from_secs(2), ..options() };
+    let get = |client: &Client| client.get(&path(), &GetOptions::default()).unwrap().unwrap().url;
+    let client = Client::from_texts(&[&silent.url, &other.url], impatient()).unwrap();
+    assert_eq!(get(&client), other.url);
+    assert_eq!(silent.seen().len(), 1);
+    let client = Client::from_texts(&[&falls_silent.url, &other.url], impatient()).unwrap();
+    assert_eq!((get(&client), get(&client)), (falls_silent.url.clone(), other.url.clone()));
+    let seen: Vec<usize> = falls_silent.seen().iter().map(|request| request.connection).collect();
+    assert_eq!(seen, [0, 0]);
 }
 
 #[test]
@@ -113,5 +129,5 @@ fn reading_stops_soon_when_asked_to() {
     let stopper = Stopper::after(Duration::from_millis(150));
     let client = Client::from_texts(&[&server.url], stopper.options()).unwrap();
     assert_eq!(client.snapshot(), Err(ClientError::Interrupted));
-    assert!(stopper.stopped_for() < Duration::from_millis(200));
+    assert!(stopper.stopped_for() < SOON);
 }

@@ -145,7 +145,7 @@ fn check(
 }
 
 /// Leaves a large content under the key `cut` behind, of which not all has come.
-fn break_an_upload_off(addr: &str) {
+pub(crate) fn break_an_upload_off(addr: &str) {
     let mut stream = TcpStream::connect(addr).unwrap();
     let head = "PUT /v1/config/etc/cut HTTP/1.1\r\nHost: x\r\nIdempotency-Key: cut\r\nContent-Length: 100000\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();

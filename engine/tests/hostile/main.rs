@@ -10,3 +10,4 @@ mod semantics;
 mod table;
 mod tables;
 mod times;
+mod uploads;

@@ -96,6 +96,35 @@ fn a_command_is_told_of_all_changes_again_after_a_failure_and_after_a_crash() {
 }
 
 #[test]
+fn with_once_the_command_is_waited_for_and_a_failure_is_told() {
+    let server = Server::start(1);
+    let (into, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (log, told) = (beside.path().join("log"), into.path().join("~acms/told"));
+    let run = |command: &str| {
+        let mut process = Process::start(&[&server], into.path(), &["--once", "--on-change", command]);
+        let code = process.child.wait().unwrap().code().unwrap();
+        let kinds: Vec<_> = process.events.iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect();
+        let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
+        (code, count("command_done"), count("command_failed"))
+    };
+    server.publish("etc/a", 1, Some(b"a"));
+    let note = format!("cat >> {log}; echo end $ACMS_CHANGES >> {log}", log = log.display());
+    assert_eq!(run(&format!("sleep 1; {note}")), (0, 1, 0));
+    assert_eq!(runs(&log).len(), 1);
+    assert!(told.exists());
+    // It is tried once, and told of everything at the next start.
+    server.publish("etc/b", 2, Some(b"b"));
+    assert_eq!(run("exit 3"), (1, 0, 1));
+    assert!(!told.exists());
+    assert_eq!(run(&note), (0, 1, 0));
+    let (lines, _) = runs(&log).pop().unwrap();
+    let paths: Vec<&str> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["etc/a", "etc/b"]);
+    // With nothing to tell it is not run.
+    assert_eq!(run("exit 3"), (0, 0, 0));
+}
+
+#[test]
 fn a_command_that_takes_too_long_is_ended_and_so_is_one_whose_receiver_ends() {
     let server = Server::start(1);
     let (into, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -2,6 +2,7 @@
 
 use super::source::{Mood, Source};
 use acms_engine::protocol::Instant;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -119,9 +120,13 @@ impl Process {
         }
     }
 
-    pub(super) fn stop(mut self) -> i32 {
+    pub(super) fn signal(&self, signal: Signal) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    pub(super) fn stop(mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
         self.child.wait().unwrap().code().unwrap()
     }
 }
@@ -286,4 +291,31 @@ fn polling_and_following_come_to_the_same_by_requests_of_their_own() {
     assert_eq!((asked(&polled, "/v1/changes/"), asked(&followed, "/v1/snapshot")), (0, 1));
     assert!(asked(&polled, "/v1/snapshot") >= 2 && asked(&followed, "/v1/changes/") >= 2);
     assert_eq!((polling.stop(), following.stop()), (0, 0));
+}
+
+#[test]
+fn a_receiver_that_stood_still_reads_what_has_come_before_it_leaves_its_source() {
+    let server = Server::start(1);
+    let into = tempfile::tempdir().unwrap();
+    server.publish("etc/a", 1, Some(b"a"));
+    server.source.lock().unwrap().mood = Mood::Silent;
+    let process = Process::start(&[&server], into.path(), &[]);
+    let end = Time::now() + PATIENCE;
+    while server.asked.lock().unwrap().is_empty() {
+        assert!(Time::now() < end, "it asks for nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    process.signal(Signal::SIGSTOP);
+    server.source.lock().unwrap().mood = Mood::Good;
+    // Longer than a source may take for its snapshot, which lies in the socket all the time.
+    std::thread::sleep(Duration::from_millis(5_500));
+    process.signal(Signal::SIGCONT);
+    loop {
+        let event = process.events.recv_timeout(PATIENCE).unwrap();
+        assert_ne!(event["kind"], "error", "{event}");
+        if event["kind"] == "current" {
+            break;
+        }
+    }
+    assert_eq!(process.stop(), 0);
 }

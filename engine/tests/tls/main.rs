@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use std::{
     fs::{self, File},
     io::{self, Read, Write as _},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -163,14 +163,32 @@ impl Cluster {
         output.stdout
     }
 
-    /// One request over TLS, with the certificate of a directory if one is named: the answer.
-    fn ask(&self, addr: &str, shown: Option<&str>, request: &str) -> io::Result<String> {
+    /// A session with a storage point, with the certificate of a directory if one is named.
+    fn session(&self, addr: &str, shown: Option<&str>) -> io::Result<Session> {
         let pair =
             shown.map(|name| [format!("{name}/certificate.pem"), format!("{name}/key.pem")].map(|it| self.path(&it)));
         let pair = pair.as_ref().map_or((None, None), |[cert, key]| (Some(Path::new(cert)), Some(Path::new(key))));
         let tls = ClientTls::load(Some(Path::new(&self.ca())), pair).unwrap();
-        let session = tls.connect(addr.split(':').next().unwrap())?;
-        exchange(session, addr, request.as_bytes())
+        tls.connect(addr.split(':').next().unwrap())
+    }
+
+    /// One request over TLS, with the certificate of a directory if one is named: the answer.
+    fn ask(&self, addr: &str, shown: Option<&str>, request: &str) -> io::Result<String> {
+        exchange(self.session(addr, shown)?, addr, request.as_bytes())
+    }
+
+    /// Sends storage point 1 the beginning of a request, and no more.
+    fn break_off(&self, shown: &str, request: &[u8]) {
+        let mut session = self.session(&self.addr(1), Some(shown)).unwrap();
+        let mut tcp = TcpStream::connect(self.addr(1)).unwrap();
+        let mut written = 0;
+        while written < request.len() {
+            written += session.write(&mut tcp, &request[written..]).unwrap();
+        }
+        // All of it arrives before the connection ends.
+        tcp.shutdown(Shutdown::Write).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = io::copy(&mut tcp, &mut io::sink());
     }
 
     /// A PUT of two bytes at storage point 1: its status and the whole answer.
@@ -329,6 +347,13 @@ fn who_may_publish_what() {
     let by_key = "GET /v1/publications?key=k1 HTTP/1.1\r\nHost: sp\r\nConnection: close\r\n\r\n";
     assert!(cluster.ask(&cluster.addr(1), Some("web"), by_key).unwrap().starts_with("HTTP/1.1 200"));
     assert!(cluster.ask(&cluster.addr(1), None, by_key).unwrap().starts_with("HTTP/1.1 404"));
+    // So it does with what is here of a content that broke off, whatever name the question has.
+    let head = "PUT /v1/config/www/c HTTP/1.1\r\nHost: sp\r\nIdempotency-Key: k2\r\nContent-Length: 200000\r\n\r\n";
+    cluster.break_off("web", &[head.as_bytes(), &noise(150_000)[..]].concat());
+    let begun = "GET /v1/uploads?key=k2&publisher=root HTTP/1.1\r\nHost: sp\r\nConnection: close\r\n\r\n";
+    let ask = |shown: Option<&str>| cluster.ask(&cluster.addr(1), shown, begun).unwrap();
+    wait_until("what has come is kept", || ask(Some("web")).contains("\"received\":150000"));
+    assert!(ask(None).starts_with("HTTP/1.1 404"));
 
     // At the address for readers nobody publishes, and everybody reads.
     let put =

@@ -1,6 +1,6 @@
 //! `acms-testbed up` and `exec`: a fleet to look around in.
 
-use super::{COULD_NOT, PASSED, Which, fail, prepare, print};
+use super::{PASSED, Which, fail, prepare, print, tell};
 use crate::{
     backend::{BackendError, Context, HostPlace, Stop, local},
     network::router::join,
@@ -18,7 +18,7 @@ use std::{
     process::Command,
 };
 
-/// Start the hosts of a scenario and its network, publish its files, and stay until Ctrl-C.
+/// Start the hosts of a scenario and its network, publish its files, and stay until Ctrl-C, or until the terminal is closed.
 ///
 /// Prints a tab-separated line for each host: its name, its address, its process and its network namespace. `exec` runs commands
 /// where a host is. Nothing is judged, and nothing is left behind. A scenario for virtual time is started as `local`.
@@ -109,8 +109,8 @@ fn show(hosts: &[HostPlace]) {
     print(&table);
     let written = local::own_directory().map_or(Ok(()), |dir| fs::write(dir.join(HOSTS), &table));
     match written {
-        Ok(()) => eprintln!("acms-testbed: all hosts are there; Ctrl-C ends them"),
-        Err(error) => eprintln!("acms-testbed: `exec` will not find them: {error}"),
+        Ok(()) => tell("all hosts are there; Ctrl-C ends them"),
+        Err(error) => tell(format!("`exec` will not find them: {error}")),
     }
 }
 
@@ -124,8 +124,7 @@ pub(super) fn exec(args: &Exec) -> u8 {
         return fail(format!("cannot enter the network of {}: {error}", args.host));
     }
     let error: io::Error = Command::new(&args.command[0]).args(&args.command[1..]).exec();
-    eprintln!("acms-testbed: {}: {error}", Path::new(&args.command[0]).display());
-    COULD_NOT
+    fail(format!("{}: {error}", Path::new(&args.command[0]).display()))
 }
 
 /// The testbed whose host it is, and the host's namespace, if it has one.

@@ -1,6 +1,6 @@
 //! `acms-testbed sweep`: a scenario with every combination of some values, one run after the other.
 
-use super::{COULD_NOT, FAILED, INTERRUPTED, PASSED, Which, fail, is_wide, key_value, prepare, print, verdict};
+use super::{COULD_NOT, FAILED, INTERRUPTED, PASSED, Which, fail, is_wide, key_value, prepare, print, tell, verdict};
 use crate::{
     backend::Stop,
     progress::Progress,
@@ -129,7 +129,7 @@ pub(super) fn sweep(args: Sweep, program: &Program) -> u8 {
         let finished = match run(&scenario, options) {
             Ok(finished) => finished,
             Err(error @ RunError::Interrupted) => {
-                eprintln!("acms-testbed: {error}");
+                tell(error);
                 return INTERRUPTED;
             }
             Err(error) => return fail(error),

@@ -92,7 +92,9 @@ impl PhaseMeter {
     }
 
     fn availability(&self) -> Availability {
-        let longest = self.longest_gap_ns.filter(|_| self.has_accepted);
+        // Attempts that were not accepted may be the last ones.
+        let last = self.last_accepted_ns.map(|last_ns| self.last_outcome_ns.saturating_sub(last_ns));
+        let longest = self.longest_gap_ns.max(last).filter(|_| self.has_accepted);
         Availability { longest_gap_ms: longest.map(|ns| (ns as f64 / 1e3).round() / 1e3) }
     }
 }

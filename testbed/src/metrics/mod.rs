@@ -330,4 +330,20 @@ mod tests {
         assert_eq!(metrics.value("convergence_50_ms_p50").map(|value| value.is_some()), Some(false));
         assert_eq!(metrics.value("nonsense"), None);
     }
+
+    #[test]
+    fn a_gap_may_last_to_the_end() {
+        let trace = trace(
+            "1 sp1 start
+             10 testbed phase cause=updates
+             10 publisher scheduled key=k1
+             10 publisher invoke key=k1 path=a
+             11 publisher outcome key=k1 uid=10.1.0 outcome=accepted
+             12 publisher scheduled key=k2
+             12 publisher invoke key=k2 path=a
+             31 publisher outcome key=k2 outcome=undetermined
+             40 testbed phase cause=quiesce",
+        );
+        assert_eq!(Metrics::of(&trace).availability.longest_gap_ms, Some(20_000.0));
+    }
 }

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// More than this part of pairs or packets out of tolerance makes a measurement invalid, in percent.
+/// More than this part of pairs or packets out of tolerance, or of pairs not measured, makes a measurement invalid, in percent.
 const BAD_PCT_MAX: f64 = 1.0;
 
 /// The greatest error that is told apart.
@@ -18,6 +18,9 @@ const ERROR_US_MAX: u64 = 60_000_000;
 /// What the emulated network did; without one there are no pairs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct NetworkResult {
+    /// Pairs of hosts whose round trips were to be measured.
+    #[serde(default)]
+    pub pairs_asked: u64,
     /// Pairs of hosts whose round trips were measured.
     pub pairs: u64,
     /// Pairs whose median round trip was off by more than 2 ms or 2 % of what the model wanted.
@@ -48,6 +51,7 @@ impl Default for NetworkResult {
     /// Loopback has nothing to be wrong about.
     fn default() -> NetworkResult {
         NetworkResult {
+            pairs_asked: 0,
             pairs: 0,
             pairs_bad: 0,
             probes: 0,
@@ -59,6 +63,26 @@ impl Default for NetworkResult {
             lost_packets: 0,
             within_tolerance: true,
         }
+    }
+}
+
+impl NetworkResult {
+    /// Why a measurement on it means nothing, if it does not.
+    pub fn invalid(&self) -> Option<String> {
+        (!self.within_tolerance).then(|| {
+            let unmeasured = match self.pairs_asked.saturating_sub(self.pairs) {
+                0 => String::new(),
+                pairs => format!("{pairs} more were never measured, "),
+            };
+            format!(
+                "the network was not what it was to be: {} of {} pairs were off by more than 2 ms or 2 %, {unmeasured}{:.1} % of {} \
+                 packets were late; use a less busy machine, or a smaller fleet",
+                self.pairs_bad,
+                self.pairs,
+                self.late_packets_pct.unwrap_or(0.0),
+                self.packets
+            )
+        })
     }
 }
 
@@ -87,6 +111,7 @@ fn rounded(pct: f64) -> f64 {
 /// Collects what is measured of the network.
 #[derive(Debug, Default)]
 pub(super) struct NetworkMeter {
+    pairs_asked: u64,
     pairs: BTreeMap<(Text, Text), Vec<RoundTrip>>,
     /// All that were measured since the updates began.
     loaded: Vec<RoundTrip>,
@@ -121,6 +146,10 @@ impl NetworkMeter {
                 self.pairs.entry(pair).or_default().push(probe);
                 self.loaded.extend((self.stage == Stage::Updates).then_some(probe));
             }
+            (Kind::Probe, None) => {
+                self.pairs_asked =
+                    figures(cause).find_map(|(name, count)| (name == "pairs").then_some(count)).unwrap_or(0);
+            }
             (Kind::Phase, _) if self.stage != Stage::Updates => {
                 self.stage = if cause == "updates" { Stage::Updates } else { Stage::Starting };
             }
@@ -145,9 +174,12 @@ impl NetworkMeter {
         let pct = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
         let error_ms = |quantile| (!errors.is_empty()).then(|| errors.value_at_quantile(quantile) as f64 / 1e3);
         let late_pct = pct(carried("late"), packets);
+        let pairs_asked = self.pairs_asked.max(pairs);
+        let unmeasured_pct = pct(pairs_asked - pairs, pairs_asked);
         let round_trips =
             medians.iter().map(|probe| (probe.asked_us as f64 / 1e3, probe.got_us as f64 / 1e3)).collect();
         let result = NetworkResult {
+            pairs_asked,
             pairs,
             pairs_bad,
             probes: errors.len(),
@@ -157,7 +189,9 @@ impl NetworkMeter {
             packets,
             late_packets_pct: (packets > 0).then(|| rounded(late_pct)),
             lost_packets: carried("lost"),
-            within_tolerance: late_pct <= BAD_PCT_MAX && pct(pairs_bad, pairs) <= BAD_PCT_MAX,
+            within_tolerance: [late_pct, pct(pairs_bad, pairs), unmeasured_pct]
+                .into_iter()
+                .all(|pct| pct <= BAD_PCT_MAX),
         };
         (result, round_trips)
     }
@@ -170,7 +204,7 @@ mod tests {
 
     fn network(lines: &[(&str, Kind, &str, &str)]) -> NetworkResult {
         let event = |(at, (process, kind, outcome, cause)): (usize, &(&str, Kind, &str, &str))| Event {
-            outcome: Some((*outcome).into()),
+            outcome: (!outcome.is_empty()).then(|| (*outcome).into()),
             cause: Some((*cause).into()),
             ..Event::new(at as u64, &Text::from(*process), 0, *kind)
         };
@@ -211,5 +245,9 @@ mod tests {
         ];
         assert!(!network(&late).within_tolerance);
         assert_eq!(network(&[]), NetworkResult::default());
+        let silent =
+            [("testbed", Kind::Probe, "", "pairs=100"), ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=20000")];
+        let got = network(&silent);
+        assert_eq!((got.pairs_asked, got.pairs, got.within_tolerance), (100, 1, false), "most have never answered");
     }
 }

@@ -8,7 +8,7 @@ use super::{
 /// A table with a row for each figure and a column for each run.
 pub fn compare(results: &[(String, RunResult)]) -> String {
     type Row = (&'static str, fn(&RunResult) -> String);
-    let rows: [Row; 25] = [
+    let rows: [Row; 26] = [
         ("scenario", |r| r.scenario.clone()),
         ("backend", |r| r.backend.clone()),
         ("seed", |r| r.seed.to_string()),
@@ -38,6 +38,7 @@ pub fn compare(results: &[(String, RunResult)]) -> String {
             r.resources.machine.map_or("-".to_owned(), |machine| format!("{:.0} %", machine.busy_pct))
         }),
         ("longest gap", |r| ms(r.availability.longest_gap_ms)),
+        ("measurement", |r| r.invalid().map_or("valid", |_| "INVALID").to_owned()),
         ("checks", |r| if r.passed() { "held".to_owned() } else { format!("BROKEN {}", r.failures().join(" ")) }),
     ];
     let mut columns: Vec<Vec<String>> =
@@ -56,4 +57,26 @@ pub fn compare(results: &[(String, RunResult)]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{checks::testing::trace, metrics::Metrics, scenario::Scenario};
+    use acms_engine::protocol::Hash;
+
+    #[test]
+    fn an_invalid_measurement_is_told() {
+        let scenario = Scenario::load("smoke", &[]).unwrap();
+        let got = |us: u32| {
+            let metrics = Metrics::of(&trace(&format!("1 sp1 probe outcome=sp2 cause=asked_us=20000;got_us={us}")));
+            RunResult::new(&scenario, "local", &metrics, Vec::new(), Hash::of(b""), Vec::new())
+        };
+        let (good, bad) = (got(20_001), got(90_000));
+        let json = [&good, &bad].map(|result| serde_json::to_value(result).unwrap()["invalid"].clone());
+        assert!(json[0].is_null() && json[1].as_str().unwrap().contains("1 of 1 pairs"), "{json:?}");
+        let table = compare(&[("good".to_owned(), good), ("bad".to_owned(), bad)]);
+        let row = table.lines().find(|line| line.starts_with("measurement")).unwrap();
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["measurement", "valid", "INVALID"]);
+    }
 }

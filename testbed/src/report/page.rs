@@ -86,8 +86,8 @@ pub fn page(result: &RunResult, metrics: &Metrics, scenario: &str, repeat: &str)
          <title>{name}</title><style>{STYLE}</style></head><body><h1>{name}</h1>"
     ));
     let (class, verdict) = match result.passed() {
+        _ if result.checks.iter().all(|check| check.held) && result.invalid().is_some() => ("void", "invalid"),
         false => ("broken", "failed"),
-        true if result.invalid().is_some() => ("void", "invalid"),
         true => ("held", "passed"),
     };
     let _ = write!(

@@ -45,6 +45,9 @@ pub struct RunResult {
     pub resources: Resources,
     /// What the emulated network did.
     pub network: NetworkResult,
+    /// Why the measurement means nothing, if it does not.
+    #[serde(default)]
+    pub invalid: Option<String>,
     /// What went wrong on purpose.
     pub faults: Vec<FaultRecord>,
     /// The promises.
@@ -134,6 +137,7 @@ impl RunResult {
             freshness: metrics.freshness.clone(),
             resources: metrics.resources.clone(),
             network: metrics.network.clone(),
+            invalid: metrics.network.invalid(),
             faults: metrics.faults.clone(),
             checks: checks.into_iter().map(CheckResult::from).collect(),
             expectations,
@@ -144,17 +148,8 @@ impl RunResult {
 
     /// Why the measurement means nothing, if it does not.
     pub fn invalid(&self) -> Option<String> {
-        let network = &self.network;
-        (!network.within_tolerance).then(|| {
-            format!(
-                "the network was not what it was to be: {} of {} pairs were off by more than 2 ms or 2 %, {:.1} % of {} \
-                 packets were late; use a less busy machine, or a smaller fleet",
-                network.pairs_bad,
-                network.pairs,
-                network.late_packets_pct.unwrap_or(0.0),
-                network.packets
-            )
-        })
+        // Results of earlier versions do not say it in words.
+        self.invalid.clone().or_else(|| self.network.invalid())
     }
 
     /// Whether every check held and every expectation was met.

@@ -36,9 +36,17 @@ pub enum TraceFileError {
         /// Why.
         source: std::io::Error,
     },
-    /// Not an Arrow file, or the disk failed.
+    /// It cannot be written.
     #[error("{path}: {source}")]
     Arrow {
+        /// Which.
+        path: String,
+        /// Why.
+        source: ArrowError,
+    },
+    /// Not an Arrow file, or only the beginning of one.
+    #[error("{path}: not a whole trace ({source}): give events.arrow of a run that has ended")]
+    NotWhole {
         /// Which.
         path: String,
         /// Why.
@@ -176,7 +184,7 @@ pub fn read(path: &Path) -> Result<Trace, TraceFileError> {
 pub fn stream(path: &Path, sink: &mut (impl Sink + ?Sized)) -> Result<(), TraceFileError> {
     let name = || path.display().to_string();
     let file = File::open(path).map_err(|source| TraceFileError::Io { path: name(), source })?;
-    let arrow = |source| TraceFileError::Arrow { path: name(), source };
+    let arrow = |source| TraceFileError::NotWhole { path: name(), source };
     let mut texts = Texts::default();
     let mut last_ns = 0;
     for batch in FileReader::try_new_buffered(file, None).map_err(arrow)? {
@@ -292,7 +300,7 @@ mod tests {
         let path = dir.path().join("x");
         assert!(matches!(read(&path), Err(TraceFileError::Io { .. })));
         std::fs::write(&path, b"hello, this is no trace").unwrap();
-        assert!(matches!(read(&path), Err(TraceFileError::Arrow { .. })));
+        assert!(matches!(read(&path), Err(TraceFileError::NotWhole { .. })));
     }
 
     #[test]

@@ -22,8 +22,8 @@ async def in_thread(
 ) -> T:
     """Await a blocking call.
 
-    If the awaiting task is cancelled, ``abandon`` is called so that the call ends soon, and what the call made all the
-    same is given to ``undo``; the interpreter does not exit before that is done.
+    If the awaiting task is cancelled or given up, ``abandon`` is called so that the call ends soon, and what the call
+    made all the same is given to ``undo``; the interpreter does not exit before that is done.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -60,7 +60,7 @@ async def in_thread(
     threading.Thread(target=work, name="acms call", daemon=undo is None).start()
     try:
         return await done
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, GeneratorExit):
         if abandon is not None:
             abandon()
         if done.done() and not done.cancelled() and done.exception() is None:

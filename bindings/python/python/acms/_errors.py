@@ -79,7 +79,7 @@ class ScenarioError(AcmsError, ValueError):
 
 
 class RunFailed(AcmsError):
-    """A run could not be carried out, or its measurement is invalid."""
+    """A run could not be carried out, or its measurement is invalid (:attr:`Result.invalid`)."""
 
 
 class CheckFailed(AcmsError, AssertionError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acms._errors import CheckFailed
+from acms._errors import CheckFailed, RunFailed
 
 if TYPE_CHECKING:
     import os
@@ -100,11 +100,32 @@ class Result(Section):
 
     @property
     def held(self) -> bool:
-        """Whether every check held and every expectation was met."""
+        """Whether every check held and every expectation was met, whatever the measurement is worth."""
         return not self.violations
 
+    @property
+    def invalid(self) -> str | None:
+        """Why what was measured means nothing, or ``None``: the network was not what it was to be."""
+        reason: str | None = self._values.get("invalid")
+        if reason is None and not self._values.get("network", {}).get("within_tolerance", True):
+            # Results of earlier versions do not say it in words.
+            return "the network was not what it was to be"
+        return reason
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is well: :attr:`held`, and not :attr:`invalid`."""
+        return self.held and self.invalid is None
+
     def raise_if_violated(self) -> None:
-        """Raise :class:`CheckFailed`, which names what failed, unless :attr:`held`."""
+        """Return if the run :attr:`passed`.
+
+        Raises :class:`CheckFailed`, which names what failed, or :class:`RunFailed` if the measurement is invalid. A
+        broken promise is one all the same; whether expectations were met cannot be told then.
+        """
+        is_broken = any(not check["held"] for check in self._values["checks"])
+        if self.invalid is not None and not is_broken:
+            raise RunFailed(f"the measurement is invalid: {self.invalid}")
         if violations := self.violations:
             raise CheckFailed("; ".join(violations), self)
 

@@ -53,14 +53,25 @@ class Scenario:
     ) -> Result:
         """Run it to the end and return what was measured and found.
 
-        A broken promise is no exception here: see :meth:`Result.raise_if_violated`. Raises :class:`RunFailed` if it
-        could not be carried out. ``out`` is the directory for what it writes. Ctrl-C ends it and leaves nothing behind.
+        A broken promise or an invalid measurement is no exception here: see :meth:`Result.raise_if_violated`. Raises
+        :class:`RunFailed` if it could not be carried out. ``out`` is the directory for what it writes. Ctrl-C ends it
+        and leaves nothing behind: the interpreter's exit waits for that.
         """
+        return self._run(backend, progress, seed, out, _acms.RawStop())
+
+    def _run(
+        self,
+        backend: str,
+        progress: bool,
+        seed: int | None,
+        out: str | os.PathLike[str] | None,
+        stop: _acms.RawStop,
+    ) -> Result:
         settings = [*self._settings(), ("backend", _toml(backend))]
         if seed is not None:
             settings.append(("seed", str(seed)))
         directory = None if out is None else os.fspath(out)
-        return Result.read(_acms.run_scenario(self._source, settings, directory, progress))
+        return Result.read(_acms.run_scenario(self._source, settings, directory, progress, stop))
 
     async def run_async(
         self,
@@ -69,8 +80,12 @@ class Scenario:
         seed: int | None = None,
         out: str | os.PathLike[str] | None = None,
     ) -> Result:
-        """Run it as :meth:`run` does, while the event loop goes on."""
-        return await in_thread(lambda: self.run(backend, seed=seed, out=out))
+        """Run it as :meth:`run` does, while the event loop goes on. A cancelled one ends and leaves nothing behind."""
+        stop = _acms.RawStop()
+        # Results that are complete all the same stay.
+        return await in_thread(
+            lambda: self._run(backend, False, seed, out, stop), undo=lambda _: None, abandon=stop.request
+        )
 
     def __repr__(self) -> str:
         settings = "".join(f", {key} = {value}" for key, value in self._settings())

@@ -5,7 +5,7 @@ use super::{
     Loop,
     answers::Answer,
     fetch::{Fetch, Incoming, Key, Kind, Stream, Waiter},
-    service::{Cache, nobody_answers},
+    service::{Cache, no_file_left, nobody_answers},
     store::{Found, SMALL_LEN_MAX},
 };
 use crate::{
@@ -86,12 +86,17 @@ impl Sink for Arrivals {
     }
 }
 
+/// What a source answers to the names of caches in a request: they are too long, or there are too many, or its own.
+const PASSED_REFUSED: [u16; 2] = [431, 508];
+
 /// Why something cannot be fetched any further.
 enum Problem {
     /// It is the source's.
     Source(UpstreamError),
     /// It is this cache's.
     Disk(io::Error),
+    /// It is the request's: the source answers this to the caches that it came through.
+    Passed(u16),
 }
 
 fn broken(problem: impl Into<String>) -> Problem {
@@ -134,11 +139,16 @@ impl Loop {
         match problem {
             Problem::Source(error) => self.handle_failure(key, &error),
             Problem::Disk(error) => self.handle_full_disk(&key, &error),
+            Problem::Passed(status) => self.handle_refused_names(key, status),
         }
     }
 
     fn handle_head(&mut self, key: &Key, head: Head) -> Result<(), Problem> {
         let Some(fetch) = self.cache.fetches.get_mut(key) else { return Ok(()) };
+        // Where this cache is the first, the source itself leads in a circle.
+        if fetch.passed.is_some() && PASSED_REFUSED.contains(&head.status) {
+            return Err(Problem::Passed(head.status));
+        }
         if key.kind() != Kind::Object {
             let vias = head.headers.iter().filter(|(name, _)| name == "via");
             self.cache.tiers_above = vias.map(|(_, value)| value.split(',').count() as u32).sum();
@@ -372,15 +382,42 @@ impl Loop {
             self.cache.fetches.insert(key, fetch);
             return;
         }
-        for waiter in fetch.waiters.extract_if(.., |waiter| waiter.streamed.is_some()) {
-            self.break_off(&waiter);
-        }
         let status = if matches!(error, UpstreamError::TimedOut) { 504 } else { 502 };
-        self.refuse(fetch.waiters, &nobody_answers(status, &error.to_string()));
+        self.give_up(fetch.waiters, &nobody_answers(status, &error.to_string()));
+    }
+
+    /// A source refuses the caches that a request came through. That is no failure of the source, for anybody can name
+    /// caches; and it concerns only those who came through the same: for the others the source is asked again.
+    fn handle_refused_names(&mut self, key: Key, status: u16) {
+        let Some(mut fetch) = self.cache.fetches.remove(&key) else { return };
+        fetch.exchange = None;
+        let refused: Vec<Waiter> = fetch.waiters.extract_if(.., |waiter| waiter.passed == fetch.passed).collect();
+        // First whoever came through the fewest, so that long lists keep nobody else waiting.
+        let next = fetch.waiters.iter().min_by_key(|waiter| waiter.passed_count());
+        fetch.passed = next.and_then(|waiter| waiter.passed.clone());
+        // The fetch is there again before anybody is answered, who may ask for the same at once.
+        let left = if !fetch.waiters.is_empty() && self.ask_again(&key, &mut fetch) {
+            self.cache.fetches.insert(key, fetch);
+            Vec::new()
+        } else {
+            fetch.waiters
+        };
+        self.give_up(left, &nobody_answers(502, "all were asked in vain a moment ago"));
+        let reason = "the caches that the request has come through are too many for a source, or one of them twice";
+        let remedy = "correct the sources of the caches: none may lead back to itself";
+        self.give_up(refused, &Refused::new(status, reason, remedy));
     }
 
     fn ask_again(&mut self, key: &Key, fetch: &mut Fetch) -> bool {
         !self.cache.is_stopping && self.cache.ask(key, fetch)
+    }
+
+    /// Ends what was asked for in vain: who has a part of the answer is broken off, the others are refused.
+    fn give_up(&mut self, mut waiters: Vec<Waiter>, refused: &Refused) {
+        for waiter in waiters.extract_if(.., |waiter| waiter.streamed.is_some()) {
+            self.break_off(&waiter);
+        }
+        self.refuse(waiters, refused);
     }
 
     fn refuse(&mut self, waiters: Vec<Waiter>, refused: &Refused) {
@@ -393,12 +430,9 @@ impl Loop {
     /// The disk of this cache does not take a large object.
     fn handle_full_disk(&mut self, key: &Key, error: &io::Error) {
         self.complain_of_disk(error);
-        let Some(mut fetch) = self.cache.fetches.remove(key) else { return };
-        for waiter in fetch.waiters.extract_if(.., |waiter| waiter.streamed.is_some()) {
-            self.break_off(&waiter);
-        }
+        let Some(fetch) = self.cache.fetches.remove(key) else { return };
         let reason = format!("the disk of this cache does not take the object: {error}");
-        self.refuse(fetch.waiters, &Refused::new(503, reason, "ask another source"));
+        self.give_up(fetch.waiters, &Refused::new(503, reason, "ask another source"));
     }
 
     /// Ends the connection of one who has a part of an answer that will not be complete.
@@ -409,13 +443,17 @@ impl Loop {
 
     // ---- Objects of an earlier life -------------------------------------------------------------------------------
 
-    fn handle_compared(&mut self, hash: Hash, is_right: bool) {
-        let now = self.cache.now.instant;
-        self.cache.store.compared(&hash, is_right, now);
+    fn handle_compared(&mut self, hash: Hash, is_right: io::Result<bool>) {
+        let found = self.cache.store.compared(&hash, is_right, self.cache.now.instant);
         let key = Key::Object(hash);
         let Some(mut fetch) = self.cache.fetches.remove(&key) else { return };
-        if let Found::Large(file, len) = self.cache.store.find(&hash, now) {
+        if let Found::Large(file, len) = found {
             return self.give_object(&Body::File(file, len), fetch.waiters);
+        }
+        if let Found::Unreadable(error) = &found
+            && let Some(refused) = no_file_left(error)
+        {
+            return self.refuse(fetch.waiters, &refused);
         }
         if self.ask_again(&key, &mut fetch) {
             self.cache.fetches.insert(key, fetch);

@@ -16,7 +16,7 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Comparer {
     jobs: Sender<(Hash, PathBuf)>,
-    results: Receiver<(Hash, bool)>,
+    results: Receiver<(Hash, io::Result<bool>)>,
 }
 
 impl Comparer {
@@ -40,14 +40,15 @@ impl Comparer {
         let _ = self.jobs.send((hash, path));
     }
 
-    /// One that was compared, and whether its name is right.
-    pub(super) fn take(&self) -> Option<(Hash, bool)> {
+    /// One that was compared, and whether its name is right, if it could be read.
+    pub(super) fn take(&self) -> Option<(Hash, io::Result<bool>)> {
         self.results.try_recv().ok()
     }
 }
 
-fn is_right(hash: Hash, path: &PathBuf) -> bool {
+/// Whether the file at `path` has this hash.
+pub(super) fn is_right(hash: Hash, path: &PathBuf) -> io::Result<bool> {
     let mut hasher = blake3::Hasher::new();
-    let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-    read.is_ok() && Hash(*hasher.finalize().as_bytes()) == hash
+    hasher.update_reader(File::open(path)?)?;
+    Ok(Hash(*hasher.finalize().as_bytes()) == hash)
 }

@@ -81,11 +81,15 @@ impl CacheResult {
     }
 }
 
+/// Names of the caches that a request came through before this one; none: it came through no other.
+pub(super) type Passed = Option<Box<str>>;
+
 /// Who waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) id: ConnectionId,
     pub(super) result: CacheResult,
+    pub(super) passed: Passed,
     /// What of the object it wants.
     pub(super) read: Option<ObjectRead>,
     /// The next byte that it is to be sent and the end, once it has its head.
@@ -93,6 +97,11 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
+    /// How many caches its request came through.
+    pub(super) fn passed_count(&self) -> usize {
+        self.passed.as_ref().map_or(0, |names| names.split(',').count())
+    }
+
     /// Sends what may be passed on of an object that is coming in. Whether the answer is complete with that: the client
     /// wants no more than its head, or none of it.
     pub(super) fn stream(&mut self, stream: &Stream, counters: &mut Counters, out: &mut Outbox<'_>) -> bool {
@@ -160,8 +169,8 @@ pub(super) enum Incoming {
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) waiters: Vec<Waiter>,
-    /// Names of caches that the first request came through, and of this one.
-    pub(super) passed: String,
+    /// Those of the request in whose name upstream is asked: the first one's, unless it was refused because of them.
+    pub(super) passed: Passed,
     /// Which copy of an object is wanted, because of a doubt.
     pub(super) again: Option<String>,
     /// Sources that have failed, or do not have it.
@@ -173,7 +182,7 @@ pub(super) struct Fetch {
 
 impl Fetch {
     /// Nothing is under way yet.
-    pub(super) fn new(passed: String, again: Option<String>) -> Fetch {
+    pub(super) fn new(passed: Passed, again: Option<String>) -> Fetch {
         Fetch { waiters: Vec::new(), passed, again, tried: Vec::new(), exchange: None, incoming: Incoming::Nothing }
     }
 }

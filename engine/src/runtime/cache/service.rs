@@ -6,7 +6,7 @@ use super::{
     answers::{Answer, Answers},
     arrivals::{Arrivals, Asked, ExchangeId},
     compare::Comparer,
-    fetch::{CacheResult, Fetch, Incoming, Key, Kind, Waiter},
+    fetch::{CacheResult, Fetch, Incoming, Key, Kind, Passed, Waiter},
     listener::Certificate,
     sources::Sources,
     status::{self, Counters},
@@ -26,13 +26,16 @@ use crate::{
         upstream::{Io, Upstream, UpstreamRequest},
     },
 };
+use nix::errno::Errno;
 use rustls::ServerConfig;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 /// Different things that may be fetched at once.
 const FETCHES_MAX: usize = 1024;
 /// Caches that a request may have passed before this one.
 const PASSED_MAX: usize = 8;
+/// Bytes of their names: far less than what the head of a request may have.
+const PASSED_LEN_MAX: usize = 1 << 10;
 /// What comes of a snapshot, and of changes.
 const SNAPSHOT_LEN_MAX: u64 = 64 << 10;
 const CHANGES_LEN_MAX: u64 = 64 << 20;
@@ -139,7 +142,7 @@ impl Cache {
         &mut self,
         id: ConnectionId,
         key: Key,
-        passed: String,
+        passed: Passed,
         out: &mut Outbox<'_>,
     ) -> Result<Next<NoBody>, Refused> {
         let kind = key.kind();
@@ -163,7 +166,7 @@ impl Cache {
         id: ConnectionId,
         read: ObjectRead,
         again: Option<String>,
-        passed: String,
+        passed: Passed,
         out: &mut Outbox<'_>,
     ) -> Result<Next<NoBody>, Refused> {
         if read.is_unchanged() {
@@ -176,19 +179,26 @@ impl Cache {
         if again.is_some() {
             self.store.doubt(&hash, self.now.instant);
         }
-        let body = match self.store.find(&hash, self.now.instant) {
+        let found = self.store.find(&hash, self.now.instant);
+        if let Found::Unreadable(error) = &found
+            && let Some(refused) = no_file_left(error)
+        {
+            return Err(refused);
+        }
+        let body = match found {
             Found::Small(bytes) => Body::Memory(bytes),
             Found::Large(file, len) => Body::File(file, len),
             Found::Uncompared(path) => {
                 let fetch = self.fetches.entry(Key::Object(hash)).or_insert_with(|| {
                     self.comparer.give(hash, path);
-                    Fetch::new(passed, again)
+                    Fetch::new(passed.clone(), again)
                 });
-                fetch.waiters.push(Waiter { id, result: CacheResult::Hit, read: Some(read), streamed: None });
+                let (result, read) = (CacheResult::Hit, Some(read));
+                fetch.waiters.push(Waiter { id, result, passed, read, streamed: None });
                 self.waiting.insert(id, Key::Object(hash));
                 return Ok(Next::Work);
             }
-            Found::Missing => return self.join_object(id, read, again, passed, out),
+            Found::Unreadable(_) | Found::Missing => return self.join_object(id, read, again, passed, out),
         };
         self.write_object(&read, body, CacheResult::Hit, out);
         Ok(Next::Answered)
@@ -209,7 +219,7 @@ impl Cache {
         id: ConnectionId,
         read: ObjectRead,
         again: Option<String>,
-        passed: String,
+        passed: Passed,
         out: &mut Outbox<'_>,
     ) -> Result<Next<NoBody>, Refused> {
         let key = Key::Object(read.hash);
@@ -234,19 +244,18 @@ impl Cache {
         id: ConnectionId,
         key: Key,
         read: Option<ObjectRead>,
-        passed: String,
+        passed: Passed,
         again: Option<String>,
     ) -> Result<(), Refused> {
-        let waiter = |result| Waiter { id, result, read, streamed: None };
         if let Some(fetch) = self.fetches.get_mut(&key) {
-            fetch.waiters.push(waiter(CacheResult::Collapsed));
+            fetch.waiters.push(Waiter { id, result: CacheResult::Collapsed, passed, read, streamed: None });
         } else {
             if self.fetches.len() >= FETCHES_MAX {
                 let reason = "this cache waits for too many different things";
                 return Err(Refused::new(503, reason, "try again after a while, or ask another source"));
             }
-            let mut fetch = Fetch::new(passed, again);
-            fetch.waiters.push(waiter(CacheResult::Miss));
+            let mut fetch = Fetch::new(passed.clone(), again);
+            fetch.waiters.push(Waiter { id, result: CacheResult::Miss, passed, read, streamed: None });
             if !self.ask(&key, &mut fetch) {
                 return Err(nobody_answers(502, "all were asked in vain a moment ago"));
             }
@@ -281,11 +290,12 @@ impl Cache {
             }
             _ => None,
         };
-        let mut headers = vec![
-            ("User-Agent", concat!("acms-cache/", env!("CARGO_PKG_VERSION"))),
-            ("Via", VIA),
-            ("CDN-Loop", &fetch.passed),
-        ];
+        let names = match &fetch.passed {
+            Some(passed) => format!("{passed}, {}", self.name),
+            None => self.name.clone(),
+        };
+        let mut headers =
+            vec![("User-Agent", concat!("acms-cache/", env!("CARGO_PKG_VERSION"))), ("Via", VIA), ("CDN-Loop", &names)];
         if let Some((range, etag)) = &part {
             headers.extend([("Range", range.as_str()), ("If-Range", etag)]);
         }
@@ -302,8 +312,8 @@ impl Cache {
         self.upstream.cancel(|asked| asked.id == id);
     }
 
-    /// The names to be sent on in CDN-Loop, where the request may be sent on.
-    fn passed(&mut self, head: &Head<'_>) -> Result<String, Refused> {
+    /// The names in CDN-Loop, where the request may be sent on.
+    fn passed(&mut self, head: &Head<'_>) -> Result<Passed, Refused> {
         let mut names: Vec<String> = Vec::new();
         for value in head.all("cdn-loop") {
             let value = String::from_utf8_lossy(value);
@@ -311,13 +321,13 @@ impl Cache {
         }
         // A name may have parameters.
         let is_this = |name: &String| name.split(';').next().is_some_and(|name| name.trim() == self.name);
-        if names.iter().any(is_this) || names.len() >= PASSED_MAX {
+        let passed = names.join(", ");
+        if names.iter().any(is_this) || names.len() >= PASSED_MAX || passed.len() > PASSED_LEN_MAX {
             self.counters.loops_total += 1;
             let reason = "the request has come through this cache before, or through too many";
             return Err(Refused::new(508, reason, "correct the sources of the caches: none may lead back to itself"));
         }
-        names.push(self.name.clone());
-        Ok(names.join(", "))
+        Ok(Some(passed.into_boxed_str()).filter(|passed| !passed.is_empty()))
     }
 }
 
@@ -325,6 +335,15 @@ impl Cache {
 pub(super) fn nobody_answers(status: u16, why: &str) -> Refused {
     let reason = format!("nobody behind this cache answers: {why}");
     Refused::new(status, reason, "try again after a few seconds, or ask another source")
+}
+
+/// A refusal because this process can open no file now; then it cannot ask upstream either.
+pub(super) fn no_file_left(error: &io::Error) -> Option<Refused> {
+    let is_it = [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32));
+    is_it.then(|| {
+        let reason = format!("this cache cannot open the object now: {error}");
+        Refused::new(503, reason, "try again after a few seconds, or ask another source")
+    })
 }
 
 /// No request has a body here.

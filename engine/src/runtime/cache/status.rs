@@ -123,6 +123,8 @@ fn metrics(cache: &Cache) -> String {
     metric("cache_disk_bytes", "gauge", "Bytes of disk that objects take.", store.bytes());
     metric("cache_evictions_total", "counter", "Objects that made room for others.", store.evictions_total);
     metric("cache_spoilt_total", "counter", "Objects found spoilt on the disk.", store.spoilt_total);
+    let unreadable = store.unreadable_total;
+    metric("cache_unreadable_total", "counter", "Reads of objects on the disk that failed.", unreadable);
     let failures = counters.store_failures_total;
     metric("cache_store_failures_total", "counter", "Objects that the disk did not take.", failures);
     metric("cache_answers_bytes", "gauge", "Bytes of kept snapshots and changes.", cache.answers.bytes() as u64);

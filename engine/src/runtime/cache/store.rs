@@ -71,6 +71,8 @@ pub(super) enum Found {
     Large(Arc<File>, u64),
     /// A large object of an earlier life: to be compared first, as it lies there.
     Uncompared(PathBuf),
+    /// It is kept, and cannot be read now.
+    Unreadable(io::Error),
     /// It is not kept, or was spoilt and is not kept any more.
     Missing,
 }
@@ -89,6 +91,8 @@ pub(super) struct ObjectStore {
     pub(super) evictions_total: u64,
     /// Objects whose bytes were not those of their name any more.
     pub(super) spoilt_total: u64,
+    /// Reads of objects that failed.
+    pub(super) unreadable_total: u64,
     _lock: Flock<File>,
 }
 
@@ -120,6 +124,7 @@ impl ObjectStore {
             next_temporary: 0,
             evictions_total: 0,
             spoilt_total: 0,
+            unreadable_total: 0,
             _lock: lock,
         };
         store.recover(now).map_err(unusable)?;
@@ -204,7 +209,10 @@ impl ObjectStore {
         }
         let (len, is_compared) = (kept.len, kept.compared_at.is_some());
         let path = self.path(hash);
-        let Ok(file) = File::open(&path) else { return self.spoilt(hash) };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) => return self.unreadable(hash, error),
+        };
         if is_due {
             // Only the order after a restart depends on it.
             let _ = futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW);
@@ -215,7 +223,8 @@ impl ObjectStore {
         let mut bytes = Vec::with_capacity(len as usize + 1);
         match file.take(SMALL_LEN_MAX + 1).read_to_end(&mut bytes) {
             Ok(_) if Hash::of(&bytes) == *hash => Found::Small(bytes.into()),
-            _ => self.spoilt(hash),
+            Ok(_) => self.spoilt(hash),
+            Err(error) => self.unreadable(hash, error),
         }
     }
 
@@ -227,15 +236,27 @@ impl ObjectStore {
         }
     }
 
-    /// A large object was compared with its name.
-    pub(super) fn compared(&mut self, hash: &Hash, is_right: bool, now: Instant) {
-        match self.kept.get_mut(hash) {
-            Some(kept) if is_right => kept.compared_at = Some(now),
-            Some(_) => {
-                self.spoilt(hash);
+    /// A large object was compared with its name, if it could be read. Gives what is found of it now.
+    pub(super) fn compared(&mut self, hash: &Hash, is_right: io::Result<bool>, now: Instant) -> Found {
+        let Some(kept) = self.kept.get_mut(hash) else { return Found::Missing };
+        match is_right {
+            Ok(true) => {
+                kept.compared_at = Some(now);
+                self.find(hash, now)
             }
-            None => {}
+            Ok(false) => self.spoilt(hash),
+            Err(error) => self.unreadable(hash, error),
         }
+    }
+
+    /// What cannot be read may be sound, unless it is gone.
+    fn unreadable(&mut self, hash: &Hash, error: io::Error) -> Found {
+        if error.kind() == io::ErrorKind::NotFound {
+            return self.spoilt(hash);
+        }
+        self.unreadable_total += 1;
+        tracing::warn!("object {hash} cannot be read: {error}");
+        Found::Unreadable(error)
     }
 
     fn spoilt(&mut self, hash: &Hash) -> Found {
@@ -327,5 +348,43 @@ impl Drop for Temporary {
         if !self.path.as_os_str().is_empty() {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::runtime::cache::compare;
+
+    #[test]
+    fn only_what_is_gone_or_wrong_is_given_up() {
+        let now = Instant(1_000_000_000);
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = ObjectStore::open(directory.path(), 1 << 30, now).unwrap();
+        let (small, large) = (vec![1u8; 1_000], vec![2u8; SMALL_LEN_MAX as usize + 1]);
+        for content in [&small, &large] {
+            let hash = Hash::of(content);
+            assert!(store.keep_small(hash, content, now).unwrap());
+            // A link to itself cannot be opened, whoever asks.
+            let (path, aside) = (store.path(&hash), directory.path().join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            assert!(matches!(store.find(&hash, now), Found::Unreadable(_)));
+            let compared = compare::is_right(hash, &path);
+            assert!(matches!(store.compared(&hash, compared, now), Found::Unreadable(_)));
+            assert!(path.is_symlink(), "it is left where it is");
+            fs::rename(&aside, &path).unwrap();
+            assert!(matches!(store.find(&hash, now), Found::Small(_) | Found::Large(..)));
+            assert!(matches!(compare::is_right(hash, &path), Ok(true)));
+        }
+        assert_eq!((store.len(), store.unreadable_total, store.spoilt_total), (2, 4, 0));
+        fs::write(store.path(&Hash::of(&small)), "something else").unwrap();
+        fs::remove_file(store.path(&Hash::of(&large))).unwrap();
+        for content in [&small, &large] {
+            assert!(matches!(store.find(&Hash::of(content), now), Found::Missing));
+        }
+        assert_eq!((store.len(), store.unreadable_total, store.spoilt_total), (0, 4, 2));
     }
 }

@@ -118,7 +118,6 @@ impl Fleet {
             self.set_due(at, Some(now.after(BEGIN_AFTER * at as u32)));
         }
         loop {
-            self.handle_due();
             if self.running == 0 {
                 return self.how_all_ended();
             }
@@ -130,10 +129,7 @@ impl Fleet {
             if self.events.flush() {
                 timeout = Some(timeout.map_or(FLUSH_EVERY, |timeout| timeout.min(FLUSH_EVERY)));
             }
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                other => other?,
-            }
+            self.wait(&mut events, timeout)?;
             let now = clock::monotonic();
             for event in &events {
                 match event.token() {
@@ -150,7 +146,18 @@ impl Fleet {
                     }
                 }
             }
+            self.handle_due(now);
         }
+    }
+
+    /// Waits for events. A process that stood still is told nothing but that: what has come meanwhile is seen before it is
+    /// judged to be late.
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        let mut waited = self.poll.poll(events, timeout);
+        while waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            waited = self.poll.poll(events, Some(Duration::ZERO));
+        }
+        waited
     }
 
     /// Lets the batches at hand end.
@@ -190,8 +197,8 @@ impl Fleet {
         self.timers.extend(due.map(|due| (due, at)));
     }
 
-    fn handle_due(&mut self) {
-        let now = clock::monotonic();
+    /// What is due by `now`, once that is handled which had come by then.
+    fn handle_due(&mut self, now: Instant) {
         while let Some((_, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
             self.set_due(at, None);
             self.with(at, |member, io| member.handle_due(io, now));
@@ -215,8 +222,9 @@ impl Fleet {
     fn how_all_ended(&mut self) -> Result<Ended, ReceiveError> {
         let mut all = Ended::Current;
         for ended in self.members.iter_mut().filter_map(|member| member.ended.take()) {
-            if ended? == Ended::Blocked {
-                all = Ended::Blocked;
+            let ended = ended?;
+            if ended != Ended::Current {
+                all = ended;
             }
         }
         Ok(all)
@@ -275,6 +283,7 @@ fn open_member(
         connections: Connections::new(FIRST_CONNECTION + at * TOKENS, budget.feeds, budget.unheld_max, staging),
         keeper,
         due: None,
+        ending: None,
         ended: None,
     };
     member.begin(&adopted, events);

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver as Incoming, channel},
     },
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle},
 };
 
 /// Time between tries of a command that fails.
@@ -61,7 +61,8 @@ struct Running {
     began: Instant,
     result: Incoming<Option<String>>,
     cancelled: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    /// None: it could not be started.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Hook {
@@ -75,6 +76,11 @@ impl Hook {
         self.running.is_none() && self.not_before.is_none_or(|at| at <= now)
     }
 
+    /// Whether it runs, or how it ended has not been taken yet.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// When it could be run again after its failure.
     pub(super) fn free_at(&self) -> Option<Instant> {
         self.not_before.filter(|_| self.running.is_none())
@@ -82,11 +88,16 @@ impl Hook {
 
     /// Runs the command. It must be free.
     pub(super) fn run(&mut self, now: Instant, call: Call) {
+        self.run_by(Builder::new().name("command".into()), now, call);
+    }
+
+    fn run_by(&mut self, builder: Builder, now: Instant, call: Call) {
         let (sender, result) = channel();
+        let unstarted = sender.clone();
         let cancelled = Arc::new(AtomicBool::new(false));
         let (command, limit, waker) = (self.command.clone(), self.limit, Arc::clone(&self.waker));
         let is_cancelled = Arc::clone(&cancelled);
-        let thread = std::thread::Builder::new().name("command".into()).spawn(move || {
+        let thread = builder.spawn(move || {
             let failure = match start(&command, call) {
                 Ok(child) => supervise(child, limit, &is_cancelled),
                 Err(error) => Some(format!("it cannot be started: {error}")),
@@ -94,20 +105,19 @@ impl Hook {
             let _ = sender.send(failure);
             let _ = waker.wake();
         });
-        match thread {
-            Ok(thread) => self.running = Some(Running { began: now, result, cancelled, thread }),
-            Err(error) => {
-                tracing::warn!("a command cannot be run: {error}");
-                self.not_before = Some(now.after(self.retry_after));
-            }
+        if let Err(error) = &thread {
+            // It has failed like one that ran, so what it was to be told is told again.
+            let _ = unstarted.send(Some(format!("it cannot be started: {error}")));
+            let _ = self.waker.wake();
         }
+        self.running = Some(Running { began: now, result, cancelled, thread: thread.ok() });
     }
 
     /// The run, if it has ended since.
     pub(super) fn take_ran(&mut self, now: Instant) -> Option<Ran> {
         let failure = self.running.as_ref()?.result.try_recv().ok()?;
         let Running { began, thread, .. } = self.running.take()?;
-        let _ = thread.join();
+        let _ = thread.map(JoinHandle::join);
         if failure.is_some() {
             self.not_before = Some(now.after(self.retry_after));
             self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
@@ -123,7 +133,7 @@ impl Drop for Hook {
     fn drop(&mut self) {
         if let Some(Running { cancelled, thread, .. }) = self.running.take() {
             cancelled.store(true, Ordering::Relaxed);
-            let _ = thread.join();
+            let _ = thread.map(JoinHandle::join);
         }
     }
 }
@@ -172,4 +182,31 @@ fn supervise(mut child: Child, limit: Duration, cancelled: &AtomicBool) -> Optio
 
 fn told(status: ExitStatus) -> String {
     format!("it ended with {status}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use mio::{Events, Poll, Token};
+
+    #[test]
+    fn a_command_for_which_there_is_no_thread_has_failed_and_can_be_run_again() {
+        let now = Instant(1_000_000_000);
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut hook = Hook::new("true".into(), Duration::from_secs(60), waker);
+        // A stack as long as all addresses that a process has.
+        let builder = Builder::new().stack_size(1 << 47);
+        hook.run_by(builder, now, Call { variables: Vec::new(), input: Vec::new() });
+        let mut events = Events::with_capacity(1);
+        poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+        assert!(!events.is_empty(), "the loop takes note of it");
+        let ran = hook.take_ran(now).unwrap();
+        assert!(ran.failure.unwrap().contains("cannot be started"));
+        let again = hook.free_at().unwrap();
+        assert!(!hook.is_running() && !hook.is_free(now) && hook.is_free(again));
+        assert_eq!(again, now.after(RETRY_MIN));
+    }
 }

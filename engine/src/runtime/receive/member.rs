@@ -52,6 +52,8 @@ pub(super) struct Member {
     pub(super) watch: Watch,
     /// When it has something to do.
     pub(super) due: Option<Instant>,
+    /// How it will end: nothing is followed any more, and commands are waited for.
+    pub(super) ending: Option<Ended>,
     /// How it ended, if it did.
     pub(super) ended: Option<Result<Ended, ReceiveError>>,
 }
@@ -67,12 +69,18 @@ impl Member {
 
     /// When it has something to do next.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        if self.ending.is_some() {
+            return self.watch.due();
+        }
         let all = [self.receiver.poll_timeout(), self.connections.next_deadline(), self.watch.due()];
         all.into_iter().flatten().min()
     }
 
     /// What is due by `now`.
     pub(super) fn handle_due(&mut self, io: &mut Io, now: Instant) {
+        if self.ending.is_some() {
+            return;
+        }
         self.connections.expire(io, now);
         if self.receiver.poll_timeout().is_some_and(|at| at <= now) {
             self.receiver.handle_timeout(now);
@@ -81,6 +89,22 @@ impl Member {
 
     /// Carries everything out that follows from what has happened.
     pub(super) fn turn(&mut self, io: &mut Io, common: &mut Common<'_>) {
+        if self.ending.is_none() {
+            self.follow(io, common);
+        }
+        if self.ending.is_some() {
+            self.connections.cancel_all(clock::monotonic());
+            self.tell_rest(common);
+        }
+        self.watch.go_on(&self.receiver, common.events);
+        if let Some(ended) = self.ending.filter(|_| self.ended.is_none() && !self.watch.is_busy()) {
+            // A command that is not running although there is news has failed.
+            let is_untold = ended == Ended::Current && self.watch.has_news();
+            self.ended = Some(Ok(if is_untold { Ended::Untold } else { ended }));
+        }
+    }
+
+    fn follow(&mut self, io: &mut Io, common: &mut Common<'_>) {
         loop {
             while let Some(output) = self.receiver.poll_output() {
                 self.carry_out(common, output);
@@ -88,7 +112,7 @@ impl Member {
             self.connections.begin_waiting(io, clock::monotonic());
             let outcomes = self.connections.take_outcomes();
             if outcomes.is_empty() {
-                return self.watch.go_on(&self.receiver, common.events);
+                return;
             }
             let now = clock::monotonic();
             for (id, outcome) in outcomes {
@@ -119,7 +143,7 @@ impl Member {
             }
             Keeper::Files(applier) => {
                 if !changes.is_empty() {
-                    self.watch.before_apply();
+                    self.watch.before_apply(changes.iter().map(|change| &change.path));
                 }
                 let job = applier.take().map(|applier| Job { member: self.at, applier, id, changes, reached });
                 if !job.is_some_and(|job| common.appliers.begin(job)) {
@@ -138,18 +162,24 @@ impl Member {
             tracing::info!("{applied} of {} entries are in place", results.len());
         }
         self.keeper = Keeper::Files(Some(applier));
+        self.watch.after_apply(&results);
         self.receiver.handle_applied(clock::monotonic(), id, results, is_noted);
     }
 
     /// Nothing more is asked or told but how the last batch has ended.
     pub(super) fn finish(&mut self, common: &mut Common<'_>) {
+        self.tell_rest(common);
+        self.watch.finish(&self.receiver);
+        common.events.emit("stopping", |fields| self.sign(fields));
+    }
+
+    /// Tells what has happened. Whatever else the receiver wants is passed over.
+    fn tell_rest(&mut self, common: &mut Common<'_>) {
         while let Some(output) = self.receiver.poll_output() {
             if let Output::Event(event) = output {
                 self.tell(common, event);
             }
         }
-        self.watch.finish(&self.receiver);
-        common.events.emit("stopping", |fields| self.sign(fields));
     }
 
     fn sign(&self, fields: &mut Fields<'_>) {
@@ -197,7 +227,8 @@ impl Member {
                     fields.number("sequence", snapshot.sequence).number("as_of_us", snapshot.as_of_us);
                 });
                 if common.once {
-                    self.ended = Some(Ok(if self.receiver.has_blocked() { Ended::Blocked } else { Ended::Current }));
+                    let ended = if self.receiver.has_blocked() { Ended::Blocked } else { Ended::Current };
+                    self.ending = self.ending.or(Some(ended));
                 }
             }
             Event::OtherCluster { held, found } => {

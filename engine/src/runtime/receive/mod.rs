@@ -47,7 +47,8 @@ pub struct Options {
     pub id: Option<String>,
     /// Read the snapshot this often instead of following changes.
     pub poll: Option<Duration>,
-    /// End once everything of the first snapshot is applied.
+    /// End once everything of the first snapshot is applied and the commands for it have ended. One that fails is not tried
+    /// again: it is told of everything at the next start.
     pub once: bool,
     /// Compare all files with their hashes at the start.
     pub verify: bool,
@@ -111,6 +112,8 @@ pub enum Ended {
     Current,
     /// The same, but for some paths that cannot be put in place.
     Blocked,
+    /// Everything is applied, but the command for changes has failed.
+    Untold,
 }
 
 /// Runs until `stop` says so, the reader of the events is gone, or, with `once`, everything is applied.

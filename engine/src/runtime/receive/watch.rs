@@ -10,12 +10,16 @@ use super::{
 use crate::{
     protocol::{
         Hash, Instant, Path, Uid,
-        receiver::{Event, Receiver},
+        receiver::{Applied, Event, Receiver},
     },
     runtime::{clock, events::EventStream},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::PathBuf,
+};
 
 /// A path that has changed, as the command reads it.
 #[derive(Clone, Serialize, Debug)]
@@ -39,6 +43,8 @@ struct OnChange {
     untold: BTreeMap<Path, ChangedLine>,
     /// What the run at hand was told.
     telling: BTreeMap<Path, ChangedLine>,
+    /// Paths of which something may be in place that is not in `untold` yet.
+    in_doubt: BTreeSet<Path>,
     /// Everything of a snapshot is in place: what a crash had left untold can be told.
     is_complete: bool,
 }
@@ -83,8 +89,8 @@ impl Watch {
             };
             untold = held.map(line).collect();
         }
-        let telling = BTreeMap::new();
-        self.on_change = Some(OnChange { hook, told, is_told, untold, telling, is_complete: false });
+        let (telling, in_doubt) = (BTreeMap::new(), BTreeSet::new());
+        self.on_change = Some(OnChange { hook, told, is_told, untold, telling, in_doubt, is_complete: false });
     }
 
     /// Tells when as-of is older than this, and runs a command then if there is one.
@@ -98,14 +104,29 @@ impl Watch {
         self.status = Some(status);
     }
 
-    /// Something is about to be put in place.
-    pub(super) fn before_apply(&mut self) {
-        let Some(on_change) = self.on_change.as_mut().filter(|on_change| on_change.is_told) else { return };
+    /// Something is about to be put in place at these paths.
+    pub(super) fn before_apply<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
+        let Some(on_change) = &mut self.on_change else { return };
+        on_change.in_doubt.extend(paths.cloned());
+        if !on_change.is_told {
+            return;
+        }
         let own = self.directory.join(OWN);
         let removed = std::fs::remove_file(&on_change.told).and_then(|()| File::open(own)?.sync_all());
         match removed {
             Ok(()) => on_change.is_told = false,
             Err(error) => tracing::warn!("{}: {error}", on_change.told.display()),
+        }
+    }
+
+    /// What became of it. Events of what is in place are noted before the next [`go_on`](Watch::go_on).
+    pub(super) fn after_apply(&mut self, results: &[(Path, Applied)]) {
+        let Some(on_change) = &mut self.on_change else { return };
+        for (path, applied) in results {
+            // What has failed may be in place all the same, until another try says what it came to.
+            if !matches!(applied, Applied::Failed(_)) {
+                on_change.in_doubt.remove(path);
+            }
         }
     }
 
@@ -168,6 +189,18 @@ impl Watch {
         let stale = stale.and_then(|on_stale| on_stale.hook.free_at());
         let alarm = self.alarm.as_ref().and_then(Alarm::due);
         [change, stale, alarm, self.status.as_ref().and_then(StatusFile::due)].into_iter().flatten().min()
+    }
+
+    /// Whether a command runs, or is to be told that the receiver has become stale or fresh.
+    pub(super) fn is_busy(&self) -> bool {
+        let changes = self.on_change.as_ref().is_some_and(|on_change| on_change.hook.is_running());
+        let is_pending = |on_stale: &OnStale| on_stale.hook.is_running() || on_stale.turn.is_some();
+        changes || self.on_stale.as_ref().is_some_and(is_pending)
+    }
+
+    /// Whether the command for changes has something to be told.
+    pub(super) fn has_news(&self) -> bool {
+        self.on_change.as_ref().is_some_and(OnChange::has_news)
     }
 
     /// Takes the ends of commands, runs them again where there is something to tell, and writes down how it is.
@@ -251,7 +284,7 @@ impl OnChange {
 
     /// The command has taken note of what it was told.
     fn note_told(&mut self) {
-        if self.untold.is_empty() && !self.is_told {
+        if self.untold.is_empty() && self.in_doubt.is_empty() && !self.is_told {
             match File::create(&self.told) {
                 Ok(_) => self.is_told = true,
                 Err(error) => tracing::warn!("{}: {error}", self.told.display()),
@@ -274,4 +307,73 @@ fn emit_ran(events: &mut EventStream, what: &str, changes: usize, ran: &Ran) -> 
         tracing::warn!("the command for --on-{what} has failed: {cause}");
     }
     ran.failure.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::protocol::{
+        Duration, Prefix,
+        receiver::{ReceiverConfig, Recovered},
+    };
+    use mio::{Poll, Token, Waker};
+    use std::{iter::once, sync::Arc};
+
+    /// A watch whose command takes note of everything, and its receiver.
+    fn watch(directory: &std::path::Path) -> (Watch, Receiver) {
+        std::fs::create_dir(directory.join(OWN)).unwrap();
+        let (sources, prefixes) = (vec!["http://127.0.0.1:1".into()], vec![Prefix::default()]);
+        let config = ReceiverConfig { id: "r".into(), sources, prefixes, poll: None };
+        let receiver = Receiver::new(config, 1, Recovered::default()).unwrap();
+        let waker = Arc::new(Waker::new(Poll::new().unwrap().registry(), Token(0)).unwrap());
+        let mut watch = Watch::new(Some(directory.to_owned()), "r".into());
+        watch.on_change(Hook::new("true".into(), Duration::from_secs(60), waker), &receiver);
+        watch.on_change.as_mut().unwrap().is_complete = true;
+        (watch, receiver)
+    }
+
+    fn note_applied(watch: &mut Watch, receiver: &Receiver, path: &Path) {
+        let event = Event::Applied { path: path.clone(), uid: Uid::ZERO, hash: Hash::of(b""), deleted: false };
+        watch.note(&event, receiver, &mut EventStream::none());
+    }
+
+    /// Has the command begin, something else happen, and the command end.
+    fn run(watch: &mut Watch, receiver: &Receiver, meanwhile: impl FnOnce(&mut Watch)) {
+        let mut events = EventStream::none();
+        watch.go_on(receiver, &mut events);
+        assert!(watch.is_busy());
+        meanwhile(watch);
+        while watch.is_busy() {
+            std::thread::sleep(Duration::from_millis(5));
+            watch.go_on(receiver, &mut events);
+        }
+    }
+
+    #[test]
+    fn not_everything_is_told_while_something_may_be_in_place_of_which_no_event_has_come() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut watch, receiver) = watch(directory.path());
+        let told = directory.path().join(OWN).join("told");
+        let (one, two): (Path, Path) = ("one".parse().unwrap(), "two".parse().unwrap());
+        watch.before_apply(once(&one));
+        watch.after_apply(&[(one.clone(), Applied::Done)]);
+        note_applied(&mut watch, &receiver, &one);
+        // The second batch begins while the command runs, and ends later.
+        run(&mut watch, &receiver, |watch| watch.before_apply(once(&two)));
+        assert!(!told.exists());
+        // Its file may be in place although it could not be recorded.
+        watch.after_apply(&[(two.clone(), Applied::Failed("the disk is full".into()))]);
+        note_applied(&mut watch, &receiver, &one);
+        run(&mut watch, &receiver, |_| {});
+        assert!(!told.exists());
+        watch.before_apply(once(&two));
+        watch.after_apply(&[(two.clone(), Applied::Done)]);
+        note_applied(&mut watch, &receiver, &two);
+        run(&mut watch, &receiver, |_| {});
+        assert!(told.exists());
+        watch.before_apply(once(&one));
+        assert!(!told.exists());
+    }
 }

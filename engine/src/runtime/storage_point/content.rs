@@ -12,7 +12,11 @@ use bytes::Bytes;
 use std::{
     collections::VecDeque,
     io,
-    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -43,26 +47,46 @@ pub(super) enum Job {
 
 /// The way to the content thread.
 #[derive(Clone, Debug)]
-pub(super) struct ContentThread(Sender<Job>);
+pub(super) struct ContentThread {
+    jobs: Sender<Job>,
+    /// Bytes of bodies that are not written yet.
+    waiting: Arc<AtomicUsize>,
+}
 
 impl ContentThread {
     pub(super) fn start(contents: Contents<DirStorage>, completions: Completions) -> io::Result<ContentThread> {
-        let (sender, receiver) = channel();
+        let (content, worker, receiver) = ContentThread::prepare(contents, completions);
+        thread::Builder::new().name("content".into()).spawn(move || worker.run(&receiver))?;
+        Ok(content)
+    }
+
+    fn prepare(contents: Contents<DirStorage>, completions: Completions) -> (ContentThread, Worker, Receiver<Job>) {
+        let (jobs, receiver) = channel();
+        let waiting = Arc::default();
         let worker = Worker {
             incoming: Incoming::new(contents.clone()),
             contents,
             completions,
             comparisons: VecDeque::new(),
+            waiting: Arc::clone(&waiting),
             credit: BURST,
             at: Instant::now(),
         };
-        thread::Builder::new().name("content".into()).spawn(move || worker.run(&receiver))?;
-        Ok(ContentThread(sender))
+        (ContentThread { jobs, waiting }, worker, receiver)
     }
 
     pub(super) fn give(&self, job: Job) {
+        if let Job::UploadWrite { bytes, .. } = &job {
+            self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+        }
         // The thread ends only with the process.
-        let _ = self.0.send(job);
+        let _ = self.jobs.send(job);
+    }
+
+    /// Bytes of bodies that were given and are not written yet. Those of a body that was given up are among them until
+    /// its turn comes.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -72,6 +96,8 @@ struct Worker {
     incoming: Incoming<DirStorage, UploadId>,
     /// Contents to be compared with their hashes, each with what waits for that.
     comparisons: VecDeque<(Comparison<DirStorage>, Vec<Job>)>,
+    /// See [`ContentThread`].
+    waiting: Arc<AtomicUsize>,
     credit: f64,
     at: Instant,
 }
@@ -119,6 +145,7 @@ impl Worker {
             Job::UploadWrite { upload, bytes } => {
                 self.pace(bytes.len());
                 self.incoming.upload(upload, &bytes);
+                self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
                 self.completions.send(Completion::UploadWritten { upload, len: bytes.len() });
             }
             Job::UploadFinish { upload } => {
@@ -182,5 +209,34 @@ impl Worker {
         if self.credit < 0.0 {
             thread::sleep(Duration::from_secs_f64(-self.credit / BYTES_PER_S));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        protocol::StoreId,
+        store::{Store, StoreIdentity},
+    };
+    use mio::{Poll, Token, Waker};
+
+    #[test]
+    fn bytes_of_a_body_that_was_given_up_wait_until_its_turn_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = DirStorage::new(dir.path()).unwrap();
+        let identity = StoreIdentity { cluster: "test".into(), sp: SpId(1), store: StoreId { number: 0, nonce: 1 } };
+        Store::create(storage.clone(), &identity).unwrap();
+        let contents = Store::open(storage).unwrap().contents;
+        let poll = Poll::new().unwrap();
+        let (completions, done) = Completions::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (content, mut worker, jobs) = ContentThread::prepare(contents, completions);
+        for upload in [UploadId(1), UploadId(2)] {
+            content.give(Job::UploadWrite { upload, bytes: vec![7; 100_000].into() });
+            content.give(Job::UploadAbort { upload });
+        }
+        assert_eq!(content.waiting(), 200_000);
+        jobs.try_iter().for_each(|job| worker.do_job(job));
+        assert_eq!((content.waiting(), done.try_iter().count()), (0, 2));
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         storage_point::{
             commit::CommitThread,
             content::{ContentThread, Job},
+            files::OpenFiles,
             maintenance::MaintenanceThread,
             object::FindsDamage,
             parts::read_chunk,
@@ -70,6 +71,8 @@ pub(super) struct Io {
     pub(super) acceptance: Histogram,
     /// A newer store of this storage point exists: the process must end.
     pub(super) newer_store: Option<StoreId>,
+    /// Large contents that are being sent.
+    pub(super) files: OpenFiles,
     /// Contents found damaged, with their sizes where they are known: the protocol has to hear of them.
     pub(super) damaged: Vec<(Hash, Option<u64>)>,
     /// Of the frames to come.
@@ -99,6 +102,7 @@ impl Io {
             changed: Changed::default(),
             acceptance: Histogram::default(),
             newer_store: None,
+            files: OpenFiles::default(),
             damaged: Vec::new(),
             header,
             outgoing: BTreeMap::new(),

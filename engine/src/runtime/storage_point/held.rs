@@ -2,7 +2,7 @@
 //! and of large contents until they were compared with their hashes.
 
 use crate::{
-    protocol::{Hash, Instant, Prefix, api::Cursor},
+    protocol::{Hash, Instant, Path, Prefix, api::Cursor},
     runtime::{
         delivery::{FeedHolds, Reading, changes_control},
         http::{answer::Outbox, connection::ConnectionId, service::Next, shared::SharedAnswer},
@@ -30,9 +30,9 @@ impl Holds {
         self.feed.len() + self.reads.len()
     }
 
-    /// Whether a round is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.feed.is_busy()
+    /// Whether some may have an answer now.
+    pub(super) fn is_due(&self) -> bool {
+        self.feed.is_due()
     }
 
     /// The first time at which a held request has to be looked at.
@@ -85,7 +85,12 @@ pub(super) fn note_changes(core: &mut Core, changed: &Changed) -> Vec<Connection
     if core.holds.reads.is_empty() || (changed.paths.is_empty() && !changed.knowledge) {
         return Vec::new();
     }
-    let is_concerned = |read: &ConfigRead| read.at_least.is_some() || changed.paths.contains(&read.path);
+    // A path is hidden by what is above or below it.
+    let is_concerned = |read: &ConfigRead| {
+        let path = &read.path;
+        let concerns = |other: &Path| path == other || path.is_above(other.as_str()) || other.is_above(path.as_str());
+        read.at_least.is_some() || changed.paths.iter().any(concerns)
+    };
     let concerned = core
         .holds
         .reads

@@ -8,6 +8,7 @@ mod completion;
 mod content;
 mod core;
 mod environment;
+mod files;
 mod held;
 mod maintenance;
 mod metrics;
@@ -41,8 +42,8 @@ use peer::Peers;
 use server::{End, Server};
 use std::{io, net::SocketAddr, path::PathBuf};
 
-/// Descriptors kept for the store, the links and the rest.
-const DESCRIPTORS_KEPT: u64 = 256;
+/// Descriptors kept for the store, the links, large contents that come in or go out, and the rest.
+const DESCRIPTORS_KEPT: u64 = 1024;
 const CONNECTIONS_MAX: u64 = 100_000;
 
 /// Why a storage point does not run, or has ended early. Each message says what to do.
@@ -104,7 +105,7 @@ pub fn run(config: StoragePointConfig, events: EventStream) -> Result<(), RunErr
     let peer_listener = listen(config.peer, "listen.peer")?;
     let listeners = http_listeners(&config)?;
     let descriptors = process::raise_open_files();
-    let connections_max = descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(64, CONNECTIONS_MAX) as usize;
+    let connections_max = (descriptors - DESCRIPTORS_KEPT.min(descriptors / 2)).min(CONNECTIONS_MAX) as usize;
     let seed = process::random_seed()?;
 
     let now = clock::now();

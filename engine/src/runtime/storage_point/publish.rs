@@ -26,6 +26,10 @@ use std::sync::Arc;
 const IN_FLIGHT_MAX: usize = 1 << 20;
 /// Bodies above 64 KiB that may come in at once.
 const UPLOADS_MAX: usize = 256;
+/// Bytes of bodies that may wait for the content thread before more large ones are refused: as many as all that come in
+/// at once may have there. Those of bodies that were given up count, or whoever begins one after the other would fill
+/// the memory.
+const WAITING_MAX: usize = UPLOADS_MAX * IN_FLIGHT_MAX;
 /// Bodies of any length that may come in at once, each with up to 64 KiB of memory.
 const RECEIVING_MAX: usize = 4096;
 
@@ -197,6 +201,15 @@ fn overloaded(waiting: usize) -> Refusal {
     refusal(503, reason.to_string(), reason.remedy())
 }
 
+/// Whether another large body, or the rest of one, may come in while so many bytes wait to be written.
+fn check_waiting(waiting: usize) -> Result<(), Refusal> {
+    if waiting < WAITING_MAX {
+        return Ok(());
+    }
+    let reason = format!("overloaded: {waiting} bytes of contents are waiting to be written at this storage point");
+    Err(refusal(503, reason, Reason::Overloaded { waiting }.remedy()))
+}
+
 /// Publishes the content of an earlier version of the path anew, which the head names: nothing has to come in.
 fn begin_again(core: &mut Core, id: ConnectionId, meta: PublishMeta, uid: Uid) -> Result<(), Refusal> {
     let remedy = "see /v1/history or `acms history` for what is kept here, or ask another storage point";
@@ -242,14 +255,18 @@ pub(super) fn begin_put(
         }
         Framing::Length(_) | Framing::Chunked => {}
     }
-    let (upload, received) = match meta.goes_on {
-        Some((first, whole)) => (Some(find_begun(core, id, &meta, head.framing, (first, whole))?), first),
-        None => (None, 0),
-    };
     let receiving = Arc::strong_count(&core.receiving) - 1;
     if receiving >= RECEIVING_MAX {
         return Err(overloaded(receiving));
     }
+    // Last, for it takes the body from where it waits for its publisher: a refusal after that would lose it.
+    let (upload, received) = match meta.goes_on {
+        Some((first, whole)) => {
+            check_waiting(core.io.content.waiting())?;
+            (Some(find_begun(core, id, &meta, head.framing, (first, whole))?), first)
+        }
+        None => (None, 0),
+    };
     if head.expects_continue && rest.is_empty() {
         out.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
@@ -336,6 +353,7 @@ fn take_data(core: &mut Core, id: ConnectionId, receiving: &mut Receiving, data:
         Some(upload) => upload,
         None if core.uploads.len() >= UPLOADS_MAX => return Err(overloaded(core.uploads.len())),
         None => {
+            check_waiting(core.io.content.waiting())?;
             let upload = core.begin_upload(id);
             receiving.upload = Some(upload);
             let begun = std::mem::take(&mut receiving.memory);
@@ -409,5 +427,17 @@ pub(super) fn write_outcome(out: &mut Outbox<'_>, outcome: &Outcome) {
             out.body(format!("{{\"uid\":\"{uid}\",\"outcome\":\"accepted\"}}\n").as_bytes());
         }
         _ => out.json(&OutcomeAnswer::from(outcome)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bodies_are_refused_while_too_much_waits_to_be_written() {
+        assert_eq!(check_waiting(WAITING_MAX - 1), Ok(()));
+        let refused = check_waiting(WAITING_MAX).unwrap_err();
+        assert_eq!((refused.status, refused.cause), (503, Cause::Overloaded));
     }
 }

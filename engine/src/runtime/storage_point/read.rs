@@ -18,8 +18,9 @@ use crate::{
         },
         storage_point::{content::Job, core::Core, held, metrics, object::Object, publish::Receiving, status},
     },
+    store::is_out_of_descriptors,
 };
-use std::{fs::File, io, sync::Arc};
+use std::io;
 
 /// How long a read waits for the UID that it asks for.
 const AT_LEAST_TIME: Duration = Duration::from_secs(10);
@@ -188,6 +189,7 @@ fn unreadable(hash: Hash, error: &dyn std::fmt::Display) -> Lack {
 }
 
 fn damaged(core: &mut Core, hash: Hash, len: u64) -> Lack {
+    core.io.files.forget(&hash);
     core.io.damaged.push((hash, Some(len)));
     unreadable(hash, &"it is damaged, and fetched again from another storage point")
 }
@@ -197,9 +199,13 @@ fn body(core: &mut Core, hash: Hash, object: Object, compared: bool) -> Result<B
         Object::Bytes(bytes) => Ok(Body::Memory(bytes)),
         Object::Large(len) => {
             let path = core.io.contents.path(&hash).ok_or(Lack::Missing)?;
-            match File::open(path) {
-                Ok(file) => Ok(Body::File(Arc::new(file), len)),
+            match core.io.files.open(hash, &path) {
+                Ok(file) => Ok(Body::File(file, len)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged(core, hash, len)),
+                Err(error) if is_out_of_descriptors(&error) => {
+                    let remedy = "read again after a while, or at another storage point";
+                    Err(Lack::Unreadable(Refusal::new(503, error.to_string(), remedy)))
+                }
                 Err(error) => Err(unreadable(hash, &error)),
             }
         }

@@ -82,6 +82,10 @@ impl Service for Core {
                 let resource = Resource::PublicationByKey { key, publisher: who.name(head)? };
                 Ok(read::answer(self, id, resource, head, out)?)
             }
+            (Method::Get | Method::Head, Resource::Upload { key, .. }) if who.is_known() => {
+                let resource = Resource::Upload { key, publisher: who.name(head)? };
+                Ok(read::answer(self, id, resource, head, out)?)
+            }
             (Method::Get | Method::Head, resource) => Ok(read::answer(self, id, resource, head, out)?),
             (Method::Options, _) => {
                 options(allowed, out);

@@ -99,10 +99,13 @@ impl Server {
             if self.has_stopped() {
                 break;
             }
-            let timeout = self.timeout();
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
+            let mut timeout = self.timeout();
+            while let Err(error) = self.poll.poll(&mut events, timeout) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+                // It may have stood still for long: what has come meanwhile comes before what time says.
+                timeout = Some(Duration::ZERO);
             }
             self.core.set_now(clock::now());
             events.iter().for_each(|event| self.handle(event));
@@ -122,7 +125,7 @@ impl Server {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.http.is_busy() || self.peers_have_more || self.core.holds.is_busy() {
+        if self.http.is_busy() || self.peers_have_more || self.core.holds.is_due() {
             return Some(Duration::ZERO);
         }
         let peers = self.has_peers.then(|| self.core.io.peers.poll_timeout()).flatten();

@@ -43,8 +43,12 @@ const PINGS: u32 = 5;
 const USED_WITHIN: Duration = Duration::from_secs(2);
 /// A clock that was moved shows it within this.
 const CLOCK_WITHIN: Duration = Duration::from_secs(5);
-/// So far off it may be when it is looked at: the answer travels, and the process reads its file every 100 ms.
+/// So far off it may be when it is looked at: the answer travels, and the process reads its file every 100 ms. A clock that is
+/// moved by less than twice the least of it cannot be told from one that is not.
 const CLOCK_ERROR_US: u64 = 1_000_000;
+const CLOCK_ERROR_US_MIN: u64 = 300_000;
+/// A clock that moves evenly is looked at so long before the end, when it is almost as far off as it will be.
+const CLOCK_LOOK: Duration = Duration::from_millis(500);
 
 /// Faults by name, for people to see.
 pub(super) type Active = Arc<Mutex<BTreeSet<String>>>;
@@ -229,9 +233,11 @@ impl Injector {
         let store = home.join("store");
         let lost = |what, source| BackendError::System { what, source };
         let gone = store.clone();
-        blocking(move || std::fs::remove_dir_all(&gone))
-            .await
-            .map_err(|error| lost(format!("removing {}", store.display()), error))?;
+        match blocking(move || std::fs::remove_dir_all(&gone)).await {
+            // Another fault has lost it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.map_err(|error| lost(format!("removing {}", store.display()), error))?,
+        }
         self.note(case, Kind::Fault);
         sleep_until(case.ends).await;
         self.replace(case, home.join("acms.toml")).await?;
@@ -362,38 +368,51 @@ impl Injector {
             let within = case.ends.saturating_duration_since(Instant::now());
             clocks.skew(case.host, number, by_us, within, recorder).map_err(failed)?;
         }
-        self.see_clock(case).await?;
+        let mut is_seen = true;
+        if jumps {
+            is_seen = self.see_clock(case, case.ends).await?;
+        }
         self.note(case, Kind::Fault);
+        if !jumps {
+            sleep_until(case.ends - CLOCK_LOOK).await;
+            is_seen = self.see_clock(case, case.ends + CLOCK_WITHIN).await?;
+        }
         sleep_until(case.ends).await;
         if jumps {
             clocks.jump(case.host, -by_us, recorder).map_err(failed)?;
         } else {
             clocks.unskew(case.host, number, recorder).map_err(failed)?;
         }
-        self.see_clock(case).await?;
+        is_seen &= self.see_clock(case, Instant::now() + CLOCK_WITHIN).await?;
         self.note(case, Kind::FaultUndone);
+        if !is_seen {
+            self.tell(format!("{} of {}: its clock was not looked at in time", case.fault.kind, case.host));
+        }
         Ok(())
     }
 
-    /// Waits until a storage point's clock shows what it is to show. Nobody can ask a receiver; one that is down shows it
-    /// when it is up.
-    async fn see_clock(&self, case: &Case<'_>) -> Result<(), BackendError> {
+    /// Waits until a storage point's clock shows what it is to show. False if nobody could tell until then: nobody can ask a
+    /// receiver, nor a storage point that is down or cut off, and little differences are those of the asking.
+    async fn see_clock(&self, case: &Case<'_>, until: Instant) -> Result<bool, BackendError> {
         let number = case.host.strip_prefix("sp").and_then(|number| number.parse::<usize>().ok());
-        let Some(authority) = number.and_then(|number| self.authorities.get(number - 1)) else { return Ok(()) };
-        let given_up = Instant::now() + CLOCK_WITHIN;
+        let Some(authority) = number.and_then(|number| self.authorities.get(number - 1)) else { return Ok(false) };
+        let tolerated_us = case.fault.by.map_or(0, |by| by.0.unsigned_abs() / 2).min(CLOCK_ERROR_US);
+        if tolerated_us < CLOCK_ERROR_US_MIN {
+            return Ok(false);
+        }
+        let mut wrong_since = None;
         loop {
             let due_us = self.clocks.ahead_us(case.host).unwrap_or(0);
-            let shown_us = self.shown_ahead_us(authority).await;
-            if shown_us.is_some_and(|shown_us| shown_us.abs_diff(due_us) <= CLOCK_ERROR_US) {
-                return Ok(());
+            match self.shown_ahead_us(authority).await {
+                Some(shown_us) if shown_us.abs_diff(due_us) <= tolerated_us => return Ok(true),
+                Some(shown_us) if wrong_since.get_or_insert_with(Instant::now).elapsed() >= CLOCK_WITHIN => {
+                    return Err(case.no_effect(format!("its clock is {shown_us} us ahead, not {due_us} us")));
+                }
+                Some(_) => {}
+                None => wrong_since = None,
             }
-            let runs = self.on_hosts(case.host, |hosts, host| Ok(hosts.process(host)?.is_running())).await?;
-            if !runs || (shown_us.is_none() && Instant::now() >= given_up) {
-                // It is not there, or cut off.
-                return Ok(());
-            }
-            if let (Some(shown_us), true) = (shown_us, Instant::now() >= given_up) {
-                return Err(case.no_effect(format!("its clock is {shown_us} us ahead, not {due_us} us")));
+            if wrong_since.is_none() && Instant::now() >= until {
+                return Ok(false);
             }
             sleep(LOOK_EVERY).await;
         }
@@ -402,10 +421,12 @@ impl Injector {
     /// How far a storage point's clock is ahead of this machine's, by its own word.
     async fn shown_ahead_us(&self, authority: &str) -> Option<i64> {
         let asked = self.publisher.client().get(authority, "/v1/status");
+        let before = Instant::now();
         let answer = tokio::time::timeout(CLOCK_WITHIN, asked).await.ok()?.ok()?;
         let status: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
         let now_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_micros() as i64;
-        Some(status["clock_us"].as_i64()? - now_us)
+        // It was read while the question was on its way, half of the time ago as far as anyone knows.
+        Some(status["clock_us"].as_i64()? - now_us + before.elapsed().as_micros() as i64 / 2)
     }
 
     // ---- What is said of it ---------------------------------------------------------------------------------------

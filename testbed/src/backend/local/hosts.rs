@@ -213,13 +213,20 @@ impl Hosts {
     /// Ends a host's process, and keeps it down until [`Hosts::let_up`]; at return it is gone. False if it was down before.
     pub fn take_down(&mut self, host: &str, how: Ending) -> Result<bool, ProcessError> {
         *self.held_down.entry(host.to_owned()).or_default() += 1;
+        let is_still = self.held_still.contains_key(host);
         let process = self.process(host)?;
         if !process.is_running() {
             return Ok(false);
         }
         match how {
             Ending::Killed => process.kill()?,
-            Ending::Asked => process.stop_gracefully(END_WITHIN)?,
+            Ending::Asked => {
+                if is_still {
+                    // What stands still cannot do what it is asked.
+                    process.resume()?;
+                }
+                process.stop_gracefully(END_WITHIN)?;
+            }
         }
         Ok(true)
     }

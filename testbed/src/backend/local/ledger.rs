@@ -6,6 +6,7 @@
 //! little ago that it is still there.
 
 use super::{super::docker, process::stat};
+use crate::results;
 use nix::{sys::signal::Signal, unistd::Pid};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -17,8 +18,8 @@ use tempfile::TempDir;
 /// Every directory of a run begins with one of these.
 const PREFIXES: [&str; 2] = ["acms-testbed-", "acms-cluster-"];
 const LEDGER: &str = "ledger.json";
-/// What a run writes last: with it, results are complete.
-const LAST_RESULT: &str = "result.json";
+/// With what every process of a run is started.
+const MARK: &[u8] = b"--exit-with-parent";
 
 /// Who made a directory, and what else.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,6 +40,11 @@ pub(super) fn make_directory(kind: Kind, results: Option<&Path>) -> io::Result<T
     let entry = Entry { pid, started: started(pid).unwrap_or(0), results };
     fs::write(made.path().join(LEDGER), serde_json::to_vec(&entry).map_err(io::Error::other)?)?;
     Ok(made)
+}
+
+/// From now on the directory is that of whoever wanted it kept, and [`clean`] passes it over.
+pub(super) fn let_go(dir: &Path) -> io::Result<()> {
+    fs::remove_file(dir.join(LEDGER))
 }
 
 /// Whose directory it is.
@@ -96,7 +102,7 @@ impl Entry {
 }
 
 fn clean_in(place: &Path) -> io::Result<Vec<String>> {
-    let mut done = Vec::new();
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(place)? {
         let dir = entry?.path();
         if !is_ours(&dir) {
@@ -105,50 +111,49 @@ fn clean_in(place: &Path) -> io::Result<Vec<String>> {
         // What has no ledger, or one that cannot be read, is not known to be ours.
         let Ok(text) = fs::read(dir.join(LEDGER)) else { continue };
         let Ok(entry) = serde_json::from_slice::<Entry>(&text) else { continue };
-        if entry.is_alive() {
-            continue;
+        if !entry.is_alive() {
+            // What cannot be undone keeps nothing else from it.
+            failed.extend(clean_run(&dir, entry, &mut done).err());
         }
-        for pid in processes_of(&dir) {
-            match nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                Ok(()) => done.push(format!("killed\tprocess {pid}")),
-                // It has ended by itself.
-                Err(nix::Error::ESRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if let Some(results) = entry.results.filter(|results| !results.join(LAST_RESULT).exists()) {
-            done.extend(remove_unfinished(&results)?);
-        }
-        fs::remove_dir_all(&dir)?;
-        done.push(format!("removed\t{}", dir.display()));
     }
-    Ok(done)
+    match failed.is_empty() {
+        true => Ok(done),
+        false => Err(io::Error::other([done, failed].concat().join("\n"))),
+    }
 }
 
-/// Removes what a run writes before its results are complete, and the directory if nothing else is in it.
-fn remove_unfinished(results: &Path) -> io::Result<Option<String>> {
-    match fs::remove_file(results.join("events.arrow")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let _ = fs::remove_dir_all(results.join("logs"));
-    for file in fs::read_dir(results)?.flatten().map(|entry| entry.path()) {
-        if file.extension().is_some_and(|extension| extension == "pcap") {
-            fs::remove_file(file)?;
+/// Undoes what one run left; what could not be undone.
+fn clean_run(dir: &Path, entry: Entry, done: &mut Vec<String>) -> Result<(), String> {
+    let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    for pid in processes_of(dir) {
+        match nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) => done.push(format!("killed\tprocess {pid}")),
+            // It has ended by itself.
+            Err(nix::Error::ESRCH) => {}
+            Err(error) => return Err(format!("process {pid}: {error}")),
         }
     }
-    Ok(fs::remove_dir(results).is_ok().then(|| format!("removed\t{}", results.display())))
+    if let Some(results) = entry.results.filter(|results| !results.join(results::LAST).exists())
+        && results::remove(&results).map_err(|error| at(&results, error))?
+    {
+        done.push(format!("removed\t{}", results.display()));
+    }
+    fs::remove_dir_all(dir).map_err(|error| at(dir, error))?;
+    done.push(format!("removed\t{}", dir.display()));
+    Ok(())
 }
 
-/// Processes that were started with a path in this directory.
+/// Processes that a run started with a path in this directory.
 fn processes_of(dir: &Path) -> Vec<i32> {
     let dir = dir.as_os_str().as_encoded_bytes();
     let own = std::process::id().cast_signed();
     let is_of_it = |pid: &i32| {
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        arguments
-            .split(|byte| *byte == 0)
-            .any(|argument| argument.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")))
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        let is_within =
+            |argument: &[u8]| argument.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        // People may look into it with programs of their own.
+        arguments.clone().any(|argument| argument == MARK) && arguments.any(is_within)
     };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -178,7 +183,8 @@ mod tests {
         let (unfinished, finished) = (within("unfinished"), within("finished"));
         fs::remove_dir(unfinished.join("sp1")).unwrap();
         fs::write(unfinished.join("events.arrow"), "").unwrap();
-        fs::write(finished.join(LAST_RESULT), "").unwrap();
+        fs::write(finished.join(results::LAST), "").unwrap();
+        let (gone, kept) = (within("acms-testbed-gone"), within("acms-testbed-kept"));
         let pid = std::process::id();
         let write = |dir: &Path, started: u64, results: &Path| {
             let entry = Entry { pid, started, results: Some(results.to_owned()) };
@@ -186,19 +192,27 @@ mod tests {
         };
         write(&dead, 1, &unfinished);
         write(&alive, started(pid).unwrap(), &finished);
+        write(&gone, 1, &place.path().join("removed-by-somebody"));
+        write(&kept, 1, &finished);
+        let_go(&kept).unwrap();
         // Takes its arguments and does nothing with them.
         let mut left = Command::new("sh");
-        left.args(["-c", "read line"]).arg(dead.join("sp1")).stdin(Stdio::piped());
+        left.args(["-c", "read line", "--exit-with-parent"]).arg(dead.join("sp1")).stdin(Stdio::piped());
         let mut left = left.spawn().unwrap();
+        let mut looks = Command::new("sh");
+        let mut looks = looks.args(["-c", "read line"]).arg(dead.join("sp1")).stdin(Stdio::piped()).spawn().unwrap();
         // The kernel shows its arguments a little after it lets the parent go on.
         while processes_of(&dead).is_empty() {
             std::thread::yield_now();
         }
         let done = clean_in(place.path()).unwrap();
-        assert_eq!(done.len(), 3, "{done:?}");
+        assert_eq!(done.len(), 4, "{done:?}");
         assert!(!left.wait().unwrap().success());
-        assert!(!dead.exists() && !unfinished.exists());
-        assert!(alive.exists() && other.exists() && finished.exists());
+        assert!(looks.try_wait().unwrap().is_none(), "somebody's own program");
+        looks.kill().unwrap();
+        looks.wait().unwrap();
+        assert!(!dead.exists() && !unfinished.exists() && !gone.exists());
+        assert!(alive.exists() && other.exists() && finished.exists() && kept.exists());
         assert_eq!(clean_in(place.path()).unwrap(), Vec::<String>::new());
     }
 

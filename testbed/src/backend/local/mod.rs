@@ -77,9 +77,18 @@ pub(super) fn run_here(
     }
     // Those of a run that did not come to its end.
     drop(containers);
-    if !context.keep {
-        context.progress.phase("removing stores and directories");
-        remove_all(work.path());
+    let kept = context.keep.then(|| {
+        // Its maker is gone soon, which is no reason to remove it.
+        let _ = ledger::let_go(work.path());
+        format!("stores and receivers' directories were kept in {}", work.path().display())
+    });
+    match &kept {
+        // Also where the run has failed.
+        Some(kept) => context.progress.note(kept),
+        None => {
+            context.progress.phase("removing stores and directories");
+            remove_all(work.path());
+        }
     }
     let (trace, mut notes) = result?;
     notes.extend(said);
@@ -88,9 +97,7 @@ pub(super) fn run_here(
     }
     preamble.into_iter().for_each(|event| sink.record(event));
     trace.feed(sink);
-    if context.keep {
-        notes.push(format!("stores and receivers' directories were kept in {}", work.path().display()));
-    }
+    notes.extend(kept);
     Ok(notes)
 }
 

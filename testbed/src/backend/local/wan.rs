@@ -114,8 +114,15 @@ impl Wan {
         (self.pairs.len(), Duration::from_secs_f64(self.pairs.len() as f64 / FIRST_PER_S))
     }
 
-    /// Measures round trips from now on.
-    pub(super) fn measure(&self, recorder: &Recorder) -> io::Result<()> {
+    /// Whether all of them were asked once.
+    pub(super) fn has_asked_all(&self) -> bool {
+        lock(&self.prober).as_ref().is_some_and(|prober| prober.asked() >= self.pairs.len())
+    }
+
+    /// Measures round trips from now on, and says of how many pairs.
+    pub(super) fn measure(&self, recorder: &Recorder, testbed: &Text) -> io::Result<()> {
+        let pairs = format!("pairs={}", self.pairs.len());
+        recorder.note(testbed, 0, Kind::Probe, Template { cause: Some(&pairs), ..Template::default() });
         let (recorder, names) = (recorder.clone(), Arc::clone(&self.names));
         let tell = move |probe: Probe| {
             let [from, to] = [probe.from, probe.to].map(|host| &names[host.0 as usize]);

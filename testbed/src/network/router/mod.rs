@@ -14,6 +14,7 @@ mod namespace;
 mod packets;
 mod priority;
 mod prober;
+mod waits;
 
 pub use echo::ping;
 pub use namespace::{InterfaceSettings, Namespace, become_root, join};
@@ -42,6 +43,7 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
+use waits::{Backlog, RunDelay};
 
 /// Addresses of hosts follow this one, in their order.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -82,8 +84,8 @@ pub struct RouterStats {
     pub stray: u64,
     /// Packets that the receiver's kernel did not take.
     pub refused: u64,
-    /// How much later than the model says packets arrived, in nanoseconds: behind their time, and at most so long unseen
-    /// before.
+    /// How much later than the model says packets arrived, in nanoseconds: behind their time, and what they may have waited
+    /// before they were taken.
     pub lateness_ns: Histogram<u64>,
     /// Packets that were later than is tolerated.
     pub late: u64,
@@ -220,6 +222,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Carrier {
     shared: Arc<Shared>,
     tuns: Vec<File>,
+    /// Of each of them.
+    backlogs: Vec<Backlog>,
     epoll: Epoll,
     timer: TimerFd,
     in_flight: InFlight,
@@ -238,14 +242,18 @@ impl Carrier {
         for (host, tun) in tuns.iter().enumerate() {
             epoll.add(tun, EpollEvent::new(EpollFlags::EPOLLIN, host as u64))?;
         }
+        let (backlogs, in_flight) = (vec![Backlog::default(); tuns.len()], InFlight::default());
         let packet = vec![0; PACKET_LEN_MAX].into();
-        Ok(Carrier { shared, tuns, epoll, timer, in_flight: InFlight::default(), packet, looked_ns: now_ns() })
+        Ok(Carrier { shared, tuns, backlogs, epoll, timer, in_flight, packet, looked_ns: now_ns() })
     }
 
     fn run(mut self) {
         // Without it packets are late when other processes want the processors: that is counted.
         priority::go_first();
-        let mut events = vec![EpollEvent::empty(); 256];
+        let delay = RunDelay::of_this_thread();
+        let mut delayed_ns = delay.ns();
+        // All that have something: who is passed over waits longer than is counted.
+        let mut events = vec![EpollEvent::empty(); self.tuns.len() + 2];
         while !self.shared.stop.load(Ordering::Acquire) {
             let (delivered, next) = self.deliver();
             let mut taken = 0;
@@ -257,15 +265,19 @@ impl Carrier {
             let timeout = if waits { EpollTimeout::NONE } else { EpollTimeout::ZERO };
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             let now_ns = now_ns();
-            // While it slept there was nothing to see.
-            let slept = waits && now_ns - before_ns > SLEPT_NS_MIN;
-            let unseen_ns = if slept { 0 } else { now_ns - self.looked_ns };
+            let unseen_ns = if waits && now_ns - before_ns > SLEPT_NS_MIN {
+                // While it slept there was nothing to see, until it was to wake up.
+                let until_now_ns = delay.ns();
+                until_now_ns.saturating_sub(std::mem::replace(&mut delayed_ns, until_now_ns))
+            } else {
+                now_ns - self.looked_ns
+            };
             self.looked_ns = now_ns;
             for event in &events[..count] {
                 match event.data() {
                     WAKE => self.look_around(),
                     TIMER => {}
-                    host => taken += self.take(HostId(host as u32), unseen_ns),
+                    host => taken += self.take(HostId(host as u32), now_ns, unseen_ns),
                 }
             }
             if delivered + taken >= BUSY {
@@ -296,8 +308,16 @@ impl Carrier {
         }
     }
 
+    /// Gives a host its turn, in which something may have waited for so long. How many packets it had.
+    fn take(&mut self, from: HostId, now_ns: u64, unseen_ns: u64) -> usize {
+        let unseen_ns = unseen_ns.max(self.backlogs[from.0 as usize].waited_ns(now_ns));
+        let taken = self.take_some(from, unseen_ns);
+        self.backlogs[from.0 as usize].note(now_ns.saturating_sub(unseen_ns), now_ns, taken, taken == PACKETS_MAX);
+        taken
+    }
+
     /// Takes what a host sends. How many packets.
-    fn take(&mut self, from: HostId, unseen_ns: u64) -> usize {
+    fn take_some(&mut self, from: HostId, unseen_ns: u64) -> usize {
         let mut network = lock(&self.shared.network);
         let mut stats = lock(&self.shared.stats);
         for taken in 0..PACKETS_MAX {

@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -41,6 +41,7 @@ impl Probe {
 #[derive(Debug)]
 pub struct Prober {
     stop: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,11 +55,12 @@ impl Prober {
         per_s: f64,
         tell: impl FnMut(Probe) + Send + 'static,
     ) -> io::Result<Prober> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let period = |per_s: f64| Duration::from_secs_f64(1.0 / per_s.max(0.001)).as_nanos() as u64;
         let mut work = Work {
             shared: Arc::clone(&router.shared),
             stop: Arc::clone(&stop),
+            asked: Arc::clone(&asked),
             sockets: BTreeMap::new(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             periods_ns: (period(first_per_s), period(per_s)),
@@ -69,7 +71,12 @@ impl Prober {
         };
         pairs.into_iter().try_for_each(|(from, _)| work.open(from))?;
         let thread = std::thread::Builder::new().name("prober".into()).spawn(move || work.run())?;
-        Ok(Prober { stop, thread: Some(thread) })
+        Ok(Prober { stop, asked, thread: Some(thread) })
+    }
+
+    /// How many round trips were begun so far.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Acquire)
     }
 }
 
@@ -93,6 +100,7 @@ struct Awaited {
 struct Work<T> {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
     /// With where each was made: a host may have got another place.
     sockets: BTreeMap<HostId, (Namespace, EchoSocket)>,
     epoll: Epoll,
@@ -117,6 +125,7 @@ impl<T: FnMut(Probe)> Work<T> {
                 let (from, to) = self.pairs[next % self.pairs.len()];
                 self.ask(from, to);
                 next += 1;
+                self.asked.store(next, Ordering::Release);
                 let period_ns = if next < self.pairs.len() { self.periods_ns.0 } else { self.periods_ns.1 };
                 // What was missed is not made up for.
                 due_ns = (due_ns + period_ns).max(before_ns);

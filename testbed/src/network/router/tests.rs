@@ -29,7 +29,7 @@ fn two_hosts(settings: LinkSettings) -> Option<Router> {
 
 fn udp(router: &Router, host: HostId) -> UdpSocket {
     let socket = router.namespace(host).within(|| UdpSocket::bind((address(host), PORT))).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket
 }
 
