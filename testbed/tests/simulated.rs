@@ -2,10 +2,15 @@
 
 use acms_engine::protocol::{Message, Now, SpId, StoragePoint};
 use acms_testbed::{
-    backend::simulated::{self, Observer, Step, Summary},
+    backend::{
+        Stop,
+        simulated::{self, Observer, Step, Summary},
+    },
     faults::FaultKind,
     judge::{Judge, Verdict},
-    scenario::Scenario,
+    run::{RunError, RunOptions},
+    scenario::{BackendName, Scenario},
+    system::Program,
     trace::{Event, Kind, Trace},
 };
 use std::collections::BTreeSet;
@@ -532,4 +537,31 @@ fn large_contents_travel_without_a_pause() {
         let begun = trace.of(Kind::Invoke).next().unwrap();
         assert!(last.time_ns - begun.time_ns < 1_000_000_000, "{begun} {last}");
     }
+}
+
+/// A long simulation ends soon after it is asked to, and leaves no results.
+#[test]
+fn a_simulated_run_stops_when_it_is_asked_to() {
+    let home = tempfile::tempdir().unwrap();
+    let stop = Stop::new();
+    let options = RunOptions {
+        out: Some(home.path().join("results")),
+        stop: stop.clone(),
+        ..RunOptions::new(Program::this_executable().unwrap())
+    };
+    let mut scenario = Scenario::load("wan", &[]).unwrap();
+    scenario.backend = BackendName::Simulated;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // In the middle of it: it takes some 20 s.
+            while !home.path().join("results").exists() {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            stop.request();
+        });
+        let error = acms_testbed::run::run(&scenario, options).unwrap_err();
+        assert!(matches!(error, RunError::Interrupted), "{error}");
+    });
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
 }

@@ -28,7 +28,7 @@ mod shared;
 mod storage_point;
 mod world;
 
-use super::{Backend, BackendError, Context};
+use super::{Backend, BackendError, Context, Stop};
 use crate::{faults::FaultKind, scenario::Scenario, trace::Sink};
 use acms_engine::protocol::{
     Durable, Message, Now, SpId, StoragePoint,
@@ -47,7 +47,7 @@ impl Backend for SimulatedBackend {
 
     fn run(&self, scenario: &Scenario, context: &Context, sink: &mut dyn Sink) -> Result<Vec<String>, BackendError> {
         context.progress.phase(&format!("simulating {} and what follows", scenario.duration));
-        let mut notes = run(scenario, sink)?.notes;
+        let mut notes = run_unless(scenario, sink, &context.stop)?.notes;
         if !context.captures.is_empty() {
             notes.push("left out: packets in files, as nobody sends any here".to_owned());
         }
@@ -72,7 +72,12 @@ pub struct Summary {
 
 /// Runs a scenario from beginning to end and gives its events to `sink`.
 pub fn run(scenario: &Scenario, sink: &mut dyn Sink) -> Result<Summary, BackendError> {
-    if scenario.refine { refinement::run(scenario, sink) } else { phases::run(scenario, sink, None) }
+    run_unless(scenario, sink, &Stop::new())
+}
+
+/// The same, unless it is asked to stop.
+fn run_unless(scenario: &Scenario, sink: &mut dyn Sink, stop: &Stop) -> Result<Summary, BackendError> {
+    if scenario.refine { refinement::run(scenario, sink, stop) } else { phases::run(scenario, sink, None, stop) }
 }
 
 /// The same; `observer` sees every step of every storage point's state machine.
@@ -81,7 +86,7 @@ pub fn run_observed(
     sink: &mut dyn Sink,
     observer: &mut dyn Observer,
 ) -> Result<Summary, BackendError> {
-    phases::run(scenario, sink, Some(observer))
+    phases::run(scenario, sink, Some(observer), &Stop::new())
 }
 
 /// Sees the steps of storage points' state machines.

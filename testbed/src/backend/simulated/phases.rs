@@ -12,7 +12,7 @@ use super::{
     world::{Kill, World},
 };
 use crate::{
-    backend::{BackendError, clock::Clock},
+    backend::{BackendError, Stop, clock::Clock},
     checks::DELIVERY_BOUND,
     faults::plan,
     scenario::{Delivery, Scenario},
@@ -38,23 +38,20 @@ pub(super) fn run<'s>(
     scenario: &'s Scenario,
     sink: &'s mut dyn Sink,
     observer: Option<&'s mut dyn Observer>,
+    stop: &Stop,
 ) -> Result<Summary, BackendError> {
     let contents = Contents::of(&scenario.workload, scenario.seed)?;
     preamble(scenario, "simulated", 0, WALL_START_US).into_iter().for_each(|event| sink.record(event));
-    let mut run = Run { scenario, world: make(scenario, sink, observer)?, publishers: Vec::new(), notes: Vec::new() };
+    let mut run =
+        Run { scenario, world: make(scenario, sink, observer, stop)?, publishers: Vec::new(), notes: Vec::new() };
     run.publishers = run.add_publishers();
-    run.start()?;
-    let publications = if scenario.workload.publications.is_empty() { run.load(&contents)? } else { 0 };
-    let updates = run.updates(&contents);
-    run.quiesce();
-    let probes = run.probe();
-    run.read_back();
-    run.black_out();
-    run.audit();
-    run.stop();
+    let publications = run.all(&contents);
+    if run.world.is_stopped {
+        return Err(BackendError::Interrupted);
+    }
     Ok(Summary {
         faults: std::mem::take(&mut run.world.faults.counts),
-        publications: publications + updates + probes,
+        publications: publications?,
         events: run.world.shared.record.events(),
         duration: Duration::from_nanos(run.world.shared.now_ns),
         notes: run.notes,
@@ -66,10 +63,11 @@ fn make<'s>(
     scenario: &Scenario,
     sink: &'s mut dyn Sink,
     observer: Option<&'s mut dyn Observer>,
+    stop: &Stop,
 ) -> Result<World<'s>, BackendError> {
     let network = scenario.network().map_err(|error| BackendError::Simulated(error.to_string()))?;
     let datagrams = scenario.network.delivery == Delivery::Datagram;
-    let mut world = World::new(scenario.seed, network, datagrams, Record::new(sink), observer);
+    let mut world = World::new(scenario.seed, network, datagrams, Record::new(sink), observer, stop.clone());
     let config = config(scenario);
     for (place, sp) in config.members.clone().into_iter().enumerate() {
         let name = format!("sp{sp}");
@@ -111,6 +109,20 @@ pub(super) struct Run<'s> {
 impl Run<'_> {
     pub(super) fn now_ns(&self) -> u64 {
         self.world.shared.now_ns
+    }
+
+    /// All phases. How many publications there were.
+    fn all(&mut self, contents: &Contents) -> Result<u64, BackendError> {
+        self.start()?;
+        let publications = if self.scenario.workload.publications.is_empty() { self.load(contents)? } else { 0 };
+        let updates = self.updates(contents);
+        self.quiesce();
+        let probes = self.probe();
+        self.read_back();
+        self.black_out();
+        self.audit();
+        self.stop();
+        Ok(publications + updates + probes)
     }
 
     pub(super) fn phase(&mut self, name: &str) {

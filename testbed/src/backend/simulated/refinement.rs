@@ -3,7 +3,7 @@
 
 use super::{Observer, Step, Summary, Taken, phases};
 use crate::{
-    backend::BackendError,
+    backend::{BackendError, Stop},
     scenario::Scenario,
     trace::{self, Kind, Sink, Text},
 };
@@ -19,12 +19,12 @@ use std::collections::BTreeMap;
 
 /// Runs a scenario of one path, and replays it in the specification when it is over: UIDs are named after their order,
 /// which only the end of a run tells.
-pub(super) fn run(scenario: &Scenario, sink: &mut dyn Sink) -> Result<Summary, BackendError> {
+pub(super) fn run(scenario: &Scenario, sink: &mut dyn Sink, stop: &Stop) -> Result<Summary, BackendError> {
     let first = scenario.workload.publications.first();
     let path = first.and_then(|publication| publication.path.parse().ok());
     let path = path.ok_or_else(|| BackendError::Simulated("there is no publication to follow".to_owned()))?;
     let mut follower = Follower::new(path);
-    let mut summary = phases::run(scenario, sink, Some(&mut follower))?;
+    let mut summary = phases::run(scenario, sink, Some(&mut follower), stop)?;
     let acms = &scenario.acms;
     let cluster = engine::Cluster { n: scenario.fleet.storage_points.into(), mode: acms.mode, order: acms.order };
     let followed = engine::followed(&follower.steps);

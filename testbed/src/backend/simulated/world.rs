@@ -11,7 +11,7 @@ use super::{
     storage_point::{BOOT_NS, StoragePointHost},
 };
 use crate::{
-    backend::clock::Clock,
+    backend::{Stop, clock::Clock},
     network::Network,
     trace::{Kind, Template, Text},
     workload::Random,
@@ -26,11 +26,16 @@ pub(super) struct World<'s> {
     pub(super) faults: Ledger,
     /// Of which virtual second, and how many things happened in it so far.
     pace: (u64, u64),
+    stop: Stop,
+    /// The stop was requested.
+    pub(super) is_stopped: bool,
 }
 
 /// More things in one virtual second, and for each host, are a storm: it would never come to an end.
 const STEPS_MAX: u64 = 2_000_000;
 const STEPS_OF_HOST_MAX: u64 = 20_000;
+/// Steps of a virtual second between two looks at whether to stop.
+const STEPS_PER_LOOK: u64 = 10_000;
 
 /// How a process is ended from outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +54,7 @@ impl<'s> World<'s> {
         frames_are_datagrams: bool,
         record: Record<'s>,
         observer: Option<&'s mut dyn Observer>,
+        stop: Stop,
     ) -> World<'s> {
         let shared = Shared {
             seed,
@@ -71,7 +77,7 @@ impl<'s> World<'s> {
             displaced: BTreeMap::new(),
             unwatched: BTreeSet::new(),
         };
-        World { shared, roles: Vec::new(), faults: Ledger::default(), pace: (0, 0) }
+        World { shared, roles: Vec::new(), faults: Ledger::default(), pace: (0, 0), stop, is_stopped: false }
     }
 
     /// Adds a host; hosts come in the order in which the network knows them.
@@ -138,11 +144,15 @@ impl<'s> World<'s> {
         assert!(self.pace.1 <= most, "a storm: more than {most} steps in the virtual second {second}");
     }
 
-    /// The next thing, if it happens by `until_ns`.
+    /// The next thing, if it happens by `until_ns`. Once the stop was requested nothing happens any more.
     fn step(&mut self, until_ns: u64) -> bool {
+        if self.is_stopped {
+            return false;
+        }
         let Some((time_ns, happening)) = self.shared.queue.pop(until_ns) else { return false };
         self.shared.now_ns = time_ns;
         self.count_step(time_ns / 1_000_000_000);
+        self.is_stopped = self.pace.1 % STEPS_PER_LOOK == 1 && self.stop.is_requested();
         match happening {
             Happening::Arrival { connection, at, segment } => {
                 if let Some((host, input)) = self.shared.arrive(connection, at, segment) {
