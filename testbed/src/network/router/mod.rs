@@ -43,7 +43,7 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use waits::{Backlog, RunDelay};
+use waits::{Backlog, RunDelay, Unseen};
 
 /// Addresses of hosts follow this one, in their order.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -57,6 +57,8 @@ const BUSY: usize = 4;
 const PACKET_LEN_MAX: usize = 65_535 + HEAD_LEN;
 /// Packets of one host before the others have their turn.
 const PACKETS_MAX: usize = 32;
+/// After so many what is due meanwhile is delivered.
+const PACKETS_BETWEEN: usize = 16;
 /// A wait that is shorter was none: what was there had been there before.
 const SLEPT_NS_MIN: u64 = 10_000;
 const WAKE: u64 = u64::MAX;
@@ -84,8 +86,8 @@ pub struct RouterStats {
     pub stray: u64,
     /// Packets that the receiver's kernel did not take.
     pub refused: u64,
-    /// How much later than the model says packets arrived, in nanoseconds: behind their time, and what they may have waited
-    /// before they were taken.
+    /// How much later than the model says packets arrived, in nanoseconds: behind their time, and what they have waited before
+    /// they were taken, as far as that can be told.
     pub lateness_ns: Histogram<u64>,
     /// Packets that were later than is tolerated.
     pub late: u64,
@@ -224,6 +226,8 @@ struct Carrier {
     tuns: Vec<File>,
     /// Of each of them.
     backlogs: Vec<Backlog>,
+    /// Whether the last turns have left anything behind.
+    has_backlog: bool,
     epoll: Epoll,
     timer: TimerFd,
     in_flight: InFlight,
@@ -244,43 +248,49 @@ impl Carrier {
         }
         let (backlogs, in_flight) = (vec![Backlog::default(); tuns.len()], InFlight::default());
         let packet = vec![0; PACKET_LEN_MAX].into();
-        Ok(Carrier { shared, tuns, backlogs, epoll, timer, in_flight, packet, looked_ns: now_ns() })
+        Ok(Carrier { shared, tuns, backlogs, has_backlog: false, epoll, timer, in_flight, packet, looked_ns: now_ns() })
     }
 
     fn run(mut self) {
         // Without it packets are late when other processes want the processors: that is counted.
         priority::go_first();
         let delay = RunDelay::of_this_thread();
-        let mut delayed_ns = delay.ns();
         // All that have something: who is passed over waits longer than is counted.
         let mut events = vec![EpollEvent::empty(); self.tuns.len() + 2];
         while !self.shared.stop.load(Ordering::Acquire) {
-            let (delivered, next) = self.deliver();
-            let mut taken = 0;
+            let (mut delivered, next) = self.deliver();
+            let (mut taken, mut since) = (0, 0);
             let before_ns = now_ns();
             let waits = match next {
                 Some(due_ns) if due_ns <= before_ns + AWAKE_NS => false,
                 due_ns => self.set_timer(due_ns).is_ok(),
             };
-            let timeout = if waits { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+            let (timeout, delayed_ns) = if waits { (EpollTimeout::NONE, delay.ns()) } else { (EpollTimeout::ZERO, 0) };
             let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
             let now_ns = now_ns();
-            let unseen_ns = if waits && now_ns - before_ns > SLEPT_NS_MIN {
+            let unseen = if waits && now_ns - before_ns > SLEPT_NS_MIN {
                 // While it slept there was nothing to see, until it was to wake up.
-                let until_now_ns = delay.ns();
-                until_now_ns.saturating_sub(std::mem::replace(&mut delayed_ns, until_now_ns))
+                Unseen::Exactly(delay.ns().saturating_sub(delayed_ns))
             } else {
-                now_ns - self.looked_ns
+                Unseen::Within(now_ns - self.looked_ns)
             };
-            self.looked_ns = now_ns;
+            (self.looked_ns, self.has_backlog) = (now_ns, false);
             for event in &events[..count] {
                 match event.data() {
                     WAKE => self.look_around(),
                     TIMER => {}
-                    host => taken += self.take(HostId(host as u32), now_ns, unseen_ns),
+                    host => {
+                        let count = self.take(HostId(host as u32), now_ns, unseen);
+                        (taken, since) = (taken + count, since + count);
+                    }
+                }
+                if since >= PACKETS_BETWEEN {
+                    delivered += self.deliver().0;
+                    since = 0;
                 }
             }
-            if delivered + taken >= BUSY {
+            // What was left behind waits for nothing but its turn.
+            if delivered + taken >= BUSY && !self.has_backlog {
                 std::thread::sleep(Duration::from_nanos(PAUSE_NS));
             }
         }
@@ -308,11 +318,13 @@ impl Carrier {
         }
     }
 
-    /// Gives a host its turn, in which something may have waited for so long. How many packets it had.
-    fn take(&mut self, from: HostId, now_ns: u64, unseen_ns: u64) -> usize {
-        let unseen_ns = unseen_ns.max(self.backlogs[from.0 as usize].waited_ns(now_ns));
-        let taken = self.take_some(from, unseen_ns);
-        self.backlogs[from.0 as usize].note(now_ns.saturating_sub(unseen_ns), now_ns, taken, taken == PACKETS_MAX);
+    /// Gives a host its turn. How many packets it had.
+    fn take(&mut self, from: HostId, now_ns: u64, unseen: Unseen) -> usize {
+        let unseen = unseen.or_longer(self.backlogs[from.0 as usize].waited_ns(now_ns));
+        let taken = self.take_some(from, unseen.expected_ns());
+        let has_more = taken == PACKETS_MAX;
+        self.has_backlog |= has_more;
+        self.backlogs[from.0 as usize].note(now_ns.saturating_sub(unseen.longest_ns()), now_ns, taken, has_more);
         taken
     }
 

@@ -23,6 +23,36 @@ impl RunDelay {
     }
 }
 
+/// How long something has waited that is taken now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Unseen {
+    /// It came when the router was to wake up.
+    Exactly(u64),
+    /// It came at some time within this.
+    Within(u64),
+}
+
+impl Unseen {
+    /// The same of something that may have waited so long already.
+    pub(super) fn or_longer(self, within_ns: u64) -> Unseen {
+        if within_ns > self.longest_ns() { Unseen::Within(within_ns) } else { self }
+    }
+
+    /// Half of the time in which it may have come: more is as likely as less.
+    pub(super) fn expected_ns(self) -> u64 {
+        match self {
+            Unseen::Exactly(ns) => ns,
+            Unseen::Within(ns) => ns / 2,
+        }
+    }
+
+    pub(super) fn longest_ns(self) -> u64 {
+        match self {
+            Unseen::Exactly(ns) | Unseen::Within(ns) => ns,
+        }
+    }
+}
+
 /// What a host has sent and its turns have left behind.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct Backlog {
@@ -68,6 +98,14 @@ mod tests {
         assert_eq!(backlog.waited_ns(1_650), 1_550, "all that had come by the first turn are gone");
         backlog.note(90, 1_700, 3, false);
         assert_eq!(backlog, Backlog::default());
+    }
+
+    #[test]
+    fn what_came_at_an_unknown_time_has_waited_half_of_it() {
+        assert_eq!(Unseen::Exactly(7).or_longer(5).expected_ns(), 7);
+        let longer = Unseen::Exactly(7).or_longer(20);
+        assert_eq!((longer.expected_ns(), longer.longest_ns()), (10, 20));
+        assert_eq!(Unseen::Within(30).or_longer(20).expected_ns(), 15);
     }
 
     #[test]
