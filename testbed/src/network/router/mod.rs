@@ -55,8 +55,9 @@ const PAUSE_NS: u64 = 200_000;
 const BUSY: usize = 4;
 /// The greatest packet that an interface may send, and its head.
 const PACKET_LEN_MAX: usize = 65_535 + HEAD_LEN;
-/// Packets of one host before the others have their turn.
+/// Packets of one host before the others have their turn, and bytes: who sends much is not to hold up who sends little.
 const PACKETS_MAX: usize = 32;
+const BYTES_MAX: usize = 128 << 10;
 /// After so many what is due meanwhile is delivered.
 const PACKETS_BETWEEN: usize = 16;
 /// A wait that is shorter was none: what was there had been there before.
@@ -321,23 +322,27 @@ impl Carrier {
     /// Gives a host its turn. How many packets it had.
     fn take(&mut self, from: HostId, now_ns: u64, unseen: Unseen) -> usize {
         let unseen = unseen.or_longer(self.backlogs[from.0 as usize].waited_ns(now_ns));
-        let taken = self.take_some(from, unseen.expected_ns());
-        let has_more = taken == PACKETS_MAX;
+        let (taken, has_more) = self.take_some(from, unseen.expected_ns());
         self.has_backlog |= has_more;
         self.backlogs[from.0 as usize].note(now_ns.saturating_sub(unseen.longest_ns()), now_ns, taken, has_more);
         taken
     }
 
-    /// Takes what a host sends. How many packets.
-    fn take_some(&mut self, from: HostId, unseen_ns: u64) -> usize {
+    /// Takes what a host sends, until it has had its turn. How many packets, and whether there may be more.
+    fn take_some(&mut self, from: HostId, unseen_ns: u64) -> (usize, bool) {
+        let mut bytes = 0;
         let mut network = lock(&self.shared.network);
         let mut stats = lock(&self.shared.stats);
         for taken in 0..PACKETS_MAX {
+            if bytes >= BYTES_MAX {
+                return (taken, true);
+            }
             let len = match (&self.tuns[from.0 as usize]).read(&mut self.packet) {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return taken,
+                Err(_) => return (taken, false),
             };
+            bytes += len;
             let Some(packet) = self.packet[..len].get(HEAD_LEN..) else { continue };
             let Some(to) = destination(packet).and_then(|to| host_at(to, self.tuns.len())) else {
                 stats.stray += 1;
@@ -371,7 +376,7 @@ impl Carrier {
                 *asked_ns += due_ns - now_ns;
             }
         }
-        PACKETS_MAX
+        (PACKETS_MAX, true)
     }
 
     /// Delivers what is due. How many packets, and when the next is.
