@@ -25,8 +25,8 @@ use crate::{
         },
         upstream::{Io, Upstream, UpstreamRequest},
     },
+    store::is_out_of_descriptors,
 };
-use nix::errno::Errno;
 use rustls::ServerConfig;
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -339,8 +339,7 @@ pub(super) fn nobody_answers(status: u16, why: &str) -> Refused {
 
 /// A refusal because this process can open no file now; then it cannot ask upstream either.
 pub(super) fn no_file_left(error: &io::Error) -> Option<Refused> {
-    let is_it = [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32));
-    is_it.then(|| {
+    is_out_of_descriptors(error).then(|| {
         let reason = format!("this cache cannot open the object now: {error}");
         Refused::new(503, reason, "try again after a few seconds, or ask another source")
     })

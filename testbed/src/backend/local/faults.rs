@@ -368,12 +368,12 @@ impl Injector {
             let within = case.ends.saturating_duration_since(Instant::now());
             clocks.skew(case.host, number, by_us, within, recorder).map_err(failed)?;
         }
-        let mut is_seen = true;
+        let mut is_seen;
         if jumps {
             is_seen = self.see_clock(case, case.ends).await?;
-        }
-        self.note(case, Kind::Fault);
-        if !jumps {
+            self.note(case, Kind::Fault);
+        } else {
+            self.note(case, Kind::Fault);
             sleep_until(case.ends - CLOCK_LOOK).await;
             is_seen = self.see_clock(case, case.ends + CLOCK_WITHIN).await?;
         }
