@@ -24,3 +24,4 @@ pub mod stream;
 pub mod tokens;
 pub mod units;
 mod upstream;
+mod wait;

@@ -31,6 +31,7 @@ use crate::{
         process,
         signal::StopSignals,
         upstream::Io,
+        wait::wait,
     },
     tls::{ClientTls, LoadError, PairFiles},
 };
@@ -185,7 +186,8 @@ impl Loop {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !self.has_stopped() {
-            self.wait(&mut events)?;
+            let timeout = self.timeout();
+            wait(&mut self.poll, &mut events, timeout)?;
             self.cache.set_now(clock::now());
             let now = self.cache.now.instant;
             for event in &events {
@@ -215,16 +217,6 @@ impl Loop {
             }
         }
         Ok(())
-    }
-
-    /// Waits for events until something is due. A process that stood still is told nothing but that: what has come
-    /// meanwhile is seen before it is judged to be late.
-    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let mut waited = self.poll.poll(events, self.timeout());
-        while waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            waited = self.poll.poll(events, Some(Duration::ZERO));
-        }
-        waited
     }
 
     fn timeout(&self) -> Option<Duration> {

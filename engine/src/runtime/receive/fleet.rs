@@ -19,7 +19,7 @@ use crate::{
         Duration, Instant,
         receiver::{FEEDS_MAX, OBJECTS_IN_FLIGHT_MAX, Receiver, ReceiverConfig, Recovered},
     },
-    runtime::{clock, events::EventStream, process, signal::StopSignals, upstream::Io},
+    runtime::{clock, events::EventStream, process, signal::StopSignals, upstream::Io, wait::wait},
 };
 use mio::{Events, Poll, Token, Waker};
 use std::{
@@ -129,7 +129,7 @@ impl Fleet {
             if self.events.flush() {
                 timeout = Some(timeout.map_or(FLUSH_EVERY, |timeout| timeout.min(FLUSH_EVERY)));
             }
-            self.wait(&mut events, timeout)?;
+            wait(&mut self.poll, &mut events, timeout)?;
             let now = clock::monotonic();
             for event in &events {
                 match event.token() {
@@ -148,16 +148,6 @@ impl Fleet {
             }
             self.handle_due(now);
         }
-    }
-
-    /// Waits for events. A process that stood still is told nothing but that: what has come meanwhile is seen before it is
-    /// judged to be late.
-    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        let mut waited = self.poll.poll(events, timeout);
-        while waited.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            waited = self.poll.poll(events, Some(Duration::ZERO));
-        }
-        waited
     }
 
     /// Lets the batches at hand end.

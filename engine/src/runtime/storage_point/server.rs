@@ -20,6 +20,7 @@ use crate::{
             object::carry_out,
             peer, publish, read,
         },
+        wait::wait,
     },
     wire::link::LinkEvent,
 };
@@ -99,14 +100,8 @@ impl Server {
             if self.has_stopped() {
                 break;
             }
-            let mut timeout = self.timeout();
-            while let Err(error) = self.poll.poll(&mut events, timeout) {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-                // It may have stood still for long: what has come meanwhile comes before what time says.
-                timeout = Some(Duration::ZERO);
-            }
+            let timeout = self.timeout();
+            wait(&mut self.poll, &mut events, timeout)?;
             self.core.set_now(clock::now());
             events.iter().for_each(|event| self.handle(event));
             self.go_on();
