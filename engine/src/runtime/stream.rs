@@ -137,10 +137,10 @@ impl Stream {
     pub fn advance(&mut self) -> io::Result<()> {
         let Transport::Tls(tls) = &mut self.transport else { return Ok(()) };
         let Tls { tcp, session, is_abandoned: false } = &mut **tls else { return Ok(()) };
-        let done = match session.is_handshaking() {
-            true => session.handshake(tcp),
-            false => session.flush(tcp),
-        };
+        let was_handshaking = session.is_handshaking();
+        let done = if was_handshaking { session.handshake(tcp) } else { session.flush(tcp) };
+        // What came with its end is here, and nobody announces it any more.
+        self.readable |= was_handshaking && !session.is_handshaking();
         match done {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
             _ => Ok(()),
@@ -249,4 +249,83 @@ fn encrypt_file(tls: &mut Tls, file: &File, offset: u64, len_max: usize) -> io::
     let mut part = vec![0; len_max.min(FILE_PART_LEN)];
     let len = file.read_at(&mut part, offset)?;
     if len == 0 { Ok(0) } else { tls.session.write(&mut tls.tcp, &part[..len]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Authority, ClientTls, Identity, ListenerTls, PairFiles};
+    use rustls::time_provider::DefaultTimeProvider;
+    use std::{sync::Arc, time::Duration};
+
+    /// The client's end: what it says is gathered until it is told to go.
+    struct Client {
+        tcp: std::net::TcpStream,
+        said: Vec<u8>,
+    }
+
+    impl io::Read for Client {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.tcp.read(buffer)
+        }
+    }
+
+    impl io::Write for Client {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.said.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Client {
+        /// All of it at once, until the server's socket has it.
+        fn send(&mut self, server: &Stream) {
+            let said = std::mem::take(&mut self.said);
+            self.tcp.write_all(&said).unwrap();
+            while server.tcp().peek(&mut [0; 8192]).unwrap_or(0) < said.len() {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Both ends of a connection with TLS, of which nothing has been said yet.
+    fn pair(dir: &std::path::Path) -> (Stream, Client, Session) {
+        let authority = Authority::create("test", dir).unwrap();
+        let identity = Identity::StoragePoint { cluster: "test".into(), sp: crate::protocol::SpId(1) };
+        let issued = authority.issue(&identity, &["127.0.0.1".into()], Duration::from_secs(600)).unwrap();
+        issued.write(dir).unwrap();
+        let files = PairFiles { certificate: dir.join("certificate.pem"), key: dir.join("key.pem") };
+        let server = ListenerTls::load(&files, Arc::new(DefaultTimeProvider)).unwrap();
+        let client = ClientTls::load(Some(&dir.join("authority.pem")), (None, None)).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        [&tcp, &far].into_iter().for_each(|end| end.set_nonblocking(true).unwrap());
+        let session = Session::server(&server.config).unwrap();
+        let far = Stream::accepted(TcpStream::from_std(far), Some(session));
+        (far, Client { tcp, said: Vec::new() }, client.connect("127.0.0.1").unwrap())
+    }
+
+    #[test]
+    fn what_comes_with_the_end_of_a_handshake_is_read_though_nothing_to_read_was_announced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut server, mut client, mut session) = pair(dir.path());
+        let mut buffer = [0; 64];
+        assert!(session.handshake(&mut client).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        client.send(&server);
+        assert_eq!(server.read(&mut buffer).unwrap(), ReadResult::Blocked, "hello, and the server's answer");
+        assert!(!server.readable && server.is_handshaking());
+        while session.is_handshaking() {
+            let _ = session.handshake(&mut client);
+        }
+        assert_eq!(session.write(&mut client, b"GET / HTTP/1.1").unwrap(), 14);
+        client.send(&server);
+        // It looks because there is room to write: that it can read would be announced afterwards, if it had not.
+        assert_eq!(server.read(&mut buffer).unwrap(), ReadResult::Bytes(14));
+        assert_eq!(&buffer[..14], b"GET / HTTP/1.1");
+        assert_eq!(server.read(&mut buffer).unwrap(), ReadResult::Blocked);
+    }
 }

@@ -23,8 +23,10 @@ use std::{collections::VecDeque, io, mem};
 
 /// Connections taken from one listener before others have their turn.
 const ACCEPT_BUDGET: usize = 64;
-/// Bytes read from one connection before others have their turn.
+/// Bytes read from one connection before others have their turn ...
 const READ_BUDGET: usize = 512 << 10;
+/// ... where a read counts as so many at least: who asks again as soon as it is answered would keep its turn.
+const READ_COST: usize = 8 << 10;
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// Room that all connections share, one after the other.
@@ -437,7 +439,7 @@ fn drive<S: Service>(
             match connection.read(&mut buffers.read[kept..], now)? {
                 ReadResult::Bytes(len) => {
                     filled += len;
-                    budget = budget.saturating_sub(len);
+                    budget = budget.saturating_sub(len.max(READ_COST));
                 }
                 ReadResult::Blocked => return Ok(Verdict::Wait),
                 ReadResult::End => return Ok(Verdict::Close),

@@ -56,7 +56,6 @@ pub(super) struct Server {
     http: HttpServer<Core>,
     /// Links to the other storage points are made and taken.
     has_peers: bool,
-    peers_have_more: bool,
     stopping_since: Option<Instant>,
     failed: Option<String>,
 }
@@ -82,7 +81,6 @@ impl Server {
             notify: Notify::from_environment(),
             peer_listener,
             has_peers: false,
-            peers_have_more: false,
             stopping_since: None,
             failed: None,
         })
@@ -120,7 +118,7 @@ impl Server {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.http.is_busy() || self.peers_have_more || self.core.holds.is_due() {
+        if self.http.is_busy() || self.core.io.peers.has_more() || self.core.holds.is_due() {
             return Some(Duration::ZERO);
         }
         let peers = self.has_peers.then(|| self.core.io.peers.poll_timeout()).flatten();
@@ -163,9 +161,7 @@ impl Server {
     /// What budgets and time left over from earlier cycles, and what other threads have done.
     fn go_on(&mut self) {
         self.http.go_on(&mut self.core);
-        if self.peers_have_more {
-            self.core.io.peers.read_on(self.core.now.instant);
-        }
+        self.core.io.peers.read_on(self.core.now.instant);
         self.take_link_events();
         while let Ok(completion) = self.completions.try_recv() {
             self.take_completion(completion);
@@ -199,7 +195,6 @@ impl Server {
                 LinkEvent::Failed(..) => {}
             }
         }
-        self.peers_have_more = io.peers.has_more();
     }
 
     fn take_completion(&mut self, completion: Completion) {
