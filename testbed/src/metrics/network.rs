@@ -70,19 +70,22 @@ impl NetworkResult {
     /// Why a measurement on it means nothing, if it does not.
     pub fn invalid(&self) -> Option<String> {
         (!self.within_tolerance).then(|| {
-            let unmeasured = match self.pairs_asked.saturating_sub(self.pairs) {
-                0 => String::new(),
-                pairs => format!("{pairs} more were never measured, "),
-            };
-            format!(
-                "the network was not what it was to be: {} of {} pairs were off by more than 2 ms or 2 %, {unmeasured}{:.1} % of {} \
-                 packets were late; use a less busy machine, or a smaller fleet",
-                self.pairs_bad,
-                self.pairs,
-                self.late_packets_pct.unwrap_or(0.0),
-                self.packets
-            )
+            let faults = self.faults().join(", ");
+            format!("the network was not what it was to be: {faults}; use a less busy machine, or a smaller fleet")
         })
+    }
+
+    /// What was out of tolerance.
+    fn faults(&self) -> Vec<String> {
+        let NetworkResult { pairs_asked, pairs, pairs_bad, packets, .. } = *self;
+        let unmeasured = pairs_asked.saturating_sub(pairs);
+        let late_pct = self.late_packets_pct.unwrap_or(0.0);
+        let faults = [
+            (pct(pairs_bad, pairs), format!("{pairs_bad} of {pairs} pairs were off by more than 2 ms or 2 %")),
+            (pct(unmeasured, pairs_asked), format!("{unmeasured} of {pairs_asked} pairs were never measured")),
+            (late_pct, format!("{late_pct:.1} % of {packets} packets were late")),
+        ];
+        faults.into_iter().filter(|(pct, _)| *pct > BAD_PCT_MAX).map(|(_, fault)| fault).collect()
     }
 }
 
@@ -102,6 +105,10 @@ impl RoundTrip {
     fn is_off(self) -> bool {
         self.error_us() * 1000 > tolerance_ns(self.asked_us * 1000)
     }
+}
+
+fn pct(part: u64, all: u64) -> f64 {
+    if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 }
 }
 
 fn rounded(pct: f64) -> f64 {
@@ -171,14 +178,12 @@ impl NetworkMeter {
         let off = self.loaded.iter().filter(|probe| probe.is_off()).count() as u64;
         let carried = |name: &str| self.carried.of(name);
         let (pairs, packets) = (self.pairs.len() as u64, carried("arrived"));
-        let pct = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 };
         let error_ms = |quantile| (!errors.is_empty()).then(|| errors.value_at_quantile(quantile) as f64 / 1e3);
         let late_pct = pct(carried("late"), packets);
         let pairs_asked = self.pairs_asked.max(pairs);
-        let unmeasured_pct = pct(pairs_asked - pairs, pairs_asked);
         let round_trips =
             medians.iter().map(|probe| (probe.asked_us as f64 / 1e3, probe.got_us as f64 / 1e3)).collect();
-        let result = NetworkResult {
+        let mut result = NetworkResult {
             pairs_asked,
             pairs,
             pairs_bad,
@@ -189,10 +194,9 @@ impl NetworkMeter {
             packets,
             late_packets_pct: (packets > 0).then(|| rounded(late_pct)),
             lost_packets: carried("lost"),
-            within_tolerance: [late_pct, pct(pairs_bad, pairs), unmeasured_pct]
-                .into_iter()
-                .all(|pct| pct <= BAD_PCT_MAX),
+            within_tolerance: true,
         };
+        result.within_tolerance = result.faults().is_empty();
         (result, round_trips)
     }
 }
@@ -243,7 +247,9 @@ mod tests {
             ("testbed", Kind::Carried, "", "arrived=0 late=0"),
             ("testbed", Kind::Carried, "", "arrived=1000 late=11"),
         ];
-        assert!(!network(&late).within_tolerance);
+        let got = network(&late);
+        assert!(!got.within_tolerance);
+        assert!(got.invalid().unwrap().contains("to be: 1.1 % of 1000 packets were late;"), "and nothing else");
         assert_eq!(network(&[]), NetworkResult::default());
         let silent =
             [("testbed", Kind::Probe, "", "pairs=100"), ("sp1", Kind::Probe, "sp2", "asked_us=20000 got_us=20000")];
