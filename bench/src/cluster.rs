@@ -62,6 +62,8 @@ impl Cluster {
         init: &[&str],
         configure: impl Fn(String) -> String,
     ) -> Result<Cluster, Failure> {
+        // Whatever was written before, a build for one, is not to be written back while something is measured.
+        nix::unistd::sync();
         let base = address_base();
         let made = Command::new(acms)
             .args(["init", "--storage-points", &count.to_string(), "--address-base", &base])

@@ -147,7 +147,7 @@ fn fetch(client: &Client, contents: &Path, hash: &Hash) -> Result<bool, BackupEr
         fs::create_dir_all(place.parent().unwrap_or(contents))?;
         OpenOptions::new().write(true).create(true).truncate(true).open(&coming)
     };
-    let found = client.object_to(hash, &mut make().map_err(failed())?)?;
+    let found = client.object_to(hash, &make().map_err(failed())?)?;
     if found {
         fs::rename(&coming, &place).map_err(failed())?;
     }

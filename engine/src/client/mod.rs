@@ -5,6 +5,7 @@
 //! not *accepted* is *undetermined*.
 
 mod connection;
+pub(crate) mod growing;
 mod publish;
 mod read;
 pub mod response;

@@ -1,6 +1,6 @@
 //! Reading: contents, listings, outcomes, status. Every storage point is asked in turn until one answers.
 
-use super::{ANSWER_LEN_MAX, CONTENT_LEN_MAX, Client, ClientError, Head, Request, Source, percent_encoded};
+use super::{ANSWER_LEN_MAX, CONTENT_LEN_MAX, Client, ClientError, Head, Request, Source, growing, percent_encoded};
 use crate::protocol::{
     Flags, Hash, Path, Prefix, Uid,
     api::{Changes, Cursor, History, IndexedEntry, ListedEntry, OutcomeAnswer, PublicationAnswer, Snapshot},
@@ -8,7 +8,7 @@ use crate::protocol::{
 use bytes::Bytes;
 use std::{
     fs::{File, OpenOptions, Permissions},
-    io::{self, Seek, Write},
+    io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{self, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -55,7 +55,7 @@ pub struct IndexPage {
 /// Where the body of a 200 goes.
 enum Target<'a> {
     Memory(Vec<u8>),
-    File(&'a mut File),
+    File(&'a File),
 }
 
 struct Landing<'a> {
@@ -78,10 +78,7 @@ impl Landing<'_> {
         self.hasher.as_mut().map(|hasher| hasher.reset());
         match &mut self.target {
             Target::Memory(bytes) => bytes.clear(),
-            Target::File(file) => {
-                file.set_len(0)?;
-                file.rewind()?;
-            }
+            Target::File(file) => file.set_len(0)?,
         }
         Ok(())
     }
@@ -92,12 +89,12 @@ impl Landing<'_> {
             self.error.extend_from_slice(&part[..part.len().min(room)]);
             return Ok(());
         }
-        self.len += part.len() as u64;
-        self.hasher.as_mut().map(|hasher| hasher.update(part));
         match &mut self.target {
             Target::Memory(bytes) => bytes.extend_from_slice(part),
-            Target::File(file) => file.write_all(part)?,
+            Target::File(file) => growing::append(file, self.len, part)?,
         }
+        self.hasher.as_mut().map(|hasher| hasher.update(part));
+        self.len += part.len() as u64;
         Ok(())
     }
 }
@@ -127,8 +124,7 @@ impl Client {
     ) -> Result<Option<Fetched>, ClientError> {
         let failed = |error: io::Error| ClientError::File { detail: format!("{}: {error}", destination.display()) };
         let mut temporary = Temporary::beside(destination).map_err(failed)?;
-        let mut landing =
-            Landing { target: Target::File(&mut temporary.file), len: 0, error: Vec::new(), hasher: None };
+        let mut landing = Landing { target: Target::File(&temporary.file), len: 0, error: Vec::new(), hasher: None };
         let fetched = self.fetch_config(path, options, &mut landing)?;
         if let Some(fetched) = &fetched {
             temporary.become_file(destination, fetched.flags.executable).map_err(failed)?;
@@ -223,15 +219,15 @@ impl Client {
         let Some(version) = self.version(path, uid)? else { return Ok(None) };
         let failed = |error: io::Error| ClientError::File { detail: format!("{}: {error}", destination.display()) };
         let mut temporary = Temporary::beside(destination).map_err(failed)?;
-        if !self.object_to(&version.hash, &mut temporary.file)? {
+        if !self.object_to(&version.hash, &temporary.file)? {
             return Ok(None);
         }
         temporary.become_file(destination, version.flags.executable).map_err(failed)?;
         Ok(Some(self.fetched_version(version)))
     }
 
-    /// Writes a content into a file, checked; false if it is not there.
-    pub fn object_to(&self, hash: &Hash, file: &mut File) -> Result<bool, ClientError> {
+    /// Writes a content into an empty file, checked; false if it is not there.
+    pub fn object_to(&self, hash: &Hash, file: &File) -> Result<bool, ClientError> {
         let mut landing =
             Landing { target: Target::File(file), len: 0, error: Vec::new(), hasher: Some(Box::default()) };
         let answer = self.fetch(&format!("/v1/objects/{hash}"), &[], &mut landing, CONTENT_LEN_MAX)?;

@@ -6,15 +6,11 @@
 
 use super::files::staged_name;
 use crate::{
+    client::growing,
     mutant::{self, Mutant},
     protocol::{Duration, Hash, Instant, receiver::StagedId},
 };
-use std::{
-    collections::VecDeque,
-    fs::File,
-    io::{self, Seek as _, Write as _},
-    path::PathBuf,
-};
+use std::{collections::VecDeque, fs::File, io, path::PathBuf};
 
 /// Contents that broke off are kept for so long ...
 const KEPT_TIME: Duration = Duration::from_secs(300);
@@ -98,9 +94,12 @@ pub(super) struct Staging {
 impl Staging {
     /// More bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some((_, file)) = &self.file {
+            growing::append(file, self.len, bytes)?;
+        }
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
-        self.file.as_mut().map_or(Ok(()), |(_, file)| file.write_all(bytes))
+        Ok(())
     }
 
     /// Bytes so far.
@@ -117,7 +116,7 @@ impl Staging {
     pub(super) fn begin_anew(&mut self) -> io::Result<()> {
         self.hasher.reset();
         (self.len, self.is_resumed) = (0, false);
-        self.file.as_mut().map_or(Ok(()), |(_, file)| file.set_len(0).and_then(|()| file.rewind()))
+        self.file.as_ref().map_or(Ok(()), |(_, file)| file.set_len(0))
     }
 
     /// All bytes are here; the content if it has this hash. It is not flushed yet.
