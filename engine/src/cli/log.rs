@@ -20,11 +20,15 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter,
+    filter::{ParseError, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt as _,
     registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
+/// What is written unless `ACMS_LOG` says otherwise.
+const LEVEL: Level = Level::INFO;
 const WINDOW: Duration = Duration::from_secs(10);
 const LINES_MAX: u32 = 20;
 
@@ -38,10 +42,24 @@ pub(super) fn set_sp(sp: u8) {
 
 /// Sends the log to standard error, at the levels that `ACMS_LOG` names (default: `info`). Only the first call counts.
 pub fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("ACMS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let builder = builder.with_ansi(std::io::stderr().is_terminal());
-    let _ = builder.event_format(Lines { format, flood: Mutex::default() }).try_init();
+    let named = std::env::var("ACMS_LOG").unwrap_or_default();
+    let (levels, wrong) = match levels(&named) {
+        Ok(levels) => (levels, None),
+        Err(error) => (Targets::new().with_default(LEVEL), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt::layer().event_format(Lines { format, flood: Mutex::default() });
+    let lines = lines.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let is_first = tracing_subscriber::registry().with(lines).with(levels).try_init().is_ok();
+    if let Some(error) = wrong.filter(|_| is_first) {
+        tracing::warn!(
+            "ACMS_LOG={named:?} is not understood ({error}); write for example  warn,acms_engine::store=debug"
+        );
+    }
+}
+
+/// What `ACMS_LOG` asks for.
+fn levels(named: &str) -> Result<Targets, ParseError> {
+    if named.trim().is_empty() { Ok(Targets::new().with_default(LEVEL)) } else { named.parse() }
 }
 
 /// How events become lines.
@@ -163,6 +181,19 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_are_those_that_the_variable_names() {
+        let enabled = |named: &str, target: &str, level| levels(named).unwrap().would_enable(target, &level);
+        for named in ["", " "] {
+            assert!(enabled(named, "acms_engine::store", Level::INFO));
+            assert!(!enabled(named, "acms_engine::store", Level::DEBUG));
+        }
+        let named = "error,acms_engine::store=debug";
+        assert!(enabled(named, "acms_engine::store::log", Level::DEBUG));
+        assert!(!enabled(named, "acms_engine::runtime", Level::WARN));
+        assert!(levels("acms_engine=loud").is_err());
+    }
 
     #[test]
     fn a_flood_is_cut_off_and_counted() {
