@@ -38,7 +38,7 @@ pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64, save: bo
     let fuzz = |command: &str| in_engine(steps, &cargo_fuzz).arg(command).args(["-s", "none"]);
     steps.run("Build the fuzz targets", fuzz("build"))?;
     let mut table = String::from("target\texecutions\tper_s\tedges\tfeatures\tcorpus\tfindings\n");
-    let mut found = Vec::new();
+    let (mut found, mut early) = (Vec::new(), Vec::new());
     for target in TARGETS.into_iter().filter(|name| target.is_none_or(|target| target == *name)) {
         let len_max = LEN_MAX.iter().find(|(name, _)| *name == target).map_or(4096, |(_, len)| *len);
         let options = [
@@ -60,8 +60,10 @@ pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64, save: bo
         let Figures { executions, edges, features, corpus } = figures;
         let count = findings.len();
         table += &format!("{target}\t{executions}\t{per_s:.0}\t{edges}\t{features}\t{corpus}\t{count}\n");
-        if !is_good || count > 0 {
+        if count > 0 {
             found.push(format!("{target}: {findings:?}"));
+        } else if !is_good {
+            early.push(target);
         }
         if save {
             steps.run(&format!("Minimise the corpus of {target}"), fuzz("cmin").arg(target))?;
@@ -69,13 +71,19 @@ pub(crate) fn run(steps: &Steps, target: Option<&str>, executions: u64, save: bo
         }
     }
     print!("\n{table}");
-    match found.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::new(
+    if !found.is_empty() {
+        return Err(Failure::new(
             format!("the fuzzer found something: {}", found.join("; ")),
             "copy the input to engine/fuzz/found/TARGET-WHAT, where a test takes it up, and mend what it breaks",
-        )),
+        ));
     }
+    if !early.is_empty() {
+        return Err(Failure::new(
+            format!("the fuzzer ended early, without a finding: {}", early.join(", ")),
+            "read what it said last; if somebody stopped it, run it again for the rest",
+        ));
+    }
+    Ok(())
 }
 
 fn in_engine(steps: &Steps, program: &Path) -> Invocation {
